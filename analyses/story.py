@@ -1,0 +1,45 @@
+"""The report on the studies: which ones, in which order, in which words."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import qunify
+from analyses import STUDIES, load, runner
+from qunify import report
+
+LEAD = (
+    "A language model predicts the next token with probabilities p, the softmax of its logits, and a fine-tuning "
+    "loss moves those logits by a gradient g.",
+    "Whenever g sums to zero it can be read as g = s (p − Q): the step pulls the prediction p toward a target "
+    "distribution Q, with strength s, so Q is what the loss really teaches at that token.",
+    "Q splits into two choices, Q = γ δ + (1 − γ) π̃: how far to trust the observed label δ (the trust γ), and where "
+    "to put what is not trusted (the residual π̃).",
+)
+
+
+def write(out: Path, full: bool, commit: str) -> Path:
+    """Tell every study that is finished in this mode; returns the path of `report.html`."""
+    told = [_section(name, out) for name in STUDIES if runner.finished(name, full, out)]
+    footer = (
+        f"qunify {qunify.__version__}, commit {commit}, {'full' if full else 'quick'} sizes.",
+        ", ".join(f"{library} {metadata.version(library)}" for library in runner.LIBRARIES) + ".",
+        "Beside this page lie every study's complete table (NAME.csv) and picture (NAME.svg, NAME.png).",
+    )
+    page = report.Page("What fine-tuning losses teach", LEAD, told, footer)
+    return report.write(page, out / "report.html")
+
+
+def _section(name: str, out: Path) -> report.Section:
+    study, table = load(name), runner.read(name, out)
+    see = study.see(table)
+    return report.Section(
+        anchor=name,
+        heading=study.question,
+        title=study.title,
+        text=see,
+        svg=(out / f"{name}.svg").read_bytes(),
+        alt=f"{study.title}. {see}",
+        table=study.digest(table),
+    )

@@ -1,0 +1,30 @@
+"""What a study is: a question, the rows that answer it, and the picture of those rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+
+def as_it_is(table: pd.DataFrame) -> pd.DataFrame:
+    return table
+
+
+@dataclass(frozen=True)
+class Study:
+    """One file of this package exposes one of these as `STUDY`.
+
+    `rows(full)` computes the tidy table, deterministically; `draw`, `see` and `digest` get that table as read
+    back from its CSV, with the columns of provenance added, and use nothing else.
+    """
+
+    name: str
+    title: str
+    question: str
+    rows: Callable[[bool], pd.DataFrame]
+    draw: Callable[[pd.DataFrame], Figure]
+    see: Callable[[pd.DataFrame], str]  # one to three sentences; every number in them comes from the table
+    digest: Callable[[pd.DataFrame], pd.DataFrame] = as_it_is  # the few rows worth printing

@@ -1,0 +1,36 @@
+"""Sphinx, set so that building needs no address outside this checkout and a warning is an error (see the Makefile)."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import qunify
+from docs import methods
+
+project = "qunify"
+author = copyright = "The qunify developers"
+version = release = qunify.__version__
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+myst_enable_extensions = ["dollarmath"]
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+default_role = "code"  # docstrings write code in single backticks
+
+html_theme = "furo"
+html_title = f"qunify {release}"
+
+
+def fill(app: Any, name: str, source: list[str]) -> None:
+    """The catalogue's page is written from the catalogue."""
+    source[0] = source[0].replace("<!-- catalogue -->", methods.page()) if name == "catalogue" else source[0]
+
+
+def setup(app: Any) -> None:
+    app.connect("source-read", fill)

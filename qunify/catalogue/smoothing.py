@@ -1,0 +1,68 @@
+"""Smoothing: part of the target goes to a fixed distribution or to the model's own belief."""
+
+from __future__ import annotations
+
+from qunify.qmap import Pulls, QMap, param
+from qunify.token import Scalar, Token
+
+
+class LabelSmoothing(QMap):
+    """Label smoothing: a fixed share of the target is spread evenly over the vocabulary.
+
+    Loss    −(1 − λ) log u − (λ/V) Σ log p_k
+    Pulls   1 − λ → label, λ → uniform
+    Source  Szegedy et al. 2016, arXiv:1512.00567
+    Release most libraries spread λ over all V tokens, as here; some spread it over the other V − 1
+    """
+
+    name = "label_smoothing"
+    formula = r"-(1-\lambda)\log u-\frac{\lambda}{V}\sum_k\log p_k"
+    simplex = "always"
+    smoothing: float = param(0.1, low=0, high=1, doc="λ, the share that is spread")
+
+    def loss(self, t: Token) -> Scalar:
+        return -(1 - self.smoothing) * t.log_p_label - self.smoothing / t.vocab * t.sum(t.policy.log)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (1 - self.smoothing, t.label), (self.smoothing, t.uniform)
+
+
+class BootstrapHard(QMap):
+    """Hard bootstrapping: part of the target goes to the token the model prefers.
+
+    Loss    −β log u − (1 − β) max_k log p_k
+    Pulls   β → label, 1 − β → argmax
+    Source  Reed et al. 2014, arXiv:1412.6596
+    """
+
+    name = "bootstrap_hard"
+    formula = r"-\beta\log u-(1-\beta)\max_k\log p_k"
+    simplex = "always"
+    beta: float = param(0.8, low=0, high=1, doc="trust in the label")
+
+    def loss(self, t: Token) -> Scalar:
+        best = t.stop(t.argmax(t.policy))
+        return -self.beta * t.log_p_label + (1 - self.beta) * t.cross_entropy(best, t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (self.beta, t.label), (1 - self.beta, t.argmax(t.policy))
+
+
+class BootstrapSoft(QMap):
+    """Soft bootstrapping: part of the target goes to the model itself, undetached, which lowers its entropy.
+
+    Loss    −β log u − (1 − β) Σ p_k log p_k
+    Pulls   β → label, and the vector −(1 − β) p ∘ (log p + H)
+    Source  Reed et al. 2014, arXiv:1412.6596
+    """
+
+    name = "bootstrap_soft"
+    formula = r"-\beta\log u-(1-\beta)\sum_k p_k\log p_k"
+    simplex = "sometimes"
+    beta: float = param(0.95, low=0, high=1, doc="trust in the label")
+
+    def loss(self, t: Token) -> Scalar:
+        return -self.beta * t.log_p_label + (1 - self.beta) * t.entropy(t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (self.beta, t.label), -(1 - self.beta) * t.through_policy(t.policy.log)

@@ -1,0 +1,67 @@
+"""`qunify compare A B`: is one method another one?"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from qunify.commands import settings
+from qunify.commands.base import Command
+
+
+class Compare(Command):
+    help = "say how two methods are related, with a proof or a token that separates them"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("a", metavar="A", help="id of a method")
+        parser.add_argument("b", metavar="B", help="id of another")
+        settings.add_set(parser)
+
+    def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+        from qunify.equivalence import compare
+
+        a, b = settings.methods([args.a, args.b], args.set)
+        return described(compare(a, b))
+
+    def render(self, data: dict[str, Any]) -> str:
+        return text(data)
+
+
+def described(verdict: Any) -> dict[str, Any]:
+    """An Equivalence as plain data."""
+    return {
+        "a": verdict.a,
+        "b": verdict.b,
+        "level": verdict.level,
+        "sentence": str(verdict),
+        "proved": verdict.proved,
+        "factor": None if verdict.factor is None else str(verdict.factor),
+        "same_direction": verdict.same_direction,
+        "same_optimum": verdict.same_optimum,
+        "silent_a": verdict.silent_a,
+        "silent_b": verdict.silent_b,
+        "steps": [step.latex for step in verdict.steps],
+        "argument": [step.plain for step in verdict.steps],
+        "witness": None if verdict.witness is None else str(verdict.witness),
+    }
+
+
+def text(data: dict[str, Any]) -> str:
+    lines = [
+        data["sentence"],
+        f"  same direction  {_yes(data['same_direction'])}",
+        f"  same optimum    {_yes(data['same_optimum'])}",
+    ]
+    lines += [f"  {name} is silent at tokens where the other teaches" for name in _silent(data)]
+    lines += ["  Argument", *(f"    {step}" for step in data["argument"])] if data["argument"] else []
+    if data["witness"]:
+        lines.append(f"  Witness, {data['witness']}")
+    return "\n".join(lines)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _silent(data: dict[str, Any]) -> list[str]:
+    return [data[side] for side in ("a", "b") if data[f"silent_{side}"]]

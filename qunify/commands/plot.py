@@ -1,0 +1,50 @@
+"""`qunify plot`: one picture of one or more methods, as a file."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from qunify.commands import settings
+from qunify.commands.base import Command, UsageError
+
+FORMATS = (".png", ".svg", ".pdf")
+
+
+class Plot(Command):
+    help = "draw the targets and weights of methods into a file"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("names", nargs="+", metavar="NAME", help="a method, as `qunify list` names it")
+        settings.add_set(parser)
+        parser.add_argument("--out", type=Path, metavar="FILE", help="a .png, .svg or .pdf (default: NAME.png, here)")
+
+    def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+        out = args.out or Path("-".join(args.names) + ".png")
+        _check(out)
+        maps = settings.methods(args.names, args.set)
+        from qunify import plots
+
+        figure = plots.overview(maps)
+        unfinished = out.with_name(f".{os.getpid()}.{out.name}")
+        try:
+            with plots.style():
+                figure.savefig(unfinished)
+            unfinished.replace(out)
+        finally:
+            unfinished.unlink(missing_ok=True)
+        return {"file": str(out), "methods": [{"id": m.name, "parameters": m.params} for m in maps]}
+
+    def render(self, data: dict[str, Any]) -> str:
+        return f"wrote {data['file']}"
+
+
+def _check(out: Path) -> None:
+    if out.suffix.lower() not in FORMATS:
+        raise UsageError(f"--out {out}: expected a file name that ends in {', '.join(FORMATS)}")
+    if out.is_dir():
+        raise UsageError(f"--out {out}: expected a file name, got a folder")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: the folder {out.parent} does not exist")

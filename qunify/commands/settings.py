@@ -1,0 +1,64 @@
+"""Methods with parameters, as the command line names them: NAME and --set [METHOD.]PARAM=VALUE."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from qunify.commands.base import UsageError
+
+if TYPE_CHECKING:
+    from qunify.qmap import QMap
+
+
+def add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="[METHOD.]PARAM=VALUE",
+        help="set a parameter; may be repeated, and METHOD may be left out where there is only one",
+    )
+
+
+def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
+    """The named methods, with the parameters that `--set` gives them. UsageError says what does not fit."""
+    chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
+    for assignment in assignments:
+        method, param, value = _parsed(assignment)
+        if not method and len(chosen) == 1:
+            method = names[0]
+        if method not in chosen:
+            near = difflib.get_close_matches(method, chosen, 1) or list(chosen)
+            wanted = " or ".join(f"{name}.{param}=…" for name in near)
+            raise UsageError(f"--set {assignment}: expected {wanted}, got {method or 'no method'}")
+        chosen[method][param] = value
+    return [method_of(name, **chosen[name]) for name in names]
+
+
+def method_of(name: str, **params: Any) -> QMap:
+    import qunify
+
+    try:
+        return qunify.get(name, **params)
+    except (KeyError, ValueError) as error:  # the catalogue's own sentence, which has the near match
+        raise UsageError(error.args[0]) from None
+
+
+def _parsed(assignment: str) -> tuple[str, str, int | float | str]:
+    key, equals, text = assignment.partition("=")
+    method, _, param = key.rpartition(".")
+    if not (equals and param and text):
+        raise UsageError(f"--set {assignment}: expected PARAM=VALUE or METHOD.PARAM=VALUE")
+    return method, param, _value(text)
+
+
+def _value(text: str) -> int | float | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text

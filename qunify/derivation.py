@@ -1,0 +1,220 @@
+"""From the published loss to its pulls, for every V: the proof, and its steps as a reader would write them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import sympy as sp
+
+from qunify import cells, normal, notation, symbols
+from qunify.qmap import QMap
+from qunify.symbols import SOFTMAX, SymbolicToken, Vector, evaluate
+
+#: Entries, at their default parameters, of which no proof is known, and why. A proof that turns up fails a test.
+RESISTING: dict[str, str] = {}
+
+#: Entries that are proved at all tokens but their ties, and what happens there.
+OFF_TIES = {"psft": "at r = 1 − ε the loss is written as its flat branch, and the pulls as its sloping one"}
+
+#: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
+ONLY_AT_NUMBERS = {
+    "psft": "which of the bounds 1 − ε and 1 + ε comes first is known of numbers only",
+    "threshold": "which of the two bounds comes first is known of numbers only",
+    "idft": "which of the two bounds comes first is known of numbers only",
+    "infosft": "that logit(u) < logit(P) is u < P is found for numbers only",
+    "jsd": "the partial fractions of sums over a mixture are found for numbers only",
+    "bi_tempered": "the exponents of the tempered softmax are compared as numbers only",
+}
+
+
+class Step(NamedTuple):
+    """One step: what is done, the formula in LaTeX, and the same in one line of Unicode."""
+
+    words: str
+    latex: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """What `derive` found.
+
+    Attributes
+    ----------
+    name : str
+    proved : bool
+        Whether the gradient of the loss is the sum of its pulls, by symbols, for every vocabulary size.
+    steps : tuple of Step
+    reason : str
+        Why it is not proved; empty if it is.
+    holds_off_ties : bool
+        Proved except at ties: tokens at which a quantity equals a threshold it is compared with.
+    """
+
+    name: str
+    proved: bool
+    steps: tuple[Step, ...]
+    reason: str = ""
+    holds_off_ties: bool = False
+
+
+class Proof(NamedTuple):
+    """Whether g − Σ pulls vanishes on every cell, and the cells on which it does not: regions, and ties."""
+
+    open_regions: tuple[str, ...]
+    open_ties: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        return not self.open_regions
+
+
+def general(m: QMap) -> QMap:
+    """The same method with positive symbols for its real parameters."""
+    numbers = [f.name for f in dataclasses.fields(m) if isinstance(getattr(m, f.name), float)]  # type: ignore[arg-type]
+    return dataclasses.replace(m, **{name: sp.Symbol(name, positive=True) for name in numbers})  # type: ignore[type-var]
+
+
+def prove(m: QMap) -> Proof:
+    """Compares the loss's logit gradient with the pulls, cell by cell. Exact: no floating point."""
+    t, m = SymbolicToken(), symbols.exact(m)
+    loss = cells.smooth(m.loss(t))
+    declared = symbols.pulled(t, m.pulls(t)).apply(cells.smooth)
+    difference = (symbols.gradient(loss, t.predictions.values()) - declared).apply(evaluate)
+    regions: list[str] = []
+    ties: list[str] = []
+    for entry in (difference.label, difference.elsewhere):
+        for cell, value in cells.cells(entry):
+            if not normal.vanishes(value):
+                (ties if cell.tie else regions).append(str(cell))
+    return Proof(tuple(dict.fromkeys(regions)), tuple(dict.fromkeys(ties)))
+
+
+def derive(m: QMap) -> Derivation:
+    """The step from the loss of a method to its pulls, proved where it can be, and written out."""
+    proof = prove(m)
+    steps = _steps(symbols.exact(m))
+    if not proof.holds:
+        where = f" where {proof.open_regions[0]}" if proof.open_regions[0] else ""
+        reason = RESISTING.get(m.name, f"the gradient less the pulls does not reduce to zero{where}")
+        return Derivation(m.name, False, steps, reason)
+    return Derivation(m.name, True, (*steps, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
+
+
+def _steps(m: QMap) -> tuple[Step, ...]:
+    t = SymbolicToken()
+    loss, pulls = sp.sympify(m.loss(t)), list(m.pulls(t))
+    stops = _stopped_numbers(loss)
+    loss = loss.xreplace(stops)
+    g, h = symbols.gradient(loss, t.predictions.values()), symbols.pulled(t, pulls)
+    steps = [Step("The published loss", m.formula, m.loss_text)]
+    for stop, name in stops.items():
+        for i, (where, form) in enumerate(_cases(stop.args[0])):
+            words = "" if i else "Stopped, a constant for the derivative"
+            steps.append(Step(words, *_equal(name.name, name.name, form, where)))
+    fixed = ", what is stopped held fixed" if loss.has(symbols.sg) else ""
+    for q in t.predictions.values():
+        letter = "p" if q is SOFTMAX else "q"
+        slope = symbols.slope(loss, q)
+        if slope.label == 0 and slope.elsewhere == 0:
+            continue
+        steps += _pair(
+            f"Its slope in {letter} at the label and at any other token k{fixed}", rf"\partial L/\partial {letter}",
+            f"∂L/∂{letter}", slope,
+        )  # fmt: skip
+        steps.append(_through(letter, q.t))
+    shift = evaluate(loss.diff(symbols.LSE))
+    if shift != 0:
+        form = notation.readable(shift)
+        steps.append(
+            Step(
+                "Its slope in lse = log Σ exp z, which moves by p and adds p_j ∂L/∂lse",
+                *_equal(r"\partial L/\partial\mathrm{lse}", "∂L/∂lse", form),
+            )
+        )
+    steps += _pair("The gradient in the logits", "g", "g", g)
+    steps.append(Step("The pulls", r"\sum w\,(p-D)", m.pulls_text))
+    return (*steps, *_pair("They add up to", "h", "h", h))
+
+
+def _stopped_numbers(loss: sp.Expr) -> dict[sp.Expr, sp.Symbol]:
+    """A name for every stopped number of the token. Stopped vectors keep their entries, which sum to one."""
+    stops = sorted(loss.atoms(symbols.sg), key=str)
+    if any(symbols.varies(a) for a in stops):
+        return {}
+    return {a: sp.Symbol(f"c{i}" if len(stops) > 1 else "c", real=True) for i, a in enumerate(stops, 1)}
+
+
+def _through(letter: str, t: Any) -> Step:
+    if letter == "p":
+        return Step(
+            "Through the softmax, ∂p_i/∂z_j = p_i (δ_ij − p_j)",
+            r"g_j=p_j\Bigl(\frac{\partial L}{\partial p_j}-\sum_i p_i\frac{\partial L}{\partial p_i}\Bigr)",
+            "g_j = p_j (∂L/∂p_j − Σ[i] p_i ∂L/∂p_i)",
+        )
+    power, shown = sp.latex(t), notation.text(t)
+    return Step(
+        f"Through the tempered softmax, ∂q_i/∂z_j = q_i^t (δ_ij − q_j^t/Σ[l] q_l^t) with t = {shown}",
+        rf"g_j=q_j^{{{power}}}\Bigl(\frac{{\partial L}}{{\partial q_j}}-\sum_i"
+        rf"\frac{{q_i^{{{power}}}}}{{\sum_l q_l^{{{power}}}}}\frac{{\partial L}}{{\partial q_i}}\Bigr)",
+        "g_j = q_j^t (∂L/∂q_j − Σ[i] q_i^t ∂L/∂q_i / Σ[l] q_l^t)",
+    )
+
+
+#: Lines longer than this are given in abbreviations.
+LONG = 150
+
+#: Expressions of more operations than this are not written out: nobody would read them.
+UNREADABLE = 1000
+
+
+def _pair(words: str, left_latex: str, left: str, v: Vector) -> Iterable[Step]:
+    """The entry at the label and the entry at k, cell by cell; where it is long, with a name for every sum."""
+    operations = max(sp.count_ops(v.label), sp.count_ops(v.elsewhere))
+    if operations > UNREADABLE:
+        said = f"{operations} operations, not written out"
+        yield Step(words, rf"{left_latex}_y,\ {left_latex}_k:\ \text{{{said}}}", f"{left}_y, {left}_k: {said}")
+        return
+    lines = [(f"_{at}", *case) for at, entry in (("y", v.label), ("k", v.elsewhere)) for case in _cases(entry)]
+    forms = [form for _, _, form in lines]
+    names: dict[sp.Symbol, sp.Expr] = {}
+    if max(len(notation.text(form)) for form in forms) > LONG:
+        forms, names = notation.abbreviated(forms)
+    for i, ((at, where, _), form) in enumerate(zip(lines, forms, strict=True)):
+        yield Step("" if i else words, *_equal(left_latex + at, left + at, form, where))
+    for name, meaning in names.items():
+        yield Step("", *_equal(sp.latex(name), notation.text(name), meaning))
+
+
+def _cases(expr: Any) -> list[tuple[str, sp.Expr]]:
+    """Where and what: one readable expression for each region, regions of one value joined."""
+    expr = sp.sympify(expr)
+    if not expr.has(sp.Piecewise):
+        return [("", notation.readable(expr))]
+    regions = [(cell, notation.readable(e)) for cell, e in cells.cells(cells.smooth(evaluate(expr))) if not cell.tie]
+    found: dict[sp.Expr, list[str]] = {}
+    for cell, form in regions:
+        found.setdefault(form, []).append(str(cell))
+    if len(found) == 1:
+        return [("", regions[0][1])]
+    return [(" or ".join(where), form) for form, where in found.items()]
+
+
+def _equal(left_latex: str, left: str, form: sp.Expr, where: str = "") -> tuple[str, str]:
+    condition = rf"\quad\text{{where {where}}}" if where else ""
+    return (
+        f"{left_latex}={notation.latex(form)}{condition}",
+        f"{left} = {notation.text(form)}{f'   where {where}' if where else ''}",
+    )
+
+
+def _conclusion(m: QMap, proof: Proof) -> Step:
+    ties = f", except at a tie: {OFF_TIES.get(m.name, proof.open_ties[0])}" if proof.open_ties else ""
+    return Step(
+        f"By symbols, with Σ p = 1, for every V{ties}",
+        r"g_y-h_y=0,\quad g_k-h_k=0",
+        "g_y − h_y = 0 and g_k − h_k = 0",
+    )

@@ -1,0 +1,199 @@
+"""From a gradient to the target it teaches: g = s (p − Q), in three gauges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from qunify.tensors import Layout, TensorToken
+from qunify.token import Distribution
+
+GaugeName = Literal["unit", "fixed", "boundary"]
+#: `w → D` as the pair (w, D), or a signed gradient vector.
+Pull = tuple[Any, Distribution] | Tensor
+
+GAUGES: tuple[GaugeName, ...] = ("unit", "fixed", "boundary")
+
+
+class Gauge(NamedTuple):
+    """One point on the ray of targets: g = scale · (p − target), target = trust·δ + (1 − trust)·residual.
+
+    NaN where the gauge is undefined; `residual` is NaN also where trust is 1 (nothing remains).
+    """
+
+    scale: Tensor  # (…)
+    target: Tensor  # (…, V)
+    trust: Tensor  # (…)
+    residual: Tensor  # (…, V)
+
+
+@dataclass(frozen=True)
+class Pulled:
+    """A sum of pulls, added up. With s the scale of a gauge and w = on_label + off_label,
+    s·Q = (s − w)·p + on_label·δ + elsewhere."""
+
+    policy: Tensor  # (N, V) p
+    gradient: Tensor  # (N, V) g
+    on_label: Tensor  # (N, 1) Σ of the weights whose target is the label; NaN where that is not known
+    elsewhere: Tensor  # (N, V) Σ w D over the other targets, minus the signed vectors
+    off_label: Tensor  # (N, 1) Σ of the other weights
+    weights: Tensor  # (N, 1) Σ |w|; NaN where some part has no weight, so that Σ w means nothing
+    parts: Tensor  # (N, V) Σ |w| (p + D) + |v|: what the gradient is the small difference of
+    depth: Tensor  # (N, V) 1 − log p: a probability computed from a logarithm carries the logarithm's rounding
+
+    @classmethod
+    def of(cls, t: TensorToken, pulls: Iterable[Pull]) -> Pulled:
+        pulls = list(pulls)
+        p = t.policy.probs
+        on_label, off_label, weights = (torch.zeros_like(t.p_label) for _ in range(3))
+        elsewhere, parts = torch.zeros_like(p), torch.zeros_like(p)
+        for pull in pulls:
+            if not isinstance(pull, tuple):  # a signed gradient vector
+                weights += torch.nan
+                elsewhere -= pull
+                parts += pull.abs()
+                continue
+            weight, d = pull
+            weights += abs(weight)
+            parts += abs(weight) * (p + d.probs)
+            if d is t.label:
+                on_label += weight
+            else:
+                off_label += weight
+                elsewhere += weight * d.probs
+        return cls(p, gradient(t, pulls), on_label, elsewhere, off_label, weights, parts, 1 - t.policy.log)
+
+
+def gradient(t: TensorToken, pulls: Iterable[Pull]) -> Tensor:
+    """Σ w (p − D) + Σ v, (N, V): one pass for the policy, one for each other target, N numbers for the label."""
+    p = t.policy.probs
+    on_label, off_label = torch.zeros_like(t.p_label), torch.zeros_like(t.p_label)
+    others: list[tuple[Tensor | float, Tensor]] = []
+    for pull in pulls:
+        if not isinstance(pull, tuple):
+            others.append((-1.0, pull))
+        elif pull[1] is t.label:
+            on_label += pull[0]
+        else:
+            off_label += pull[0]
+            others.append((pull[0], pull[1].probs))
+    g = p * (on_label + off_label)
+    at_label = t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
+    for weight, v in others:
+        w = torch.as_tensor(weight, dtype=g.dtype, device=g.device)
+        g.addcmul_(w, v, value=-1)
+        at_label -= w * t.at_label(v)
+    return g.scatter_(-1, t.index, at_label)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class QTarget:
+    """What a loss teaches at every token. Zero at ignored positions.
+
+    Attributes
+    ----------
+    loss : Tensor, (…)
+        Per-token loss in nats, as published.
+    gradient : Tensor, (…, V)
+        Its gradient with respect to the logits.
+    target : Tensor, (…, V)
+        Q = p − gradient (unit gauge). Sums to 1; may be negative. NaN where the loss is not shift-invariant.
+    mask : Tensor of bool, (…)
+        True at the positions that count.
+    in_simplex : Tensor of bool, (…)
+        Whether the target is a distribution, up to rounding.
+    shift_invariant : bool
+        Whether the gradient sums to zero; without that there is no target.
+    violation : Tensor, (…)
+        Absolute value of the sum of the gradient.
+    """
+
+    loss: Tensor
+    gradient: Tensor
+    target: Tensor
+    mask: Tensor
+    in_simplex: Tensor
+    shift_invariant: bool
+    violation: Tensor
+    _layout: Layout = field(repr=False)
+    _pulled: Pulled = field(repr=False)
+
+    def __repr__(self) -> str:
+        kept = int(self.mask.sum())
+        inside = int(self.in_simplex.sum())
+        where = (
+            f"{inside} of {kept} targets in the simplex" if self.shift_invariant else "not shift-invariant: no target"
+        )
+        return f"QTarget(shape={tuple(self.target.shape)}, tokens={kept}, {where})"
+
+    @property
+    def trust(self) -> Tensor:
+        """γ in the unit gauge, (…)."""
+        return self.in_gauge("unit").trust
+
+    @property
+    def residual(self) -> Tensor:
+        """What the remaining mass is spread by, in the unit gauge, (…, V)."""
+        return self.in_gauge("unit").residual
+
+    def in_gauge(self, gauge: GaugeName) -> Gauge:
+        """The target in another gauge: `unit` (s = 1), `fixed` (s = Σ of the declared weights) or `boundary`
+        (the smallest s at which the target is still a distribution)."""
+        if gauge not in GAUGES:
+            raise ValueError(f"in_gauge: gauge: expected one of {', '.join(GAUGES)}, got {gauge!r}")
+        x = self._pulled
+        scale = {"unit": _unit, "fixed": _fixed, "boundary": _boundary}[gauge](x)
+        scale = torch.where(self._layout.rows(self.target).isnan().any(-1, keepdim=True), torch.nan, scale)
+        trust = x.on_label / scale
+        target = x.policy - x.gradient / scale
+        unclaimed = scale - x.on_label - x.off_label  # what keeps the prediction as it is
+        none = unclaimed.abs() <= _eps(x) * (scale + x.on_label.abs() + x.off_label.abs())
+        unclaimed = torch.where(none, 0.0, unclaimed)
+        remains = torch.where(none, x.off_label, scale - x.on_label)  # scale − on_label, without cancellation
+        residual = torch.where(remains == 0, torch.nan, (unclaimed * x.policy + x.elsewhere) / remains)
+        spread = self._layout.spread
+        return Gauge(spread(scale[:, 0]), spread(target), spread(trust[:, 0]), spread(residual))
+
+
+def _unit(x: Pulled) -> Tensor:
+    return torch.ones_like(x.on_label)
+
+
+def _fixed(x: Pulled) -> Tensor:
+    # At a negative total the fixed target would be one that the step moves away from.
+    total = x.on_label + x.off_label
+    return torch.where(total > _eps(x) * x.weights, total, torch.nan)
+
+
+def _boundary(x: Pulled) -> Tensor:
+    # An entry counts where its gradient is more than rounding and its probability has all its digits.
+    counts = (x.gradient > _eps(x) * x.parts) & (x.policy > torch.finfo(x.policy.dtype).tiny / _eps(x))
+    ratio = torch.where(counts, x.gradient / x.policy, 0.0).amax(-1, keepdim=True)
+    return torch.where(ratio > 0, ratio, torch.nan)
+
+
+def _eps(x: Pulled) -> float:
+    """Relative rounding of a sum of a few terms."""
+    return 8 * torch.finfo(x.policy.dtype).eps
+
+
+def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tensor) -> QTarget:
+    """Assemble a QTarget; `invariant` is declared (bool) or measured per token, (N, 1)."""
+    good = torch.as_tensor(invariant, device=loss.device).expand_as(pulled.on_label)
+    q = torch.where(good, pulled.policy - pulled.gradient, torch.nan)
+    spread = layout.spread
+    return QTarget(
+        loss=spread(loss[:, 0]),
+        gradient=spread(pulled.gradient),
+        target=spread(q),
+        mask=layout.mask,
+        in_simplex=spread((q >= -_eps(pulled) * (pulled.policy + pulled.parts) * pulled.depth).all(-1)),
+        shift_invariant=bool(good.all()),
+        violation=spread(pulled.gradient.sum(-1).abs()),
+        _layout=layout,
+        _pulled=pulled,
+    )

@@ -1,0 +1,142 @@
+"""Symbolic expressions as a reader would write them: LaTeX, and one line of Unicode."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import sympy as sp
+from sympy.printing.latex import LatexPrinter
+from sympy.printing.str import StrPrinter
+
+from qunify.normal import canonical
+from qunify.symbols import Rest, evaluate, sg
+
+SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+LETTERS = {"tea": r"\pi^{\mathrm{tea}}", "ref": r"\pi^{\mathrm{ref}}", "old": r"\pi^{\mathrm{old}}"}
+LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "heavy": "q", "lse": r"\mathrm{lse}"}
+
+
+class Total(sp.Function):
+    """Σ over all k of an expression in per-token symbols."""
+
+    is_real = True
+
+
+def readable(expr: Any) -> sp.Expr:
+    """The shortest of a few equal forms, sums over k ≠ y written as sums over all k where that is shorter."""
+    expr = evaluate(expr)
+    return min((f for e in (expr, canonical(expr)) for f in _with_sums(e)), key=lambda f: len(text(f)))
+
+
+def _with_sums(expr: sp.Expr) -> list[sp.Expr]:
+    sums = {a: sp.Dummy(real=True) for a in expr.atoms(Rest)}
+    over_others = {d: a for a, d in sums.items()}
+    over_all = {d: Total(a.args[0]) for a, d in sums.items()}
+    completed = {a: d - _at_label(a.args[0]) for a, d in sums.items()}
+    return [f.xreplace(over_others) for f in _forms(expr.xreplace(sums))] + [
+        f.xreplace(over_all) for f in _forms(expr.xreplace(completed))
+    ]
+
+
+def abbreviated(forms: Sequence[sp.Expr]) -> tuple[list[sp.Expr], dict[sp.Symbol, sp.Expr]]:
+    """The same expressions with a name for each sum, and what the names stand for."""
+    names: dict[sp.Expr, sp.Symbol] = {}
+    for form in forms:
+        for a in sorted(_outermost(form), key=text):
+            names.setdefault(a, sp.Symbol(f"S{len(names) + 1}"))
+    return [f.xreplace(names) for f in forms], {s: a for a, s in names.items()}
+
+
+def _outermost(expr: sp.Expr) -> set[sp.Expr]:
+    if isinstance(expr, Rest | Total):
+        return {expr}
+    return set().union(*(_outermost(a) for a in expr.args))
+
+
+def _forms(expr: sp.Expr) -> list[sp.Expr]:
+    forms = [expr, sp.factor_terms(expr)]
+    if not expr.has(sp.Piecewise) and sp.count_ops(expr) < 120:
+        expanded = sp.expand(expr)
+        forms += [expanded, sp.factor_terms(expanded), sp.factor(expr)]
+    return forms
+
+
+def _at_label(summand: sp.Expr) -> sp.Expr:
+    return summand.xreplace(_renamed(summand, "_k", "_y"))
+
+
+def _at_j(summand: sp.Expr) -> sp.Expr:
+    return summand.xreplace(_renamed(summand, "_k", "_j"))
+
+
+def _renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
+    found = [s for s in expr.free_symbols if s.name.endswith(old)]
+    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
+
+
+def _plain(name: str) -> str:
+    """`argmax0_k`, the first argmax there is, as `argmax_k`; conditions at j by their own words."""
+    if name.startswith(("sign(", "[")):
+        condition, _, at = name.rpartition("_")
+        return condition.replace("_k", f"_{at}")
+    return re.sub(r"^(argmax|top|head|entmax|heavy)\d+_", r"\1_", name)
+
+
+class _Text(StrPrinter):
+    def _print_Symbol(self, expr: sp.Symbol) -> str:
+        return _plain(expr.name).replace("heavy", "q")
+
+    def _print_Rest(self, expr: Rest) -> str:
+        return f"Σ[j≠y] {self.parenthesize(_at_j(expr.args[0]), 50)}"
+
+    def _print_Total(self, expr: Total) -> str:
+        return f"Σ[j] {self.parenthesize(_at_j(expr.args[0]), 50)}"
+
+    def _print_sg(self, expr: sg) -> str:
+        return f"sg({self._print(expr.args[0])})"
+
+    def _print_Piecewise(self, expr: sp.Piecewise) -> str:
+        cases = [
+            f"{self._print(value)} {'otherwise' if condition == sp.true else f'if {self._print(condition)}'}"
+            for value, condition in expr.args
+        ]
+        return "{" + ", ".join(cases) + "}"
+
+
+class _Latex(LatexPrinter):
+    def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
+        if expr.name.startswith(("sign(", "[")):
+            return rf"\text{{{_plain(expr.name)}}}"
+        name, _, at = _plain(expr.name).rpartition("_")
+        if at not in ("y", "k", "j") or not name:
+            return LETTERS.get(expr.name) or super()._print_Symbol(expr)
+        letter = LETTERS.get(name) or (name if len(name) == 1 else rf"\mathrm{{{name}}}")
+        return rf"{{{letter}}}_{{{at}}}"
+
+    def _print_Rest(self, expr: Rest, exp: Any = None) -> str:
+        return self._sum(r"\sum_{j\ne y}", expr, exp)
+
+    def _print_Total(self, expr: Total, exp: Any = None) -> str:
+        return self._sum(r"\sum_{j}", expr, exp)
+
+    def _sum(self, sign: str, expr: sp.Expr, exp: Any) -> str:
+        body = self._print(_at_j(expr.args[0]))
+        written = rf"\Bigl({sign} {body}\Bigr)"
+        return written if exp is None else f"{written}^{{{exp}}}"
+
+    def _print_sg(self, expr: sg, exp: Any = None) -> str:
+        written = rf"\mathrm{{sg}}\left({self._print(expr.args[0])}\right)"
+        return written if exp is None else f"{written}^{{{exp}}}"
+
+
+def text(expr: sp.Expr) -> str:
+    """One line of Unicode."""
+    line = _Text().doprint(expr).replace("sqrt(", "√(")
+    line = re.sub(r"\*\*(\d+)|\*\*\((-\d+)\)", lambda m: (m[1] or m[2]).translate(SUPERSCRIPTS), line)
+    return line.replace("**", "^").replace("*", " ").replace("<=", "≤").replace(">=", "≥").replace("-", "−")
+
+
+def latex(expr: sp.Expr) -> str:
+    return _Latex({"ln_notation": False}).doprint(expr)

@@ -1,0 +1,306 @@
+"""Pictures: one colour per method everywhere, direct labels, data in and axes out. No global state.
+
+Figures are made inside `with style():` and written by `render`, which gives the same bytes every time.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import dataclasses
+import io
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
+from matplotlib.figure import Figure
+from matplotlib.gridspec import SubplotSpec
+from scipy.optimize import isotonic_regression
+
+from qunify import catalogue
+from qunify.gauges import QTarget
+from qunify.qmap import QMap
+from qunify.token import CONTEXTS
+
+INK, SOFT, FAINT = "#1b1b1b", "#6b6b6b", "#d9d9d9"
+
+_RC: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": SOFT,
+    "axes.labelcolor": INK,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "text.color": INK,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "svg.hashsalt": "qunify",
+    "svg.fonttype": "path",
+}
+
+Dash = str | tuple[float, tuple[float, ...]]
+
+_SOLID, _LONG, _SHORT, _DOTS, _DASHDOT = "-", (0, (7, 2)), (0, (3, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
+
+
+@dataclass(frozen=True)
+class Line:
+    """How a method is drawn: a colour, and a dash and a marker that tell it apart without colour."""
+
+    colour: str
+    dash: Dash
+    marker: str
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return {"color": self.colour, "linestyle": self.dash}
+
+
+#: The paper's fifteen: hues of Okabe & Ito and of Paul Tol's muted set, no two alike in colour and dash.
+_PAPER = {
+    "sft": Line("#1b1b1b", _SOLID, "o"),
+    "dft": Line("#0072B2", _SOLID, "s"),
+    "beyond_log": Line("#56B4E9", _LONG, "^"),
+    "profit": Line("#332288", _DOTS, "v"),
+    "eaft": Line("#009E73", _SOLID, "D"),
+    "iw_sft": Line("#999933", _DASHDOT, "P"),
+    "cft": Line("#7F7F7F", _DOTS, "X"),
+    "label_smoothing": Line("#E69F00", _SOLID, "<"),
+    "sft_kl": Line("#CC6677", _LONG, ">"),
+    "asft": Line("#882255", _SHORT, "p"),
+    "psft": Line("#117733", _DASHDOT, "h"),
+    "gem": Line("#CC79A7", _SOLID, "*"),
+    "kd": Line("#44AA99", _LONG, "d"),
+    "kd_hybrid": Line("#A6761D", _SHORT, "H"),
+    "target_sft": Line("#D55E00", _SOLID, "8"),
+}  # fmt: skip
+
+#: Every other method takes its family's hue, in one of a few depths by its place there.
+_FAMILY = {
+    "gates": "#0072B2",
+    "smoothing": "#E69F00",
+    "anchored": "#CC6677",
+    "designed": "#D55E00",
+    "distillation": "#009E73",
+    "scores": "#882255",
+    "warped": "#AA4499",
+    "penalties": "#7F5F3F",
+}
+_DEPTHS = (0.38, 0.52, 0.28, 0.62, 0.45)
+_DASHES: tuple[Dash, ...] = (_SOLID, _LONG, _SHORT, _DASHDOT)
+_MARKERS = "osD^vP"
+
+
+def line(name: str) -> Line:
+    """Colour, dash and marker of a method; for a name outside the catalogue, those of a designed one."""
+    if name in _PAPER:
+        return _PAPER[name]
+    entry = catalogue.ENTRIES.get(name)
+    if entry is None:
+        return Line(_FAMILY["designed"], _DASHDOT, "o")
+    i = catalogue.names(entry.family).index(name)
+    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_FAMILY[entry.family]))
+    shade = to_hex(colorsys.hls_to_rgb(hue, _DEPTHS[i % len(_DEPTHS)], saturation))
+    return Line(shade, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
+
+
+def colour(name: str) -> str:
+    """A method's colour, `#rrggbb`."""
+    return line(name).colour
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The look of every figure, while it is made; settings outside are left alone."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def render(figure: Figure, kind: Literal["png", "svg"], note: str = "") -> bytes:
+    """A picture file's content: the same bytes for the same figure. `note` is kept in its description."""
+    dateless = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format=kind, facecolor="white", metadata={**dateless, "Description": note or None})
+    return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class EndLabel:
+    """A label for the end of a line: the point it belongs to, in data coordinates, and its text."""
+
+    x: float
+    y: float
+    text: str
+    colour: str
+
+
+def label_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 9, gap: float = 0.03) -> Axes:
+    """Write labels to the right of the axes, each as near its line's end as the others allow.
+
+    Call it last: limits and the size of the axes must be final. `gap` is the free space, as a share of the width.
+    """
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    height = ax.get_window_extent().height / ax.figure.dpi * 72  # points
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ends = [to_axes.transform((label.x, label.y)) for label in labels]
+    for label, (x, y), at in zip(labels, ends, spread([y for _, y in ends], 1.3 * size / height), strict=True):
+        leader = {"arrowstyle": "-", "color": label.colour, "lw": 0.7, "shrinkA": 0, "shrinkB": 0, "relpos": (0, 0.5)}
+        ax.annotate(
+            label.text,
+            xy=(x, y),
+            xytext=(1 + gap, at),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            color=label.colour,
+            fontsize=size,
+            va="center",
+            annotation_clip=False,
+            arrowprops=leader,
+        )
+    return ax
+
+
+def spread(positions: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:
+    """The positions nearest to the given ones that lie `gap` apart, and within [low, high] if there is room."""
+    if len(positions) == 0:
+        return []
+    order = np.argsort(positions, kind="stable")
+    steps = gap * np.arange(len(positions))
+    # With the steps taken off, "at least a gap apart" reads "in increasing order".
+    packed = isotonic_regression(np.asarray(positions, dtype=float)[order] - steps).x
+    packed = np.clip(packed, low, max(low, high - steps[-1])) + steps
+    placed = np.empty_like(packed)
+    placed[order] = packed
+    return placed.tolist()
+
+
+def bars(ax: Axes, p: Sequence[float], q: Sequence[float], label: int, colour: str) -> Axes:
+    """One target: Q filled, p outlined over it, the observed token marked by a triangle below the axis."""
+    at = np.arange(len(p))
+    ax.bar(at, q, width=0.8, color=colour, alpha=0.85, linewidth=0)
+    ax.bar(at, p, width=0.8, fill=False, edgecolor=INK, linewidth=0.9)
+    ax.axhline(0, color=INK, linewidth=0.6)
+    ax.plot(label, -0.02, marker="^", color=INK, markersize=5, clip_on=False, transform=ax.get_xaxis_transform())
+    ax.set_xlim(-0.6, len(p) - 0.4)
+    return ax
+
+
+#: What `overview` looks at: a label and two other tokens, 3 : 1 between them, and another model's opinion.
+_OTHERS = (0.75, 0.25)
+_OTHER_MODEL = (0.6, 0.1, 0.3)
+_TELLING = {"confident and wrong": 0.1, "undecided": 0.4}  # u = p_y
+
+
+def overview(maps: Sequence[QMap]) -> Figure:
+    """One to six methods on a vocabulary of three: how hard they pull on the label, and the target they set.
+
+    Left: the step −∂L/∂z_y on the label's logit against u = p_y. Right: at two telling tokens, the unit-gauge target
+    next to the prediction, or "no target" for a loss that is not shift-invariant. Every other model that a method
+    asks for (reference, teacher, old, prior) is one fixed distribution, named in the caption.
+
+    Raises
+    ------
+    ValueError
+        If there are no methods, or more than six.
+    """
+    if not 1 <= len(maps) <= 6:
+        raise ValueError(f"overview: expected one to six methods, got {len(maps)}")
+    u = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
+    steps = [-_ask(m, u).gradient[:, 0] for m in maps]
+    looks = [_look(maps, i) for i in range(len(maps))]
+    width = 6.4 + 1.75 * len(maps)  # inches: the curves and their labels, and one column of panels per method
+    with style():
+        figure = Figure(figsize=(width, 4.6))
+        curves = figure.add_axes((0.6 / width, 0.25, 3.4 / width, 0.6))
+        grid = figure.add_gridspec(len(_TELLING), len(maps), left=6.25 / width, right=1 - 0.1 / width)
+        grid.update(top=0.85, bottom=0.25, wspace=0.12, hspace=0.3)
+        for step, look in zip(steps, looks, strict=True):
+            curves.plot(u, step, **look.kwargs)
+        curves.axhline(0, color=SOFT, lw=0.8)
+        curves.set_xlim(0, 1)
+        curves.set_xlabel("$u = p_y$")
+        curves.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
+        for i, (m, look) in enumerate(zip(maps, looks, strict=True)):
+            _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, look.colour)
+        _share_limits(figure.axes[1:], len(_TELLING))
+        figure.text(0.6 / width, 0.12, _caption(int(13 * width)), fontsize=8.5, color=SOFT, va="top")
+        ends = [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(maps, steps, looks, strict=True)]
+        label_ends(curves, ends)
+    return figure
+
+
+def _ask(m: QMap, u: torch.Tensor) -> QTarget:
+    """The method at tokens whose label, token 0, has probability u (N,)."""
+    p = torch.stack([u, *[share * (1 - u) for share in _OTHERS]], -1)
+    elsewhere = torch.tensor(_OTHER_MODEL, dtype=torch.float64).log().expand_as(p)
+    context: dict[str, Any] = {name: elsewhere for name in CONTEXTS if name.endswith("_logits")}
+    context |= {name: torch.ones_like(u) for name in CONTEXTS if name.startswith("token_")}
+    context |= {"negative_mask": torch.tensor([0.0, 0.0, 1.0]).expand_as(p)}
+    return m(p.log(), torch.zeros(len(u), dtype=torch.long), **context)
+
+
+def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, colour: str) -> None:
+    """The method's targets at the telling tokens, one below the other."""
+    u = torch.tensor(list(_TELLING.values()), dtype=torch.float64)
+    for place, at, target in zip(places, u.tolist(), _ask(m, u).target, strict=True):
+        ax = figure.add_subplot(place)
+        p = [at, *[share * (1 - at) for share in _OTHERS]]
+        bars(ax, p, target.nan_to_num(nan=0.0).tolist(), 0, colour)
+        if not m.shift_invariant:
+            ax.text(0.95, 0.92, "no target", transform=ax.transAxes, ha="right", va="top", color=colour, fontsize=9)
+        ax.set_xticks(range(len(p)), ["y", "k", "l"])
+        ax.tick_params(axis="x", length=0, pad=6)
+    figure.axes[-len(places)].set_title(_wrapped(m), fontsize=9.5, color=colour)
+
+
+def _share_limits(panels: Sequence[Axes], rows: int) -> None:
+    """One scale for all panels, written at the first column only."""
+    low, high = min(ax.get_ylim()[0] for ax in panels), max(1.0, *(ax.get_ylim()[1] for ax in panels))
+    for i, ax in enumerate(panels):
+        ax.set_ylim(low, high)
+        ax.label_outer()
+        if i >= rows:
+            ax.tick_params(labelleft=False)
+    for ax, (what, at) in zip(panels, _TELLING.items(), strict=False):
+        ax.set_ylabel(f"{what}\n$u$ = {at:g}", fontsize=9)
+
+
+def _look(maps: Sequence[QMap], i: int) -> Line:
+    """The method's own look; a second setting of the same method gets another dash."""
+    own = line(maps[i].name)
+    earlier = sum(m.name == maps[i].name for m in maps[:i])
+    others = [dash for dash in _DASHES if dash != own.dash]
+    return dataclasses.replace(own, dash=others[(earlier - 1) % len(others)]) if earlier else own
+
+
+def settings(m: QMap) -> str:
+    """A method's parameters in words: `kl_weight 0.1, base log`."""
+    shown = {key: f"{value:g}" if isinstance(value, float) else value for key, value in m.params.items()}
+    return ", ".join(f"{key} {value}" for key, value in shown.items())
+
+
+def _wrapped(m: QMap) -> str:
+    return "\n".join([m.name, *textwrap.wrap(settings(m), 20)])
+
+
+def _caption(columns: int) -> str:
+    shares = " : ".join(f"{share:g}" for share in _OTHERS)
+    other = ", ".join(f"{x:g}" for x in _OTHER_MODEL)
+    text = (
+        f"Vocabulary: y (the label, ▲), k and l, which share the rest {shares}. Filled: target Q; outlined: prediction "
+        f"p. Reference, teacher, old and prior, where asked for: ({other}); token weights 1; l is the negative token."
+    )
+    return "\n".join(textwrap.wrap(text, columns))

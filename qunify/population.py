@@ -1,0 +1,240 @@
+"""Where training ends: the drift of a method over a population, and the distributions it comes to rest at."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify import closed_forms, separable, tensors
+from qunify.flow import SAME, Arrival, Flow, follow, logits
+from qunify.qmap import QMap
+
+_VERTEX_STARTS = 8  # starts near single tokens, at most
+_FACED = 5  # largest vocabulary of which every face is tried, where theory allows several optima
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where a method's drift comes to rest, for the truth or truths of shape (…, V). Numbers are float64.
+
+    Attributes
+    ----------
+    probs : Tensor, (…, V)
+        The point reached from the start; where the flow never comes to rest, where it was last.
+    all : tuple of Tensor
+        Every stable zero found, (n, V) for each truth in turn; `probs` comes first if it is one.
+    stable, converged : Tensor of bool, (…)
+        Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
+    exists : Tensor of bool, (…)
+        Whether any stable zero was found.
+    closed_form : str or None
+        The optimum in LaTeX, where the method has one: η the truth.
+    """
+
+    probs: Tensor
+    all: tuple[Tensor, ...]
+    stable: Tensor
+    exists: Tensor
+    converged: Tensor
+    closed_form: str | None
+
+
+@torch.no_grad()
+def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
+    """E over y ~ truth of Q − p, the expected step of the logits.
+
+    Parameters
+    ----------
+    probs, truth : array of float, (…, V)
+        Distributions; they broadcast. At probability zero the drift is its limit.
+    **context
+        By the usual names: logits and masks (V,) or (…, V), numbers per token a number or (…).
+
+    Returns
+    -------
+    Tensor, (…, V)
+        It sums to zero.
+
+    Raises
+    ------
+    ValueError
+        If either is not a distribution, a context is missing, or the method is not shift-invariant.
+    """
+    probs, truth = _distribution(m, "probs", probs), _distribution(m, "truth", truth)
+    try:
+        probs, truth = torch.broadcast_tensors(probs, truth)
+    except RuntimeError:
+        raise ValueError(
+            f"{m.name}: probs and truth: expected shapes that broadcast, got {tuple(probs.shape)} and "
+            f"{tuple(truth.shape)}"
+        ) from None
+    flow = _flow(m, truth, context)
+    rows = torch.arange(len(flow.truth))
+    return flow.drift(logits(probs.reshape(flow.truth.shape)), rows).reshape(probs.shape)
+
+
+@torch.no_grad()
+def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
+    """The distribution at which training settles when the labels are drawn from `truth`.
+
+    The flow dz/dt = drift is followed from `start` to its end, and from other starts (the truth, and near every
+    token), so that methods with several optima show them. Where the drift separates by token the theory gives the
+    optimum exactly. Stability is decided by the Jacobian of the drift; detached losses have no minimiser, only this.
+    Meant for vocabularies of up to some tens: the cost grows with V³.
+
+    Parameters
+    ----------
+    truth : array of float, (…, V)
+    start : array of float, (…, V), optional
+        Where training begins, every probability positive; uniform by default.
+    **context
+        As for `drift`.
+
+    Raises
+    ------
+    ValueError
+        If the truth or the start is not a distribution, the start has a zero, a context is missing, or the method
+        is not shift-invariant.
+    """
+    truth = _distribution(m, "truth", truth)
+    flow = _flow(m, truth, context)
+    begin = torch.full_like(flow.truth, 1 / flow.vocab) if start is None else _start(m, start, truth.shape)
+    found, reached = _search(flow, torch.cat([begin[:, None], _default_starts(flow)], 1))
+    lead = truth.shape[:-1]
+    return Optimum(
+        probs=reached.probs.reshape(truth.shape),
+        all=tuple(found),
+        stable=reached.stable.reshape(lead),
+        exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
+        converged=reached.converged.reshape(lead),
+        closed_form=closed_forms.latex(flow),
+    )
+
+
+@torch.no_grad()
+def stable_points(m: QMap, truths: Any, starts: Any = None, **context: Any) -> list[Tensor]:
+    """Every stable zero of the drift found for each of truths (B, V): B tensors (n, V), n possibly 0.
+
+    `starts` (S, V) replaces the default ones (uniform, the truth, and near every token).
+    """
+    truth = _distribution(m, "truths", truths)
+    flow = _flow(m, truth, context)
+    if starts is None:
+        uniform = torch.full_like(flow.truth, 1 / flow.vocab)
+        begin = torch.cat([uniform[:, None], _default_starts(flow)], 1)
+    else:
+        begin = _inside(m, "starts", starts, (-1, flow.vocab)).expand(len(flow.truth), -1, -1)
+    return _search(flow, begin)[0]
+
+
+def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
+    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads."""
+    exact = separable.solve(flow)
+    if exact is not None and bool(exact.unique.all()):
+        certain = torch.ones(len(starts), dtype=torch.bool)
+        return list(exact.probs[:, None]), Arrival(exact.probs, certain, certain)
+    if exact is not None and flow.vocab <= _FACED:
+        starts = torch.cat([starts, _faces(flow)], 1)
+    count, many, v = starts.shape
+    ends = follow(flow, logits(starts.reshape(-1, v)), torch.arange(count).repeat_interleave(many))
+    ends = ends._replace(probs=_sharpened(flow, ends.probs.view(count, many, v)).view(-1, v))
+    found = []
+    for i in range(count):
+        mine = slice(i * many, (i + 1) * many)
+        points = ends.probs[mine][ends.stable[mine]]
+        if exact is not None:
+            points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.alone[i]]])
+        found.append(_distinct(points))
+    return found, Arrival(*(x[::many] for x in ends))
+
+
+def _sharpened(flow: Flow, probs: Tensor) -> Tensor:
+    """The closed form in place of what the flow found to be it, (B, S, V): it has more digits where the drift jumps."""
+    known = closed_forms.value(flow)
+    if known is None:
+        return probs
+    same = (probs - known[:, None]).abs().amax(-1, keepdim=True) <= SAME
+    return torch.where(same, known[:, None], probs)
+
+
+def _distinct(points: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    for point in points:
+        if all(float((point - other).abs().max()) > SAME for other in kept):
+            kept.append(point)
+    return torch.stack(kept) if kept else points
+
+
+def _default_starts(flow: Flow) -> Tensor:
+    """The truth, moved a little inside, and most of the mass on one token, for the likeliest ones; (B, S, V)."""
+    v = flow.vocab
+    inside = 0.999 * flow.truth + 0.001 / v
+    likely = flow.truth.argsort(dim=-1, descending=True, stable=True)[:, :_VERTEX_STARTS]
+    near = 0.1 / v + 0.9 * torch.nn.functional.one_hot(likely, v).double()
+    return torch.cat([inside[:, None], near], 1)
+
+
+def _faces(flow: Flow) -> Tensor:
+    """The truth given that the token is one of a few, for every set of at least two, moved a little inside."""
+    v = flow.vocab
+    sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
+    shares = flow.truth[:, None] * sets + 1e-3 / v
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
+    if not m.shift_invariant:
+        raise ValueError(f"{m.name}: not shift-invariant, so it has no target and no population optimum")
+    lead = truth.shape[:-1]
+    spread = {k: _spread(k, value, truth) for k, value in context.items() if value is not None}
+    labels = torch.zeros(lead, dtype=torch.long)
+    t, _ = tensors.read(m.name, m.needs, torch.zeros_like(truth), labels, -100, spread)
+    return Flow(m, truth.reshape(-1, truth.shape[-1]), t.given)
+
+
+def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
+    """A context of one population laid out for all; what does not fit is left for `read` to name."""
+    value = torch.as_tensor(value)
+    value = value.to(torch.float64) if value.is_floating_point() else value
+    shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
+    return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
+
+
+def _start(m: QMap, start: Any, shape: torch.Size) -> Tensor:
+    start = _distribution(m, "start", start)
+    return _inside(m, "start", start.expand(shape) if start.shape == shape[-1:] else start, shape).reshape(
+        -1, shape[-1]
+    )
+
+
+def _inside(m: QMap, argument: str, value: Any, shape: tuple[int, ...]) -> Tensor:
+    """Distributions of a shape (−1: any length), none of them on the boundary."""
+    p = _distribution(m, argument, value)
+    if p.dim() != len(shape) or any(want not in (-1, got) for want, got in zip(shape, p.shape, strict=True)):
+        wanted = tuple("S" if n == -1 else n for n in shape)
+        raise ValueError(f"{m.name}: {argument}: expected shape {wanted}, got {tuple(p.shape)}")
+    if not bool((p > 0).all()):
+        raise ValueError(
+            f"{m.name}: {argument}: expected every probability positive, got a zero, which training never leaves"
+        )
+    return p
+
+
+def _distribution(m: QMap, argument: str, value: Any) -> Tensor:
+    p = torch.as_tensor(value)
+    if not p.is_floating_point():
+        p = p.to(torch.float64)
+    p = p.detach().to("cpu", torch.float64)
+    if p.dim() == 0 or p.shape[-1] < 2:
+        raise ValueError(f"{m.name}: {argument}: expected shape (…, V) with V ≥ 2, got {tuple(p.shape)}")
+    if not bool((p >= 0).all()):
+        raise ValueError(f"{m.name}: {argument}: expected probabilities of 0 or more, got {float(p.min()):g}")
+    total = p.sum(-1)
+    if not bool(((total - 1).abs() < 1e-5).all()):
+        worst = total.flatten()[(total.flatten() - 1).abs().argmax()]
+        raise ValueError(f"{m.name}: {argument}: expected probabilities that sum to 1, got a sum of {float(worst):g}")
+    return p / total[..., None]

@@ -1,0 +1,377 @@
+"""Fixed tokens on which an unknown loss is tried, and the careful calling of it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify.targets import LossFunction
+from qunify.tensors import TensorToken, read
+from qunify.token import CONTEXTS
+
+#: Small, so that probing is fast; three, so that what depends on V is seen, and confirmed.
+VOCABS = (5, 24, 150)
+ROWS = {5: 900, 24: 80, 150: 24}
+FEW = 8  # rows of the batch on which the reduction is found out
+
+
+@dataclass(frozen=True)
+class Probe:
+    """N tokens over one vocabulary, with every context a method may ask for. float64."""
+
+    logits: Tensor  # (N, V)
+    labels: Tensor  # (N,)
+    context: dict[str, Tensor]
+
+    @property
+    def vocab(self) -> int:
+        return self.logits.shape[-1]
+
+    def __getitem__(self, rows: slice | Tensor) -> Probe:
+        return Probe(self.logits[rows], self.labels[rows], {k: v[rows] for k, v in self.context.items()})
+
+    @functools.cached_property
+    def token(self) -> TensorToken:
+        """What catalogue entries see. It caches, so one token serves a whole fit."""
+        return read("probe", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
+
+
+@functools.cache
+def probe(vocab: int, seed: int) -> Probe:
+    """Label probabilities spread evenly over (0, 1), every fourth one towards its ends; the others at random.
+
+    u stays 1e-5 below 1, where losses written without care still have their digits.
+    """
+    r = torch.Generator().manual_seed(1000 * seed + vocab)
+    n = ROWS[vocab]
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=r, dtype=torch.float64)
+
+    u = (torch.randperm(n, generator=r) + torch.rand(n, generator=r, dtype=torch.float64)) / n
+    u[::4] = torch.sigmoid(u[::4] * 30 - 19)  # 6e-9 to 1 − 2e-5
+    u = u.clamp(1e-9, 1 - 1e-5)
+    spread = torch.tensor([0.5, 1.5, 4.0], dtype=torch.float64)[torch.arange(n) % 3, None]
+    labels = torch.randint(0, vocab, (n,), generator=r)
+    others = (spread * normal(n, vocab)).scatter(1, labels[:, None], -torch.inf).log_softmax(-1)
+    logits = (others + (1 - u).log()[:, None]).scatter(1, labels[:, None], u.log()[:, None])
+    logits = logits + normal(n, 1)  # a loss that is not shift-invariant should show it
+
+    context = {f"{name}_logits": spread.flip(0) * normal(n, vocab) for name in ("reference", "teacher", "prior")}
+    context["old_logits"] = logits + 0.3 * normal(n, vocab)
+    context["token_weight"] = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
+    context["token_mask"] = (torch.rand(n, generator=r) < 0.6).double()
+    negative = (torch.rand(n, vocab, generator=r) < 0.3).double()
+    context["negative_mask"] = negative.scatter(1, labels[:, None], 0.0)
+    # Rounded to float32, so that a loss which computes in it sees the same numbers.
+    return Probe(logits.float().double(), labels, {k: v.float().double() for k, v in context.items()})
+
+
+def along_u(u: Tensor) -> Probe:
+    """One token at these label probabilities (N,), everything else in the same proportions."""
+    points = len(u)
+    row = probe(5, 0)[torch.tensor([1])]
+    others = row.logits.scatter(1, row.labels[:, None], -torch.inf).log_softmax(-1)
+    logits = (others + (1 - u).log()[:, None]).scatter(1, row.labels.expand(points)[:, None], u.log()[:, None])
+    context = {k: v.expand(points, *v.shape[1:]) for k, v in row.context.items()}
+    return Probe(logits, row.labels.expand(points), context)
+
+
+def joined(a: Probe, b: Probe) -> Probe:
+    context = {k: torch.cat([v, b.context[k]]) for k, v in a.context.items()}
+    return Probe(torch.cat([a.logits, b.logits]), torch.cat([a.labels, b.labels]), context)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loss under examination: how it is called, how it reduces, and what it does to one token alone."""
+
+    loss_fn: LossFunction
+    contexts: tuple[str, ...]
+    needs_items: bool  # num_items_in_batch is a required argument
+    reduction: str  # none, mean, sum or other
+    notes: tuple[str, ...]  # how it treats a batch, in sentences
+    apart: bool  # rows must be given one at a time
+    dtype: torch.dtype  # float32 or float64: what it computes in
+
+    @property
+    def name(self) -> str:
+        return name_of(self.loss_fn)
+
+    def __call__(self, p: Probe, **context: Tensor) -> Measured:
+        """What it does to the logits at every token of a probe, other contexts given or not."""
+        given = {name: p.context[name] for name in self.contexts} | context
+        if self.apart:
+            rows = [
+                _gradient(self.loss_fn, p[i : i + 1], _rows(given, i) | self._items(1)) for i in range(len(p.labels))
+            ]
+            return Measured(p, torch.cat(rows), self.dtype)
+        gradient = _gradient(self.loss_fn, p, given | self._items(len(p.labels)))
+        return Measured(p, gradient * (len(p.labels) if self.reduction == "mean" else 1), self.dtype)
+
+    def _items(self, n: int) -> dict[str, int]:
+        return {"num_items_in_batch": n} if self.needs_items else {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The gradient of a loss at every token of a probe, and what can be read off it."""
+
+    probe: Probe
+    gradient: Tensor  # (N, V)
+    dtype: torch.dtype  # what it was computed in: tells rounding from more
+
+    @functools.cached_property
+    def rounding(self) -> Tensor:
+        """What automatic differentiation leaves of a zero, (N, 1): relative to the row, with a floor from the batch."""
+        eps = torch.finfo(self.dtype).eps
+        rows = self.gradient.abs().sum(-1, keepdim=True)
+        return eps**0.75 * rows + 64 * eps * (rows.amax() if len(rows) else 0.0)
+
+    @property
+    def violation(self) -> Tensor:
+        """|Σ_k g_k|, (N,): how far a loss is from being shift-invariant."""
+        return self.gradient.sum(-1).abs()
+
+    @property
+    def shift_invariant(self) -> bool:
+        return bool((self.violation <= self.rounding[:, 0]).all())
+
+    @property
+    def target(self) -> Tensor:
+        """Q = p − g, (N, V)."""
+        return self.probe.token.policy.probs - self.gradient
+
+    @property
+    def in_simplex(self) -> Tensor:
+        return (self.target >= -self.rounding).all(-1)  # (N,)
+
+    @property
+    def weight(self) -> Tensor:
+        """w of the gate w (p − δ) that has this gradient at the label, (N, 1)."""
+        return -self.probe.token.at_label(self.gradient) / self.probe.token.p_rest
+
+    @property
+    def is_gate(self) -> bool:
+        t = self.probe.token
+        return bool(((self.gradient - self.weight * (t.policy.probs - t.label.probs)).abs() <= self.rounding).all())
+
+
+def beside_jumps(subject: Subject, most: int = 4) -> Probe:
+    """Tokens close to the label probabilities at which a gate's weight jumps, from both sides.
+
+    A threshold can only be read off tokens on either side of it.
+    """
+    u = torch.linspace(0.001, 0.999, 1000, dtype=torch.float64)
+    jump = subject(along_u(u)).weight[:, 0].diff().abs()
+    usual = torch.nn.functional.max_pool1d(jump[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3)
+    near = []
+    for i in jump.argsort(descending=True)[:most].tolist():
+        if jump[i] < 10 * usual:
+            break
+        low, high = u[i], u[i + 1]
+        for _ in range(4):
+            inside = torch.linspace(float(low), float(high), 33, dtype=torch.float64)
+            k = int(subject(along_u(inside)).weight[:, 0].diff().abs().argmax())
+            low, high = inside[k], inside[k + 1]
+        away = torch.logspace(-7, -3, 9, dtype=torch.float64)
+        near += [low - away, high + away]
+    return along_u(torch.cat(near).clamp(1e-6, 1 - 1e-6) if near else u[:0])
+
+
+def name_of(loss_fn: LossFunction) -> str:
+    return getattr(loss_fn, "__name__", None) or type(loss_fn).__name__
+
+
+def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) -> Any:
+    """The function's own value; what it raises comes back with the function's name and the same message.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        return loss_fn(logits, labels, **context)
+    except Exception as error:
+        raise ValueError(
+            f"{name_of(loss_fn)} raised {type(error).__name__} when called with logits {tuple(logits.shape)}, "
+            f"labels {tuple(labels.shape)}{''.join(f', {k}' for k in context)}: {error}"
+        ) from error
+
+
+def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
+    """How a loss wants to be called, and what it does with a batch.
+
+    Raises
+    ------
+    ValueError
+        It cannot be called with the contexts named, or gives no finite, differentiable loss.
+    """
+    contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
+    accepted, needs_items = _signature(loss_fn, contexts)
+    p = probe(5, 0)[:FEW]
+    given = {name: p.context[name] for name in contexts}
+    items = {"num_items_in_batch": FEW} if needs_items else {}
+    shape = _shape(loss_fn, call(loss_fn, p.logits.clone().requires_grad_(), p.labels, **given, **items))
+    together = _gradient(loss_fn, p, given | items)
+    one = {"num_items_in_batch": 1} if needs_items else {}
+    alone = torch.cat([_gradient(loss_fn, p[i : i + 1], _rows(given, i) | one) for i in range(FEW)])
+
+    ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
+    separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm() + 1e-12)
+    notes = []
+    if shape:
+        reduction = "none"
+        separate &= abs(ratio - 1) < 1e-5
+    else:
+        known = {"sum": 1.0, "mean": 1 / FEW}
+        reduction = next((k for k, v in known.items() if separate and abs(ratio / v - 1) < 1e-5), "other")
+        notes.append(_REDUCTIONS[reduction].format(factor=f"{ratio:.4g}", rows=FEW))
+    if not separate:
+        notes.append(
+            "Its tokens interact: a token's gradient changes with the others in the batch; here each is judged alone."
+        )
+    if "num_items_in_batch" in accepted:
+        notes.append(_items(loss_fn, p, given))
+    elif reduction == "mean":
+        notes.append(
+            "It takes no num_items_in_batch, so with gradient accumulation every micro-batch counts the same, "
+            "however few items it has."
+        )
+    if reduction == "mean" and (note := _ignored(loss_fn, p, given, items, together)):
+        notes.append(note)
+    unnamed = [name for name in accepted if name in CONTEXTS and name not in contexts]
+    if unnamed:
+        notes.append(f"Its signature also has {', '.join(unnamed)}, left at the default: name them in contexts.")
+    apart = not separate or reduction == "other"
+    return Subject(loss_fn, contexts, needs_items, reduction, tuple(notes), apart, _precision(loss_fn, together))
+
+
+_REDUCTIONS = {
+    "sum": "It returns the sum over tokens.",
+    "mean": "It returns the mean over tokens.",
+    "other": "It returns one number for the batch: on {rows} tokens each counts {factor} times what it counts alone, "
+    "which is neither their sum nor their mean.",
+}
+
+
+def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """The names it accepts after logits and labels, and whether it insists on num_items_in_batch."""
+    who = name_of(loss_fn)
+    if not callable(loss_fn):
+        raise ValueError(f"identify: expected a function loss_fn(logits, labels, **contexts), got {loss_fn!r}")
+    for name in contexts:
+        if name not in CONTEXTS:
+            near = difflib.get_close_matches(name, CONTEXTS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(CONTEXTS)}"
+            raise ValueError(f"{who}: contexts: unknown context {name!r}, {hint}")
+    try:
+        parameters = list(inspect.signature(loss_fn).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions have no signature: the call will tell
+        return (), False
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][2:]
+    accepted = tuple(p.name for p in named)
+    for name in contexts:
+        if name not in accepted and not anything:
+            takes = ", ".join(accepted) or "no argument besides logits and labels"
+            raise ValueError(
+                f"{who}: contexts: it takes no argument {name}; leave it out of contexts, or rename its own ({takes})"
+            )
+    required = [p.name for p in named if p.default is p.empty and p.name not in contexts]
+    missing = [name for name in required if name in CONTEXTS]
+    if missing:
+        raise ValueError(f"{who}: needs {', '.join(missing)}; add contexts=({', '.join(map(repr, missing))},)")
+    unknown = [name for name in required if name != "num_items_in_batch"]
+    if unknown:
+        raise ValueError(
+            f"{who}: needs {', '.join(unknown)}, which is no known context; bind it with functools.partial, "
+            f"or rename it to one of {', '.join(CONTEXTS)}"
+        )
+    return accepted, "num_items_in_batch" in required
+
+
+def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
+    who = name_of(loss_fn)
+    got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+    if got not in ((FEW,), ()):
+        raise ValueError(
+            f"{who}: expected one loss per token, shape ({FEW},), or their mean or sum, got {got}; "
+            f"return a tensor with one number for each of the {FEW} rows of logits"
+        )
+    if not losses.requires_grad:
+        raise ValueError(
+            f"{who}: expected losses that depend differentiably on the logits, got none that do; "
+            "look for .detach(), .item(), argmax or torch.no_grad() on the way"
+        )
+    return losses.shape
+
+
+def _gradient(loss_fn: LossFunction, p: Probe, given: dict[str, Any]) -> Tensor:
+    logits = p.logits.clone().requires_grad_()
+    with torch.enable_grad():
+        losses = call(loss_fn, logits, p.labels, **given).sum()
+        (gradient,) = torch.autograd.grad(losses, logits, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"{name_of(loss_fn)}: expected losses that depend differentiably on the logits, got losses that "
+            "depend on something else; use the logits argument itself"
+        )
+    for what, value in (("losses", losses.detach()), ("gradient", gradient)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"{name_of(loss_fn)}: expected a finite {what.removesuffix('es')} on ordinary logits, got "
+                f"{value[~value.isfinite()][0].item()}; look for the log or the power of a number that may be 0, "
+                "and use log_softmax"
+            )
+    return gradient
+
+
+def _precision(loss_fn: LossFunction, gradient: Tensor) -> torch.dtype:
+    """float32 if every number of the gradient is one, float64 otherwise."""
+    various = len(gradient.unique()) > FEW
+    for half in (torch.bfloat16, torch.float16):
+        if various and bool((gradient == gradient.to(half)).all()):
+            raise ValueError(
+                f"{name_of(loss_fn)}: computes in {str(half).removeprefix('torch.')}, whose rounding hides which loss "
+                "it is; compute it in float32 or float64"
+            )
+    return torch.float32 if various and bool((gradient == gradient.float()).all()) else torch.float64
+
+
+def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
+    return {k: v[i : i + 1] for k, v in given.items()}
+
+
+def _items(loss_fn: LossFunction, p: Probe, given: dict[str, Tensor]) -> str:
+    once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
+    if torch.allclose(once, 2 * twice, rtol=1e-5, atol=1e-12):
+        return "It divides by num_items_in_batch where that is given."
+    if torch.allclose(once, twice, rtol=1e-5, atol=1e-12):
+        return (
+            "It takes num_items_in_batch and ignores it: with gradient accumulation every micro-batch counts the "
+            "same, however few items it has (the accumulation bug)."
+        )
+    return "It takes num_items_in_batch and does something other than dividing by it."
+
+
+def _ignored(
+    loss_fn: LossFunction, p: Probe, given: dict[str, Tensor], items: dict[str, int], together: Tensor
+) -> str | None:
+    labels = p.labels.clone()
+    labels[FEW // 2 :] = -100
+    try:
+        half = _gradient(loss_fn, Probe(p.logits, labels, p.context), given | items)
+    except ValueError:
+        return "It does not accept the label -100 of ignored tokens."
+    kept = slice(0, FEW // 2)
+    if torch.allclose(half[kept], together[kept], rtol=1e-5, atol=1e-12):
+        return "It divides by all tokens, the ignored ones (label -100) included."
+    return None

@@ -1,0 +1,265 @@
+"""QMap: one method, written once, as its published loss and as the pulls it exerts."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import numbers
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar, dataclass_transform
+
+import torch
+
+from qunify import gauges, tensors
+from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector
+
+#: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
+Pulls = Iterable["tuple[Scalar, Distribution] | Vector"]
+
+
+def param(
+    default: Any,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    choices: tuple[Any, ...] = (),
+    doc: str,
+) -> Any:
+    """A method's parameter: its default, its closed (`low`, `high`) or open (`above`, `below`) range, its meaning."""
+    bounds = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "doc": doc}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param, dataclasses.field))
+class QMap(ABC):
+    """A supervised fine-tuning loss as a map from a token to the target it teaches.
+
+    Called as `m(logits, labels, *, ignore_index=-100, **context)` it returns a `QTarget`; logits (…, V) of any
+    floating type, labels (…) of any integer type, contexts by name (`reference_logits`,
+    `teacher_logits`, `old_logits`, `prior_logits`, `token_weight`, `token_mask`, `negative_mask`).
+    Computed in float32, or in float64 for float64 logits, in log space.
+
+    Subclasses are frozen dataclasses whose fields are parameters. `title`, `summary`, `loss_text`,
+    `pulls_text`, `source` and `release` are read from the docstring, which has one shape everywhere.
+    """
+
+    name: ClassVar[str] = ""
+    formula: ClassVar[str] = ""  # LaTeX of the published loss
+    family: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    link: ClassVar[str] = "softmax"
+    shift_invariant: ClassVar[bool] = True
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # settings worth checking beside defaults and bounds
+
+    title: ClassVar[str] = ""
+    summary: ClassVar[str] = ""
+    loss_text: ClassVar[str] = ""
+    pulls_text: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    release: ClassVar[str] = ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
+        if "name" in cls.__dict__:
+            cls.family = cls.family or cls.__module__.rpartition(".")[2]
+            for key, value in _facts(cls.__doc__ or "").items():
+                setattr(cls, key, value)
+
+    def __post_init__(self) -> None:
+        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            if "doc" in f.metadata:
+                object.__setattr__(self, f.name, _checked(self.name, f, getattr(self, f.name)))
+
+    @abstractmethod
+    def loss(self, t: Token) -> Scalar:
+        """The published per-token loss, stop-gradients included."""
+
+    @abstractmethod
+    def pulls(self, t: Token) -> Pulls:
+        """Its logit gradient, derived by hand: pairs (w, D) for w·(p − D), or a signed vector."""
+
+    @property
+    def simplex(self) -> str:
+        """Whether the unit target is a distribution: "always", "sometimes" or "never". Entries override it, by a plain
+        class attribute unless it depends on the parameters."""
+        return "sometimes"
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> gauges.QTarget:
+        t, layout = tensors.read(self.name, self.needs, logits, labels, ignore_index, context)
+        pulled = gauges.Pulled.of(t, self.pulls(t))
+        loss = torch.zeros_like(pulled.on_label) + self.loss(t)
+        return gauges.finish(loss, pulled, layout, self.shift_invariant)
+
+
+@torch.no_grad()
+def gradients(
+    maps: Iterable[QMap], logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any
+) -> list[torch.Tensor]:
+    """The logit gradients of many methods on one batch, each (…, V): as `m(…).gradient`, sharing all they can."""
+    maps = list(maps)
+    needs = tuple(dict.fromkeys(name for m in maps for name in m.needs))
+    t, layout = tensors.read("gradients", needs, logits, labels, ignore_index, context)
+    return [layout.spread(gauges.gradient(t, m.pulls(t))) for m in maps]
+
+
+class Gate(QMap):
+    """A method with a single pull, toward the label: g = weight · (p − δ)."""
+
+    @abstractmethod
+    def weight(self, t: Token) -> Scalar:
+        """w = −u dL/du, detached factors held fixed; derived by hand."""
+
+    def pulls(self, t: Token) -> Pulls:
+        return ((self.weight(t), t.label),)
+
+
+class Designed(QMap):
+    """A target of the user's own: trust in the label, and where the remaining mass goes."""
+
+    title = "Designed target"
+    summary = "Cross-entropy to a target chosen by the user."
+    loss_text = "−sg(γ) log u − (1 − sg(γ)) Σ sg(π̃_k) log p_k"
+    pulls_text = "γ → label, 1 − γ → π̃"
+    source = "qunify.design"
+    family = "designed"
+    formula = r"-\mathrm{sg}(\gamma)\log u-(1-\mathrm{sg}(\gamma))\sum_k\mathrm{sg}(\tilde\pi_k)\log p_k"
+
+    name: str  # type: ignore[misc]
+    trust: Callable[..., Scalar]
+    residual: Callable[..., Distribution]
+    settings: tuple[tuple[str, Any], ...] = ()
+    needs: tuple[str, ...] = ()  # type: ignore[misc]
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return dict(self.settings)
+
+    def _call(self, f: Callable[..., Any], t: Token) -> Any:
+        accepted = inspect.signature(f).parameters
+        return f(t, **{k: v for k, v in self.settings if k in accepted})
+
+    def _trust(self, t: Token) -> Scalar:
+        gamma = self._call(self.trust, t)
+        shape = tuple(getattr(gamma, "shape", ()))
+        expected = tuple(getattr(t.p_label, "shape", ()))
+        if shape not in ((), expected):
+            raise ValueError(f"{self.name}: trust: expected one number per token, shape {expected}, got {shape}")
+        return gamma
+
+    def _residual(self, t: Token) -> Distribution:
+        d = self._call(self.residual, t)
+        if not isinstance(d, Distribution):
+            got = type(d).__name__
+            raise ValueError(f"{self.name}: residual: expected a distribution such as t.policy or t.teacher, got {got}")
+        return d
+
+    def loss(self, t: Token) -> Scalar:
+        gamma = t.stop(self._trust(t))
+        return -gamma * t.log_p_label + (1 - gamma) * t.cross_entropy(t.stop(self._residual(t)), t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        gamma = self._trust(t)
+        return (gamma, t.label), (1 - gamma, self._residual(t))
+
+
+def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., Distribution], **params: Any) -> QMap:
+    """A new QMap from two functions of a `Token`: trust γ and residual π̃, Q = γδ + (1 − γ)π̃.
+
+    Its loss is the cross-entropy to the detached target. Both functions receive the Token, and those of `params`
+    that they name. They are tried once on a small batch, which shows the contexts they use: `needs`.
+
+    >>> half = design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.teacher, a=0.5)
+    >>> half.needs
+    ('teacher_logits',)
+
+    Raises
+    ------
+    ValueError
+        If `trust` or `residual` is no function, does not give one number per token and a distribution, or if
+        neither takes one of `params`.
+    """
+    for what, f in (("trust", trust), ("residual", residual)):
+        if not callable(f):
+            raise ValueError(f"{name}: {what}: expected a function of a Token, got {f!r}")
+    named = {*inspect.signature(trust).parameters, *inspect.signature(residual).parameters}
+    for key in params:
+        if key not in named:
+            raise ValueError(f"{name}: unknown parameter {key!r}, expected a name that trust or residual takes")
+    m = Designed(name=name, trust=trust, residual=residual, settings=tuple(params.items()))
+    t = tensors.sample()
+    with torch.no_grad():
+        m.pulls(t)
+    return dataclasses.replace(m, needs=tuple(n for n in CONTEXTS if n in t.used))
+
+
+_SECTIONS = {"Loss": "loss_text", "Pulls": "pulls_text", "Source": "source", "Release": "release"}
+
+
+def _facts(doc: str) -> dict[str, str]:
+    """title, summary and the named lines of an entry's docstring."""
+    head, _, body = inspect.cleandoc(doc).partition("\n\n")
+    title, _, summary = " ".join(head.split()).partition(": ")
+    facts = {"title": title, "summary": summary}
+    for key, text in re.findall(rf"^({'|'.join(_SECTIONS)})\s+(.*?)(?=^\S|\Z)", body, re.M | re.S):
+        facts[_SECTIONS[key]] = " ".join(text.split())
+    return facts
+
+
+def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
+    """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value."""
+    if hasattr(value, "free_symbols"):
+        return value
+    limits = f.metadata
+    if limits["choices"]:
+        if value not in limits["choices"]:
+            expected = " or ".join(repr(c) for c in limits["choices"])
+            raise ValueError(f"{method}: parameter {f.name}: expected {expected}, got {value!r}")
+        return value
+    whole = isinstance(f.default, int)
+    kind = numbers.Integral if whole else numbers.Real
+    fits = (
+        isinstance(value, kind)
+        and not isinstance(value, bool)
+        and abs(float(value)) < float("inf")
+        and (limits["low"] is None or value >= limits["low"])
+        and (limits["above"] is None or value > limits["above"])
+        and (limits["high"] is None or value <= limits["high"])
+        and (limits["below"] is None or value < limits["below"])
+    )
+    if not fits:
+        raise ValueError(f"{method}: parameter {f.name}: expected {range_text(f)}, got {value!r}")
+    return int(value) if whole else float(value)
+
+
+def ordered(m: QMap, low: str, high: str) -> None:
+    """ValueError unless one parameter is at most another."""
+    smaller, larger = getattr(m, low), getattr(m, high)
+    if smaller > larger:
+        raise ValueError(f"{m.name}: parameter {low}: expected at most {high}={larger:g}, got {smaller:g}")
+
+
+def range_text(f: dataclasses.Field[Any]) -> str:
+    """A parameter's range in words: `a number in [0, 1]`."""
+    limits = f.metadata
+    if limits["choices"]:
+        return " or ".join(repr(c) for c in limits["choices"])
+    left, right = "(-inf", "inf)"
+    if limits["low"] is not None:
+        left = f"[{limits['low']:g}"
+    elif limits["above"] is not None:
+        left = f"({limits['above']:g}"
+    if limits["high"] is not None:
+        right = f"{limits['high']:g}]"
+    elif limits["below"] is not None:
+        right = f"{limits['below']:g})"
+    return f"{'an integer' if isinstance(f.default, int) else 'a number'} in {left}, {right}"

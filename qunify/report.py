@@ -1,0 +1,75 @@
+"""One self-contained HTML page: headings, pictures, sentences and tables; no script and no outside address."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a page. Every text is plain and will be escaped; `svg` is a picture file's content."""
+
+    anchor: str  # unique in the page; letters, digits, - and _
+    heading: str
+    text: str  # what to see
+    title: str = ""  # caption of the picture
+    svg: bytes | None = None
+    alt: str = ""  # what the picture shows, for those who cannot see it
+    table: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    title: str
+    lead: Sequence[str]  # sentences of the introduction
+    sections: Sequence[Section]
+    footer: Sequence[str] = ()
+
+
+def html(page: Page) -> str:
+    """The page as one string."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("qunify", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(data_url=_data_url, columns=_columns, records=_records, cell=_cell)
+    return environment.get_template("report.html.j2").render(page=page)
+
+
+def write(page: Page, path: Path) -> Path:
+    """Write the page under a temporary name, then rename: a reader never meets half a page."""
+    partial = path.with_name(path.name + ".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(html(page), encoding="utf-8")
+    return partial.replace(path)
+
+
+def _data_url(svg: bytes) -> str:
+    # As an image of its own: inlined side by side, two pictures' ids would clash.
+    return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
+
+
+def _records(table: pd.DataFrame) -> list[tuple[Any, ...]]:
+    return list(table.astype(object).itertuples(index=False, name=None))
+
+
+def _columns(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """Names, and whether to set them as numbers or as words."""
+    numeric = table.select_dtypes("number").columns
+    return [(str(name), "number" if name in numeric else "words") for name in table.columns]
+
+
+def _cell(value: Any) -> str:
+    """A table cell: three significant digits, yes and no, a dash for what is missing."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value + 0.0:.3g}".replace("-", "−")  # no −0
+    return "–" if value is None or value is pd.NA else str(value)

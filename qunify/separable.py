@@ -1,0 +1,168 @@
+"""Exact optima where the drift separates: b_k = f_k(p_k) − p_k Σ_j f_j(p_j), with f_k = truth_k w_k + c_k.
+
+So it is for every gate whose weight w_k depends on the label's own probability alone, and with fixed pulls c beside
+it (smoothing, anchors). With φ_k(u) = f_k(u)/u, a zero of the drift has φ_k(p_k) = C on its tokens, for one number C,
+and φ_k(0) ≤ C off them. Where every φ_k falls, p_k = φ_k⁻¹(C) falls with C and Σ p_k = 1 leaves one C: one optimum.
+Where they do not, token j alone is stable exactly if φ_j(1) > φ_k(0) for every other k.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qunify.flow import Flow
+from qunify.gauges import Pulled
+
+_GRID = 401  # points per token
+_ENDS = (-23.0, 34.0)  # of the logit of u: 1e-10 from 0, 1e-15 from 1; below, weights near 0 are all rounding
+
+#: Logits (N, V), truths (N,) and labels (N,) → the weight on the label (N, 1) and the fixed pulls (N, V).
+Reading = Callable[[Flow, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class Separable(NamedTuple):
+    """What the theorem says of B truths."""
+
+    unique: Tensor  # (B,) bool: every φ falls, so `probs` is the only stable zero
+    probs: Tensor  # (B, V) where unique
+    alone: Tensor  # (B, V) bool: all mass on this token is stable
+
+
+def solve(flow: Flow) -> Separable | None:
+    """The exact optima, or None where the drift does not separate."""
+    read = reading(flow)
+    if read is None:
+        return None
+    u, field = _sample(flow, read, torch.linspace(*_ENDS, _GRID, dtype=torch.float64))
+    phi = field / u
+    rounding = 1e-9 * phi[..., 1:].abs() + 8 * torch.finfo(u.dtype).eps / u[..., :-1]  # of a weight near 1, over u
+    falls = (phi.diff(dim=-1) <= rounding).all(-1).all(-1)
+    moves = phi.amax((1, 2)) > phi.amin((1, 2))
+    unique = falls & moves & (_fill(u, _falling(phi)).undecided <= 1)
+    probs = _root(flow, read) if bool(unique.any()) else torch.zeros_like(flow.truth)
+    return Separable(unique, probs, _alone(phi, field))
+
+
+def _alone(phi: Tensor, field: Tensor) -> Tensor:
+    """Which single tokens are stable, (B, V): the drift vanishes there, and every other token's share falls."""
+    v = phi.shape[1]
+    others = ~torch.eye(v, dtype=torch.bool)
+    falls = phi[:, :, None, -1] > phi[:, None, :, 0] + 1e-9 * phi[:, :, None, -1].abs()
+    vanishes = field[:, None, :, 0].abs() < 1e-7
+    return ((falls & vanishes) | ~others).all(-1)
+
+
+def reading(flow: Flow) -> Reading | None:
+    """How the drift separates: by the declared pulls, by effect (a gate in disguise), or not at all. Measured: at one
+    probability of the label, other beliefs about the rest leave weight and fixed pulls alone."""
+    r = torch.Generator().manual_seed(0)
+    n, v = 64, flow.vocab
+    rows = torch.arange(n) % len(flow.truth)
+    labels = torch.randint(v, (n,), generator=r)
+    own, moved = torch.logit(torch.rand(2, n, generator=r, dtype=torch.float64))
+    rest, other = torch.randn(2, n, v, generator=r, dtype=torch.float64)
+    for read in (_declared, _by_effect):
+        weight, fixed = read(flow, _with_label_at(rest, labels, own), rows, labels)
+        weight_beside, _ = read(flow, _with_label_at(3 * other, labels, own), rows, labels)
+        _, fixed_moved = read(flow, _with_label_at(other, labels, moved), rows, labels)
+        if _same(weight, weight_beside) and _same(fixed, fixed_moved):
+            return read
+    return None
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+def _with_label_at(rest: Tensor, labels: Tensor, own: Tensor) -> Tensor:
+    """Logits at which the label has probability σ(own) and the other tokens share what is left by softmax(rest)."""
+    others = rest.scatter(-1, labels[:, None], -torch.inf)
+    return (rest - others.logsumexp(-1, keepdim=True)).scatter(-1, labels[:, None], own[:, None])
+
+
+def _declared(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight on the label (N, 1) and Σ w D of the other pulls (N, V); NaN where a pull has no weight."""
+    t = flow.token(z, rows, labels)
+    pulled = Pulled.of(t, flow.m.pulls(t))
+    return pulled.on_label + 0 * pulled.weights, pulled.elsewhere
+
+
+def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of a gradient that is one pull to the label, however it is written; NaN where it is not."""
+    t = flow.token(z, rows, labels)
+    pulled = Pulled.of(t, flow.m.pulls(t))
+    weight = -t.at_label(pulled.gradient) / t.p_rest
+    off = (pulled.gradient - weight * t.policy.probs).scatter(-1, t.index, 0.0).abs() > 1e-12 * (1 + pulled.parts)
+    return torch.where(off.any(-1, keepdim=True), torch.nan, weight), torch.zeros_like(z)
+
+
+def _sample(flow: Flow, read: Reading, x: Tensor) -> tuple[Tensor, Tensor]:
+    """u = σ(x) and f_k(u) of every truth and token, (B, V, n) both; x is (n,) or (B, V, n)."""
+    b, v = flow.truth.shape
+    x = x.expand(b, v, -1)
+    n = x.shape[-1]
+    rows = torch.arange(b).repeat_interleave(v * n)
+    labels = torch.arange(v).repeat_interleave(n).repeat(b)
+    rest = torch.zeros(len(rows), v, dtype=torch.float64)
+    weight, elsewhere = read(flow, _with_label_at(rest, labels, x.reshape(-1)), rows, labels)
+    fixed = torch.einsum("by,byk->bk", flow.truth, elsewhere.view(b, v, n, v)[:, :, 0])
+    return torch.sigmoid(x), flow.truth[..., None] * weight.view(b, v, n) + fixed[..., None]
+
+
+def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 65) -> Tensor:
+    """p_k = φ_k⁻¹(C) with Σ p_k = 1. φ is sampled, inverted by interpolation, and sampled again ever closer around the
+    answer; a jump of φ becomes a steep line, a flat stretch is filled up to the mass that is left."""
+    x = torch.linspace(*_ENDS, _GRID, dtype=torch.float64).expand(*flow.truth.shape, -1)
+    for _ in range(zooms):
+        u, field = _sample(flow, read, x)
+        p = _fill(u, _falling(field / u)).probs
+        spot = torch.searchsorted(u.contiguous(), p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
+        left, right = x.gather(-1, (spot - 2).clamp(min=0)), x.gather(-1, (spot + 1).clamp(max=u.shape[-1] - 1))
+        x = left + (right - left) * torch.linspace(0, 1, points, dtype=torch.float64)
+    p = torch.where(p <= 2 * math.exp(_ENDS[0]), 0.0, p)
+    return p / p.sum(-1, keepdim=True)
+
+
+def _falling(phi: Tensor) -> Tensor:
+    """Monotone also where rounding is not."""
+    return torch.cummin(phi, -1).values
+
+
+class _Filled(NamedTuple):
+    probs: Tensor  # (B, V)
+    undecided: Tensor  # (B,) how many tokens could take the last mass: above 1, the optimum is not unique
+
+
+def _fill(u: Tensor, phi: Tensor, passes: int = 30, levels: int = 33) -> _Filled:
+    """The mass each token holds at the level C at which they hold all of it."""
+    low, high = phi.amin((1, 2)), phi.amax((1, 2))
+    ladder = torch.linspace(0, 1, levels, dtype=u.dtype)
+    for _ in range(passes):
+        if bool((high - low <= 1e-16 * high.abs()).all()):
+            break
+        level = low[:, None] + (high - low)[:, None] * ladder
+        over = (_held(u, phi, level).sum(1) > 1).sum(-1, keepdim=True)  # how many levels hold too much
+        low = level.gather(-1, (over - 1).clamp(min=0))[:, 0]
+        high = level.gather(-1, over.clamp(max=levels - 1))[:, 0]
+    least, most = _held(u, phi, high[:, None])[..., 0], _held(u, phi, low[:, None])[..., 0]
+    gap = most - least
+    spare = 1 - least.sum(-1, keepdim=True)
+    share = torch.where(gap.sum(-1, keepdim=True) > 0, spare / gap.sum(-1, keepdim=True), 0.0).clamp(0, 1)
+    return _Filled(least + share * gap, (gap > 1e-6).sum(-1))
+
+
+def _held(u: Tensor, phi: Tensor, levels: Tensor) -> Tensor:
+    """φ_k⁻¹ of levels (B, L) by linear interpolation; 0 where φ_k stays below, (B, V, L)."""
+    goal = levels[:, None].expand(-1, phi.shape[1], -1).contiguous()
+    after = torch.searchsorted(-phi, -goal, right=True)
+    i = after.clamp(1, phi.shape[-1] - 1)
+    above, below = phi.gather(-1, i - 1), phi.gather(-1, i)
+    left, right = u.gather(-1, i - 1), u.gather(-1, i)
+    drop = above - below
+    held = left + torch.where(drop > 0, (above - goal) / drop, 1.0).clamp(0, 1) * (right - left)
+    return torch.where(after == 0, 0.0, torch.where(after == phi.shape[-1], u[..., -1:], held))

@@ -1,0 +1,405 @@
+"""The Token of symbols: one generic position of a vocabulary of V tokens, for statements that hold for every V.
+
+A vector is a pair, its entry at the label and its entry at any other token k. A sum over the vocabulary is
+then f_y + rest(f_k), where `rest` stands for Σ over k ≠ y: it is linear, knows rest(1) = V − 1 and
+rest(p_k) = 1 − p_y for every distribution, and keeps anything else as one canonical atom, so that equal sums
+are equal symbols. Differentiation treats p_y and p_k as free and brings the softmax back in at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import sympy as sp
+
+from qunify.qmap import QMap
+from qunify.token import Distribution, Scalar, Token
+
+V = sp.Symbol("V", integer=True, positive=True)
+LSE = sp.Symbol("lse", real=True)
+
+#: Floors below this guard divisions; they are no part of a method.
+GUARD = 1e-20
+
+
+def rational(x: Any) -> Any:
+    """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10)."""
+    return sp.Rational(repr(x)) if isinstance(x, float) else sp.sympify(x)
+
+
+class Vector:
+    """A vector over the vocabulary: its entry at the label, and its entry at another token k."""
+
+    __slots__ = ("elsewhere", "label")
+
+    def __init__(self, label: Any, elsewhere: Any) -> None:
+        self.label, self.elsewhere = rational(label), rational(elsewhere)
+
+    def apply(self, f: Callable[[Any], Any]) -> Vector:
+        return Vector(f(self.label), f(self.elsewhere))
+
+    def _with(self, other: Any, f: Callable[[Any, Any], Any]) -> Vector:
+        other = other if isinstance(other, Vector) else rational(other)
+        a, b = (other.label, other.elsewhere) if isinstance(other, Vector) else (other, other)
+        return Vector(f(self.label, a), f(self.elsewhere, b))
+
+    def __add__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: a + b)
+
+    def __sub__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: a - b)
+
+    def __rsub__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: b - a)
+
+    def __mul__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: a * b)
+
+    def __truediv__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: a / b)
+
+    def __pow__(self, other: Any) -> Vector:
+        return self._with(other, lambda a, b: a**b)
+
+    def __gt__(self, other: Any) -> Vector:
+        return self._with(other, sp.Gt)
+
+    def __lt__(self, other: Any) -> Vector:
+        return self._with(other, sp.Lt)
+
+    def __neg__(self) -> Vector:
+        return self.apply(lambda a: -a)
+
+    def __abs__(self) -> Vector:
+        return self.apply(sp.Abs)
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    # SymPy expressions would otherwise try to absorb a Vector standing to their right.
+    _op_priority = 1000.0
+
+
+class sg(sp.Function):
+    """Stop-gradient: its argument for evaluation, a constant for differentiation."""
+
+    def _eval_derivative(self, _: Any) -> Any:
+        return sp.S.Zero
+
+
+class Rest(sp.Function):
+    """Σ over k ≠ y of an expression in per-token symbols."""
+
+    is_commutative = True
+    is_real = True
+
+    def _eval_derivative(self, symbol: Any) -> Any:
+        return rest(self.args[0].diff(symbol))
+
+
+_AT_K = "_k"  # symbols with this suffix vary over the vocabulary
+
+
+def per_token(name: str, *, mask: bool = False) -> tuple[sp.Symbol, sp.Symbol]:
+    """The two entries of a vector of its own, `name_y` and `name_k`: of a distribution, or of a mask of 0s and 1s."""
+    if mask:
+        return indicator(name, varying=False), indicator(name, varying=True)
+    return sp.Symbol(f"{name}_y", positive=True), sp.Symbol(f"{name}{_AT_K}", positive=True)
+
+
+def indicator(name: str, *, varying: bool) -> sp.Symbol:
+    """A number that is 0 or 1, at the label or, varying, at every other token."""
+    return sp.Symbol(f"{name}{_AT_K if varying else '_y'}", integer=True, nonnegative=True)
+
+
+def is_mask(symbol: sp.Symbol) -> bool:
+    """Whether a symbol is 0 or 1."""
+    return bool(symbol.is_integer and symbol.is_nonnegative and not symbol.is_positive)
+
+
+def varies(expr: sp.Expr) -> bool:
+    """Whether the expression changes from one k ≠ y to another. The argument of a sum does not."""
+    if isinstance(expr, Rest):
+        return False
+    if isinstance(expr, sp.Symbol):
+        return expr.name.endswith(_AT_K)
+    return any(varies(a) for a in expr.args)
+
+
+def expanded(expr: sp.Expr) -> sp.Expr:
+    """Products spread over sums, denominators left as they are."""
+    divisors = {p: sp.Dummy() for p in expr.atoms(sp.Pow) if p.base.is_Add and p.exp.is_negative}
+    spread = sp.expand(expr.xreplace(divisors), power_exp=False, log=False)
+    return spread.xreplace({d: p for p, d in divisors.items()})
+
+
+def rest(expr: Any) -> sp.Expr:
+    """Σ over k ≠ y, in canonical form."""
+    total = sp.S.Zero
+    for term in sp.Add.make_args(expanded(sp.sympify(expr))):
+        factors = sp.Mul.make_args(term)
+        constant = sp.Mul(*[a for a in factors if not varies(a)])
+        varying = sp.Mul(*[a for a in factors if varies(a)])
+        if varying == 1:
+            total += constant * (V - 1)
+        elif varying.is_Symbol and varying.is_positive:  # an entry of a distribution; a mask is not positive
+            total += constant * (1 - sp.Symbol(varying.name.removesuffix(_AT_K) + "_y", positive=True))
+        else:
+            total += constant * Rest(varying)
+    return total
+
+
+class SymbolicToken(Token):
+    """One generic position. Every context is available; each is a distribution of free symbols."""
+
+    p_y, p_k = per_token("p")
+
+    def __init__(self) -> None:
+        self._opaques: dict[tuple[Any, ...], int] = {}
+        self.predictions = {self.p_y: SOFTMAX}
+
+    @cached_property
+    def label(self) -> Distribution:
+        return Distribution(lambda: Vector(1, 0), lambda: Vector(0, sp.Symbol("ruled_out", negative=True)))
+
+    @cached_property
+    def policy(self) -> Distribution:
+        return self._free("p")
+
+    @cached_property
+    def uniform(self) -> Distribution:
+        return Distribution(lambda: Vector(1 / V, 1 / V), lambda: Vector(-sp.log(V), -sp.log(V)))
+
+    @cached_property
+    def logits(self) -> Vector:
+        return self.policy.log + LSE
+
+    @property
+    def vocab(self) -> Scalar:
+        return V
+
+    @property
+    def log_sum_exp(self) -> Scalar:
+        return LSE
+
+    @property
+    def p_label(self) -> Scalar:
+        return self.p_y
+
+    @property
+    def log_p_label(self) -> Scalar:
+        return sp.log(self.p_y)
+
+    @property
+    def p_rest(self) -> Scalar:
+        return 1 - self.p_y
+
+    @property
+    def log_p_rest(self) -> Scalar:
+        return sp.log(1 - self.p_y)
+
+    def context(self, name: str) -> Any:
+        short = {"reference_logits": "ref", "teacher_logits": "tea", "old_logits": "old", "prior_logits": "prior"}
+        if name in short:
+            return self._free(short[name])
+        if name == "negative_mask":
+            return Vector(*per_token("neg", mask=True))
+        return sp.Symbol({"token_weight": "w", "token_mask": "c"}[name], real=True)
+
+    def _free(self, name: str) -> Distribution:
+        """A distribution about which nothing is known but that it sums to one."""
+        entries = Vector(*per_token(name))
+        return Distribution(lambda: entries, lambda: entries.apply(sp.log))
+
+    def _opaque_name(self, operation: str, d: Distribution, *settings: Any) -> str:
+        """A name for the result of sorting or projecting: the same for the same argument."""
+        key = (operation, *settings, d.probs.label, d.probs.elsewhere)
+        return f"{operation}{self._opaques.setdefault(key, len(self._opaques))}"
+
+    def _opaque(self, operation: str, d: Distribution, *settings: Any) -> Distribution:
+        return self._free(self._opaque_name(operation, d, *settings))
+
+    # ---- operations -----------------------------------------------------------------------------------
+    def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
+        return x.apply(f) if isinstance(x, Vector) else f(sp.sympify(x))
+
+    def stop(self, x: Any) -> Any:
+        if isinstance(x, Distribution):
+            return Distribution(lambda: self.stop(x.probs), lambda: self.stop(x.log))
+        return self._map(lambda a: a if a.is_number else sg(a), x)
+
+    def log(self, x: Any) -> Any:
+        return self._map(lambda a: sp.expand_log(sp.log(a)), x)
+
+    def exp(self, x: Any) -> Any:
+        return self._map(lambda a: sp.powsimp(sp.exp(sp.expand(a))), x)
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        """A floor that only keeps a divisor from zero, below every number that occurs, is left out."""
+        return a if isinstance(b, float) and 0 < b < GUARD else super().maximum(a, b)
+
+    def power(self, x: Any, a: Any) -> Any:
+        exponent = rational(a)
+        return self._map(lambda b: b**exponent, x)
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        if getattr(condition, "free_symbols", None) == {V}:  # decided for V ≥ 2
+            decided = condition.subs(V, sp.Dummy(integer=True, positive=True) + 1)
+            condition = decided if decided in (sp.true, sp.false) else condition
+        if isinstance(condition, Vector):
+            at = [x if isinstance(x, Vector) else Vector(x, x) for x in (a, b)]
+            return Vector(
+                sp.Piecewise((at[0].label, condition.label), (at[1].label, True)),
+                sp.Piecewise((at[0].elsewhere, condition.elsewhere), (at[1].elsewhere, True)),
+            )
+        return sp.Piecewise((a, condition), (b, True))
+
+    def sign(self, x: Any) -> Any:
+        return self._map(sp.sign, x)
+
+    def sum(self, v: Any) -> Scalar:
+        v = v if isinstance(v, Vector) else Vector(v, v)
+        return v.label + rest(v.elsewhere)
+
+    def sum_others(self, v: Vector) -> Vector:
+        return self.sum(v) - v
+
+    def at_label(self, v: Any) -> Scalar:
+        return v.label if isinstance(v, Vector) else v
+
+    def softmax(self, field: Vector) -> Distribution:
+        weights = self.exp(field)
+        total = self.sum(weights)
+        return Distribution(lambda: weights / total, lambda: field - sp.log(total))
+
+    def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+        return self.normalised(mask * d.probs)
+
+    def others(self, d: Distribution) -> Distribution:
+        off = 1 - d.probs.label  # the entry at the label is 0, and its logarithm never counts
+        return Distribution(
+            lambda: Vector(0, d.probs.elsewhere / off), lambda: Vector(0, d.log.elsewhere - sp.log(off))
+        )
+
+    def argmax(self, d: Distribution) -> Distribution:
+        return self._opaque("argmax", d)
+
+    def in_top_k(self, d: Distribution, k: int) -> Vector:
+        return Vector(*per_token(self._opaque_name("top", d, k), mask=True))
+
+    def head(self, d: Distribution, mass: float) -> Vector:
+        return Vector(*per_token(self._opaque_name("head", d, mass), mask=True))
+
+    def deformed_log(self, log_x: Any, q: Any) -> Any:
+        return log_x if q == 0 else self._map(lambda a: (sp.powsimp(sp.exp(q * a)) - 1) / q, log_x)
+
+    def log_plus(self, log_x: Any, c: Any) -> Any:
+        return self._map(lambda a: sp.log(sp.exp(a) + c), log_x)
+
+    def log1m(self, d: Distribution) -> Vector:
+        return (1 - d.probs).apply(sp.log)
+
+    def sparse(self, alpha: float) -> Distribution:
+        return self._opaque("entmax", self.policy, alpha)
+
+    def heavy_tailed(self, t: float) -> Distribution:
+        if t == 1:
+            return self.policy
+        q = self._opaque("heavy", self.policy, t)
+        self.predictions[q.probs.label] = Prediction(q.probs, rational(t))
+        return q
+
+
+def exact(m: QMap) -> QMap:
+    """The same method with its parameters as fractions."""
+    numbers = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
+    return dataclasses.replace(m, **numbers)  # type: ignore[type-var]
+
+
+def evaluate(expr: Any) -> Any:
+    """The expression with its stop-gradients removed, and every decimal number a fraction."""
+    expr = sp.sympify(expr).replace(sg, lambda a: a)
+    return expr.xreplace({x: rational(float(x)) for x in expr.atoms(sp.Float)})
+
+
+class Prediction(NamedTuple):
+    """A distribution q that moves with the logits: ∂q_k/∂z_j = q_k^t (δ_kj − q_j^t/Σ q^t); t = 1 is the softmax.
+
+    It follows from log_t q_k = z_k − λ, whose differential is dq_k = q_k^t (dz_k − dλ), and Σ dq_k = 0.
+    """
+
+    entries: Vector
+    t: Any = sp.S.One
+
+    @property
+    def escort(self) -> Vector:
+        return self.entries**self.t
+
+
+SOFTMAX = Prediction(Vector(SymbolicToken.p_y, SymbolicToken.p_k))
+
+
+def slope(loss: Any, prediction: Prediction = SOFTMAX) -> Vector:
+    """∂L/∂p_y and ∂L/∂p_k, every other entry and whatever is stopped held fixed."""
+    at_label, elsewhere = prediction.entries.label, prediction.entries.elsewhere
+    return Vector(loss.diff(at_label), _slope_elsewhere(loss, elsewhere)).apply(evaluate)
+
+
+def gradient(loss: Any, predictions: Iterable[Prediction] = (SOFTMAX,)) -> Vector:
+    """The logit gradient of a per-token loss for every V, stop-gradients held fixed and then removed."""
+    loss = sp.sympify(loss)
+    total = SOFTMAX.entries * evaluate(loss.diff(LSE))
+    for q in predictions:
+        total = total + through(q, slope(loss, q))
+    return total
+
+
+def through(prediction: Prediction, c: Vector) -> Vector:
+    """dL/dz from c = dL/dq: q^t ∘ (c − Σ q^t c/Σ q^t)."""
+    escort = prediction.escort
+    mean = _whole(escort * c) / _whole(escort)
+    return escort * (c - mean)
+
+
+def _whole(v: Vector) -> Any:
+    return v.label + rest(v.elsewhere)
+
+
+def _slope_elsewhere(expr: Any, p_k: sp.Symbol) -> Any:
+    """dL/dp_k for one k ≠ y: every sum contributes its summand's derivative there, also from inside another sum."""
+    stand_in, outer = _sums(expr)
+    own = [outer.diff(d) * _slope_of_sum(a.args[0], p_k) for a, d in stand_in.items()]
+    return sum(own, start=sp.S.Zero).xreplace({d: a for a, d in stand_in.items()})
+
+
+def _slope_of_sum(summand: Any, p_k: sp.Symbol) -> Any:
+    """The summand's own derivative at k, and the derivative at k of each sum inside it, over all summands."""
+    stand_in, outer = _sums(summand)
+    back = {d: a for a, d in stand_in.items()}
+    inside = [rest(outer.diff(d).xreplace(back)) * _slope_elsewhere(a, p_k) for a, d in stand_in.items()]
+    return sum(inside, start=outer.diff(p_k).xreplace(back))
+
+
+def _sums(expr: Any) -> tuple[dict[Rest, sp.Dummy], Any]:
+    """The sums that are in no other sum where they stand, and the expression with a symbol in place of each."""
+    found, ahead = {}, [expr]
+    while ahead:
+        e = ahead.pop()
+        if isinstance(e, Rest):
+            found[e] = sp.Dummy(real=True)
+        else:
+            ahead += e.args
+    return found, expr.xreplace(found)
+
+
+def pulled(t: SymbolicToken, pulls: Any) -> Vector:
+    """The logit gradient that pulls add up to."""
+    total = Vector(0, 0)
+    for pull in pulls:
+        if isinstance(pull, tuple):
+            weight, d = pull
+            pull = (t.policy.probs - d.probs) * weight
+        total = total + pull
+    return total

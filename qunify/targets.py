@@ -1,0 +1,105 @@
+"""Any Python loss → the target it teaches, by automatic differentiation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify import gauges, tensors
+
+LossFunction = Callable[..., Tensor]
+
+
+def induced(
+    loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any
+) -> gauges.QTarget:
+    """The target that any loss function implies.
+
+    Parameters
+    ----------
+    loss_fn : callable
+        `loss_fn(logits, labels, **context)` → one loss per token, shape (…), in nats. It sees the kept rows
+        only, as (N, V) and (N,), in float64 whatever the input, so that what is measured is not rounding.
+    logits, labels, context
+        As for a QMap; exactly the contexts given are passed on.
+
+    Returns
+    -------
+    QTarget
+        `shift_invariant` is measured (per token: where it fails, the target is NaN; `violation` has the size).
+        Trust is measured where the target is a gate (one ratio Q_k/p_k for every k ≠ y) and NaN elsewhere. The
+        fixed gauge belongs to a decomposition and is NaN.
+
+    Raises
+    ------
+    ValueError
+        If the losses have the wrong shape, are not finite, or do not depend on the logits differentiably.
+    """
+    who = getattr(loss_fn, "__name__", "loss_fn")
+    logits, context = _double(logits), {name: _double(value) for name, value in context.items()}
+    t, layout = tensors.read(who, None, logits, labels, ignore_index, context)
+    if int(layout.mask.sum()):
+        rows = t.logits.masked_fill(~t.allowed, -torch.inf).requires_grad_()
+        losses, gradient = _differentiate(who, loss_fn, rows, layout.rows(torch.as_tensor(labels)), t)
+    else:
+        losses, gradient = t.p_label[:, 0], t.policy.probs
+    rounding = _rounding(losses, gradient)
+    invariant = gradient.sum(-1, keepdim=True).abs() <= rounding
+    return gauges.finish(losses[:, None], _measured(t, gradient, rounding), layout, invariant)
+
+
+def _double(x: Any) -> Any:
+    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+
+
+def _differentiate(
+    who: str, loss_fn: LossFunction, rows: Tensor, labels: Tensor, t: tensors.TensorToken
+) -> tuple[Tensor, Tensor]:
+    given = {name: value[:, 0] if name.startswith("token_") else value for name, value in t.given.items()}
+    with torch.enable_grad():
+        losses = loss_fn(rows, labels, **given)
+        if not isinstance(losses, Tensor) or losses.shape != labels.shape:
+            got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+            raise ValueError(
+                f"{who}: expected one loss per token, shape {tuple(labels.shape)}, got {got}; "
+                "return the losses before they are reduced"
+            )
+        if not losses.requires_grad:
+            raise ValueError(f"{who}: expected losses that depend differentiably on the logits, got none that do")
+        (gradient,) = torch.autograd.grad(losses.sum(), rows)
+    for what, value in (("losses", losses), ("gradient", gradient)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(f"{who}: expected finite {what}, got {value[~value.isfinite()][0].item()}")
+    return losses.detach().to(rows.dtype), gradient
+
+
+def _rounding(losses: Tensor, gradient: Tensor) -> Tensor:
+    """What automatic differentiation leaves of a zero, (N, 1): relative to the row, with a floor from the batch."""
+    # A loss that casts its logits to float32 inside gives a gradient of that precision.
+    single = bool((gradient.float().to(gradient.dtype) == gradient).all())
+    eps = torch.finfo(torch.float32 if single else gradient.dtype).eps
+    rows = gradient.abs().sum(-1, keepdim=True)
+    floor = torch.cat([losses.abs(), rows[:, 0]]).amax() if rows.numel() else 0.0
+    return eps**0.75 * rows + 64 * eps * floor
+
+
+def _measured(t: tensors.TensorToken, gradient: Tensor, rounding: Tensor) -> gauges.Pulled:
+    p, delta = t.policy.probs, t.label.probs
+    # A gate has g = w (p − δ): its weight is what the other tokens gain together, over their probability.
+    weight = gradient.scatter(-1, t.index, 0.0).sum(-1, keepdim=True) / t.p_rest.clamp(min=torch.finfo(p.dtype).tiny)
+    off = gradient - weight * (p - delta)
+    is_gate = (off.abs() <= rounding).all(-1, keepdim=True)
+    on_label = torch.where(is_gate, weight, torch.nan)
+    return gauges.Pulled(
+        policy=p,
+        gradient=gradient,
+        on_label=on_label,
+        elsewhere=torch.zeros_like(p),
+        off_label=torch.zeros_like(on_label),
+        weights=torch.full_like(on_label, torch.nan),
+        parts=gradient.abs(),
+        depth=1 - t.policy.log,
+    )

@@ -1,0 +1,400 @@
+"""The Token of tensors: validates a batch once, keeps the positions that count, lays results out again."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qunify.token import CONTEXTS, Distribution, Token
+
+#: A token this many nats below the most likely one has probability exactly zero, and −inf logits are set to
+#: it: far enough that its exponential vanishes at any temperature in use, finite so that 0 · log 0 = 0.
+RULED_OUT = -1e6
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the N kept rows came from."""
+
+    mask: Tensor  # (…), bool
+
+    def rows(self, x: Tensor) -> Tensor:
+        """(…, V) or (…) → the kept rows, (N, V) or (N,)."""
+        flat = x.reshape((self.mask.numel(), *x.shape[self.mask.dim() :]))
+        return flat if bool(self.mask.all()) else flat[self.mask.reshape(-1)]
+
+    def spread(self, rows: Tensor) -> Tensor:
+        """(N, V) or (N,) → (…, V) or (…), zero at ignored positions."""
+        shape = self.mask.shape + rows.shape[1:]
+        if len(rows) == self.mask.numel():
+            return rows.reshape(shape)
+        out = rows.new_zeros((self.mask.numel(), *rows.shape[1:]))
+        out[self.mask.reshape(-1)] = rows
+        return out.reshape(shape)
+
+
+class TensorToken(Token):
+    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out."""
+
+    def __init__(self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor], method: str = "") -> None:
+        self._method = method
+        self.given = context
+        self.used: set[str] = set()  # contexts the method has asked for
+        self.index = labels[:, None]  # (N, 1)
+        self._peak = logits.detach().amax(-1, keepdim=True)
+        self.allowed = logits.detach() > -torch.inf
+        self._all_allowed = bool(self.allowed.all())
+        self._field = (logits - self._peak).clamp(min=RULED_OUT)
+
+    # ---- what a method sees -------------------------------------------------------------------------
+    @cached_property
+    def policy(self) -> Distribution:
+        return self.softmax(self._field)
+
+    @cached_property
+    def label(self) -> Distribution:
+        def one_hot() -> Tensor:
+            return torch.zeros_like(self._field.detach()).scatter_(-1, self.index, 1.0)
+
+        return Distribution(one_hot, lambda: RULED_OUT * (1 - one_hot()))
+
+    @cached_property
+    def uniform(self) -> Distribution:
+        return Distribution(
+            lambda: self.allowed.to(self._field.dtype) / self.vocab,
+            lambda: torch.where(self.allowed, -self.vocab.log(), RULED_OUT),
+        )
+
+    @cached_property
+    def vocab(self) -> Tensor:
+        return self.allowed.sum(-1, keepdim=True).to(self._field.dtype)
+
+    @cached_property
+    def logits(self) -> Tensor:
+        return torch.where(self.allowed, self._field + self._peak, 0.0)
+
+    @cached_property
+    def log_sum_exp(self) -> Tensor:
+        return self._field.logsumexp(-1, keepdim=True) + self._peak
+
+    @cached_property
+    def log_p_label(self) -> Tensor:
+        log_u = self.at_label(self.policy.log)
+        # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
+        return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
+
+    @cached_property
+    def p_label(self) -> Tensor:
+        # Never exactly 0, so that ratios such as u / (γ + (1 − γ)u) keep their limit.
+        return self.log_p_label.exp().clamp(min=torch.finfo(self._field.dtype).tiny)
+
+    @cached_property
+    def log_p_rest(self) -> Tensor:
+        rest = self._field.scatter(-1, self.index, RULED_OUT)
+        return rest.logsumexp(-1, keepdim=True) - self._field.logsumexp(-1, keepdim=True)
+
+    @cached_property
+    def p_rest(self) -> Tensor:
+        return self.log_p_rest.exp()
+
+    def context(self, name: str) -> Any:
+        self.used.add(name)
+        if name not in self.given:
+            raise ValueError(f"{self._method}: missing context, expected the keyword argument {name}")
+        value = self.given[name]
+        if not name.endswith("_logits"):
+            return value.to(self._field.dtype)
+        return self._given_distribution(name, value)
+
+    def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
+        """A context over the tokens the model allows: mass it puts elsewhere is not there to be had."""
+        known: dict[str, Distribution] = self.__dict__.setdefault("_distributions", {})
+        if name not in known:
+            field = (logits - logits.amax(-1, keepdim=True)).clamp(min=RULED_OUT)
+            known[name] = self.softmax(field)
+        return known[name]
+
+    # ---- operations -----------------------------------------------------------------------------------
+    def stop(self, x: Any) -> Any:
+        if isinstance(x, Distribution):
+            return Distribution(lambda: x.probs.detach(), lambda: x.log.detach())
+        return x.detach() if isinstance(x, Tensor) else x
+
+    def log(self, x: Any) -> Tensor:
+        x = self._tensor(x)
+        return x.clamp(min=torch.finfo(x.dtype).tiny).log()
+
+    def exp(self, x: Tensor) -> Tensor:
+        # Saturating: an overflow would turn 0 · ∞ into NaN one step later.
+        return x.clamp(max=_log_max(x.dtype)).exp()
+
+    def where(self, condition: Tensor, a: Any, b: Any) -> Tensor:
+        return torch.where(condition, self._tensor(a), self._tensor(b))
+
+    def _tensor(self, x: Any) -> Tensor:
+        return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=self._field.dtype, device=self._field.device)
+
+    def sum(self, v: Any) -> Tensor:
+        v = self._tensor(v).expand_as(self._field)
+        return (v if self._all_allowed else v * self.allowed).sum(-1, keepdim=True)
+
+    def sum_others(self, v: Tensor) -> Tensor:
+        peak = v.detach().abs().argmax(-1, keepdim=True)
+        small = v.scatter(-1, peak, 0.0)
+        rest = small.sum(-1, keepdim=True)
+        return (rest - small + v.gather(-1, peak)).scatter(-1, peak, rest)
+
+    def at_label(self, v: Any) -> Tensor:
+        return self._tensor(v).expand_as(self._field).gather(-1, self.index)
+
+    def softmax(self, field: Tensor) -> Distribution:
+        if not self._all_allowed:  # exactly zero at ruled-out tokens, whatever was done to the logits
+            field = torch.where(self.allowed, field, field.detach().amax(-1, keepdim=True) + RULED_OUT)
+        return Distribution(lambda: torch.softmax(field, -1), lambda: torch.log_softmax(field, -1))
+
+    def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
+        return self.softmax(d.log.masked_fill(mask == 0, 2 * RULED_OUT))
+
+    def argmax(self, d: Distribution) -> Distribution:
+        at_peak = (d.log == d.log.amax(-1, keepdim=True)).to(d.log.dtype)
+        return self.distribution(at_peak / at_peak.sum(-1, keepdim=True))
+
+    def in_top_k(self, d: Distribution, k: int) -> Tensor:
+        x = d.log.detach()
+        if k >= x.shape[-1]:
+            return torch.ones_like(x)
+        least = _partition(x, k)
+        inside = (x >= least).to(x.dtype)
+        if bool((inside.sum(-1) > k).any()):  # of those that tie for the last places, the first ones
+            above, tied = x > least, x == least
+            inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
+        return inside
+
+    def head(self, d: Distribution, mass: float) -> Tensor:
+        ordered = _sort(d.probs).flip(-1)
+        before = ordered.cumsum(-1) - ordered
+        inside = (before < mass).sum(-1, keepdim=True).clamp(min=1)
+        return (d.probs >= ordered.gather(-1, inside - 1)).to(d.probs.dtype)
+
+    def sign(self, x: Tensor) -> Tensor:
+        return x.sign()
+
+    def deformed_log(self, log_x: Tensor, q: Any) -> Tensor:
+        q = self._tensor(q)
+        scaled = q * log_x
+        safe = torch.where(q == 0, 1.0, q)
+        return torch.where(q == 0, log_x, torch.expm1(scaled.clamp(max=_log_max(log_x.dtype))) / safe)
+
+    def log_plus(self, log_x: Tensor, c: Any) -> Tensor:
+        return torch.logaddexp(log_x, self._tensor(c).log().expand_as(log_x))
+
+    def log1m(self, d: Distribution) -> Tensor:
+        # At the mode, 1 − d is the sum of the others; elsewhere d ≤ ½ and nothing cancels.
+        peak = d.log.detach().argmax(-1, keepdim=True)
+        at_peak = d.log.scatter(-1, peak, 2 * RULED_OUT).logsumexp(-1, keepdim=True)
+        return torch.log1p(-d.log.scatter(-1, peak, -1.0).exp()).scatter(-1, peak, at_peak)
+
+    def sparse(self, alpha: float) -> Distribution:
+        field = self._field.detach() * (alpha - 1)
+        over = (field - _threshold(field, 1 / (alpha - 1))).clamp(min=0)
+        return self.distribution(over if alpha == 2 else over * over)
+
+    def heavy_tailed(self, t: float) -> Distribution:
+        if t == 1:
+            return self.policy
+        shift = _normaliser(self._field.detach(), self.allowed, t)
+        _, probs = _heavy_tailed(self._field, self.allowed, shift, t)
+        if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root restores its derivative
+            slope = -probs.detach().pow(t).sum(-1, keepdim=True)
+            excess = probs.sum(-1, keepdim=True) - 1
+            _, probs = _heavy_tailed(self._field, self.allowed, shift - excess / slope, t)
+        return self.distribution(probs)
+
+
+def sample() -> TensorToken:
+    """Two tokens over five entries with every context, to try a function of a Token on."""
+    r = torch.Generator().manual_seed(0)
+    context = {name: torch.randn(2, 5, generator=r) for name in CONTEXTS if name.endswith("_logits")}
+    context |= {"token_weight": torch.ones(2, 1), "token_mask": torch.ones(2, 1), "negative_mask": torch.zeros(2, 5)}
+    return TensorToken(torch.randn(2, 5, generator=r), torch.tensor([0, 3]), context)
+
+
+def _sort(x: Tensor) -> Tensor:
+    """Ascending along the last dimension. NumPy's sort is some thirty times faster on a CPU."""
+    return torch.from_numpy(np.sort(x.detach().numpy())) if x.device.type == "cpu" else x.sort(-1).values
+
+
+def _partition(x: Tensor, k: int) -> Tensor:
+    """The k-th largest along the last dimension, (…, 1); NumPy for the same reason."""
+    if x.device.type != "cpu":
+        return x.topk(k, -1).values[..., -1:]
+    place = x.shape[-1] - k
+    return torch.from_numpy(np.partition(x.detach().numpy(), place)[..., place : place + 1])
+
+
+def _log_max(dtype: torch.dtype) -> float:
+    return math.log(torch.finfo(dtype).max) - 1  # so that rounding cannot reach infinity
+
+
+def _threshold(field: Tensor, power: float, steps: int = 50) -> Tensor:
+    """τ with Σ (field − τ)₊^power = 1, for power 1 or 2. The sum is convex in τ, so that Newton from max − 1, where it
+    is ≥ 1, only climbs."""
+    tau = field.amax(-1, keepdim=True) - 1
+    for _ in range(steps):
+        over = (field - tau).clamp_(min=0)
+        if power == 1:  # sparsemax
+            slope, mass = over.sign().sum(-1, keepdim=True), over.sum(-1, keepdim=True)
+        else:
+            slope, mass = 2 * over.sum(-1, keepdim=True), over.mul_(over).sum(-1, keepdim=True)
+        step = (mass - 1) / slope
+        tau = tau + step
+        if _settled(step, tau):
+            break
+    return tau
+
+
+def _heavy_tailed(field: Tensor, allowed: Tensor, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """1 + (1 − t)(field − shift), and its power 1/(1 − t), for t > 1."""
+    base = torch.add(1 - (1 - t) * shift, field, alpha=1 - t)
+    if not bool(allowed.all()):  # a heavy tail would give even a ruled-out token some mass
+        base = base.masked_fill(~allowed, torch.inf)
+    return base, (base.log() / (1 - t)).exp()
+
+
+def _normaliser(field: Tensor, allowed: Tensor, t: float, steps: int = 50) -> Tensor:
+    """λ with S(λ) = Σ exp_t(field − λ) = 1, for t > 1. S^(1−t) is concave in λ and straight for a single term, so
+    Newton on it from max, where S ≥ 1, only climbs and arrives in a few steps."""
+    shift = field.amax(-1, keepdim=True)
+    for _ in range(steps):
+        base, probs = _heavy_tailed(field, allowed, shift, t)
+        total = probs.sum(-1, keepdim=True)
+        step = (total.pow(t) - total) / ((t - 1) * (probs / base).sum(-1, keepdim=True))
+        shift = shift + step
+        if _settled(step, shift):
+            break
+    return shift
+
+
+def _settled(step: Tensor, at: Tensor) -> bool:
+    return bool((step <= 8 * torch.finfo(at.dtype).eps * (1 + at.abs())).all())
+
+
+def read(
+    method: str,
+    needs: tuple[str, ...] | None,
+    logits: Any,
+    labels: Any,
+    ignore_index: int,
+    context: Mapping[str, Any],
+) -> tuple[TensorToken, Layout]:
+    """Validate one call and return its kept rows as a Token.
+
+    `needs` names the contexts the method uses (None: whichever it asks for); other known contexts are
+    accepted and left alone, so that one call can serve many methods. Rows whose label is `ignore_index` are
+    dropped before anything is computed: what stands in them does not matter.
+
+    Raises
+    ------
+    ValueError
+        One sentence naming method, argument, what was expected and what came.
+    """
+    logits = _as_tensor(method, "logits", logits)
+    labels = _as_tensor(method, "labels", labels, logits.device)
+    if not isinstance(ignore_index, int):
+        raise ValueError(f"{method}: ignore_index: expected an integer, got {ignore_index!r}")
+    if not logits.is_floating_point():
+        raise ValueError(f"{method}: logits: expected floating point, got {_short(logits.dtype)}")
+    if logits.dim() == 0 or logits.shape[-1] == 0:
+        raise ValueError(f"{method}: logits: expected shape (…, V) with V ≥ 1, got {tuple(logits.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"{method}: labels: expected integers, got {_short(labels.dtype)}")
+    lead, vocab = logits.shape[:-1], logits.shape[-1]
+    if labels.shape != lead:
+        raise ValueError(
+            f"{method}: labels: expected shape {tuple(lead)} to match logits {tuple(logits.shape)}, "
+            f"got {tuple(labels.shape)}"
+        )
+    for name in context:
+        if name not in CONTEXTS:
+            near = difflib.get_close_matches(name, CONTEXTS, 1)
+            hint = f", did you mean {near[0]}?" if near else f"; known contexts are {', '.join(CONTEXTS)}"
+            raise ValueError(f"{method}: unknown context {name!r}{hint}")
+    wanted = tuple(context) if needs is None else needs
+    for name in wanted:
+        if context.get(name) is None:
+            raise ValueError(f"{method}: missing context, expected the keyword argument {name}")
+
+    labels = labels.long()
+    layout = Layout(labels != ignore_index)
+    dtype = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    kept_labels = layout.rows(labels)
+    outside = (kept_labels < 0) | (kept_labels >= vocab)
+    if bool(outside.any()):
+        raise ValueError(
+            f"{method}: labels: expected values in [0, {vocab}) or ignore_index={ignore_index}, "
+            f"got {int(kept_labels[outside][0])}"
+        )
+    kept_logits = _checked(method, "logits", layout.rows(logits), dtype)
+    given = {}
+    for name in wanted:
+        value = _as_tensor(method, name, context[name], logits.device)
+        expected = lead if name.startswith("token_") else logits.shape
+        if name.endswith("_logits"):
+            if not value.is_floating_point():
+                raise ValueError(f"{method}: {name}: expected floating point, got {_short(value.dtype)}")
+            if value.shape == (vocab,):  # one distribution for every token
+                value = value.expand(expected)
+        if value.shape != expected:
+            raise ValueError(f"{method}: {name}: expected shape {tuple(expected)}, got {tuple(value.shape)}")
+        rows = layout.rows(value)
+        given[name] = (
+            _checked(method, name, rows, dtype)
+            if name.endswith("_logits")
+            else _checked_number(method, name, rows, dtype)
+        )
+    return TensorToken(kept_logits, kept_labels, given, method), layout
+
+
+def _as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    try:
+        tensor = torch.as_tensor(value, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"{method}: {name}: expected a tensor or an array, got {type(value).__name__}") from None
+    if tensor.is_complex():
+        raise ValueError(f"{method}: {name}: expected real numbers, got {_short(tensor.dtype)}")
+    return tensor
+
+
+def _checked(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    rows = rows.to(dtype)
+    if rows.numel():
+        peak = rows.detach().amax(-1)  # NaN propagates through amax
+        if bool(peak.isnan().any()):
+            raise ValueError(f"{method}: {name}: expected finite numbers or -inf, got NaN")
+        if bool((peak == torch.inf).any()):
+            raise ValueError(f"{method}: {name}: expected finite numbers or -inf, got +inf")
+        if bool((peak == -torch.inf).any()):
+            raise ValueError(f"{method}: {name}: expected a finite logit in every row, got a row of -inf")
+    return rows
+
+
+def _checked_number(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
+    rows = rows.to(dtype)
+    if not bool(rows.isfinite().all()):
+        raise ValueError(f"{method}: {name}: expected finite numbers, got {rows[~rows.isfinite()][0].item()}")
+    if name.endswith("_mask") and not bool(((rows == 0) | (rows == 1)).all()):
+        wrong = rows[(rows != 0) & (rows != 1)][0].item()
+        raise ValueError(f"{method}: {name}: expected only 0 and 1 (or booleans), got {wrong:g}")
+    return rows[:, None] if rows.dim() == 1 else rows
+
+
+def _short(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,270 @@
+"""The language a method is written in: one token position, its distributions, and a few operations.
+
+A method never sees a backend. Its `loss` and `pulls` run on any `Token`: `TensorToken` (a batch of
+positions, for training and analysis) or `SymbolicToken` (one generic position, for proofs). Backends supply
+the abstract operations; everything else is derived from them here, once.
+
+Shapes, for tensors: a *scalar* is one number per token, (N, 1); a *vector* is one number per token and
+vocabulary entry, (N, V). They broadcast against each other.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, TypeAlias
+
+Scalar: TypeAlias = Any
+Vector: TypeAlias = Any
+
+#: Context keyword arguments, and the Token attribute each one feeds.
+CONTEXTS = {
+    "reference_logits": "reference",
+    "teacher_logits": "teacher",
+    "old_logits": "old",
+    "prior_logits": "prior",
+    "token_weight": "weight",
+    "token_mask": "keep",
+    "negative_mask": "negative",
+}
+
+
+class Distribution:
+    """A distribution over the vocabulary: `probs` and `log`, each computed when first asked for."""
+
+    def __init__(self, probs: Callable[[], Vector], log: Callable[[], Vector]) -> None:
+        self._probs, self._log = probs, log
+
+    @cached_property
+    def probs(self) -> Vector:
+        return self._probs()
+
+    @cached_property
+    def log(self) -> Vector:
+        """Natural logarithm; finite everywhere (a very negative number where the probability is zero)."""
+        return self._log()
+
+
+class Token(ABC):
+    """What `QMap.loss` and `QMap.pulls` see. Logarithms are natural, entropies in nats."""
+
+    # ---- what a method sees ---------------------------------------------------------------------------
+    @property
+    @abstractmethod
+    def label(self) -> Distribution:
+        """δ, the one-hot of the observed token."""
+
+    @property
+    @abstractmethod
+    def policy(self) -> Distribution:
+        """p, the softmax of the model's logits."""
+
+    @property
+    @abstractmethod
+    def uniform(self) -> Distribution:
+        """1/V over the tokens the model does not rule out."""
+
+    @property
+    @abstractmethod
+    def vocab(self) -> Scalar:
+        """How many tokens the model does not rule out."""
+
+    @property
+    @abstractmethod
+    def logits(self) -> Vector:
+        """z itself, for losses that are not shift-invariant; 0 where a token is ruled out."""
+
+    @property
+    @abstractmethod
+    def log_sum_exp(self) -> Scalar:
+        """log Σ exp z_k."""
+
+    @property
+    @abstractmethod
+    def p_label(self) -> Scalar:
+        """u = p_y."""
+
+    @property
+    @abstractmethod
+    def log_p_label(self) -> Scalar:
+        """log u."""
+
+    @property
+    @abstractmethod
+    def p_rest(self) -> Scalar:
+        """1 − u, exact also where u is nearly 1."""
+
+    @property
+    @abstractmethod
+    def log_p_rest(self) -> Scalar:
+        """log(1 − u)."""
+
+    # ---- contexts -------------------------------------------------------------------------------------
+    @abstractmethod
+    def context(self, name: str) -> Any:
+        """The distribution, scalar or vector given under this context name; ValueError if it is missing."""
+
+    @property
+    def reference(self) -> Distribution:
+        return self.context("reference_logits")
+
+    @property
+    def teacher(self) -> Distribution:
+        return self.context("teacher_logits")
+
+    @property
+    def old(self) -> Distribution:
+        return self.context("old_logits")
+
+    @property
+    def prior(self) -> Distribution:
+        return self.context("prior_logits")
+
+    @property
+    def weight(self) -> Scalar:
+        return self.context("token_weight")
+
+    @property
+    def keep(self) -> Scalar:
+        return self.context("token_mask")
+
+    @property
+    def negative(self) -> Vector:
+        return self.context("negative_mask")
+
+    # ---- what a backend supplies ----------------------------------------------------------------------
+    @abstractmethod
+    def stop(self, x: Any) -> Any:
+        """Stop-gradient of a scalar, a vector or a distribution."""
+
+    @abstractmethod
+    def log(self, x: Any) -> Any:
+        """Natural logarithm, finite at 0 so that 0 · log 0 = 0."""
+
+    @abstractmethod
+    def exp(self, x: Any) -> Any: ...
+
+    @abstractmethod
+    def where(self, condition: Any, a: Any, b: Any) -> Any: ...
+
+    @abstractmethod
+    def sign(self, x: Any) -> Any: ...
+
+    @abstractmethod
+    def sum(self, v: Vector) -> Scalar:
+        """Sum over the tokens the model does not rule out."""
+
+    @abstractmethod
+    def sum_others(self, v: Vector) -> Vector:
+        """Σ_{j ≠ k} v_j at every k, without cancellation where one entry outweighs the rest."""
+
+    @abstractmethod
+    def at_label(self, v: Vector) -> Scalar: ...
+
+    @abstractmethod
+    def softmax(self, field: Vector) -> Distribution: ...
+
+    @abstractmethod
+    def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+        """d given that the token is one of those where the mask is 1."""
+
+    @abstractmethod
+    def argmax(self, d: Distribution) -> Distribution:
+        """The one-hot of d's mode; ties share the mass evenly."""
+
+    @abstractmethod
+    def in_top_k(self, d: Distribution, k: int) -> Vector:
+        """1 on d's k most likely tokens (on all of them where V < k), 0 elsewhere."""
+
+    @abstractmethod
+    def head(self, d: Distribution, mass: float) -> Vector:
+        """1 on d's most likely tokens up to the one at which their mass reaches `mass`, and on its ties."""
+
+    @abstractmethod
+    def deformed_log(self, log_x: Any, q: Any) -> Any:
+        """(x^q − 1)/q from log x, and log x itself at q = 0."""
+
+    @abstractmethod
+    def log_plus(self, log_x: Any, c: Any) -> Any:
+        """log(x + c) from log x, for c ≥ 0."""
+
+    @abstractmethod
+    def log1m(self, d: Distribution) -> Vector:
+        """log(1 − d_k), accurate also where d_k is nearly 1."""
+
+    @abstractmethod
+    def sparse(self, alpha: float) -> Distribution:
+        """α-entmax of the logits, for α = 2 (sparsemax) or 1.5."""
+
+    @abstractmethod
+    def heavy_tailed(self, t: float) -> Distribution:
+        """The tempered softmax exp_t(z − λ(z)), exp_t(x) = [1 + (1−t)x]₊^{1/(1−t)}; softmax at t = 1."""
+
+    # ---- derived, once, for every backend -------------------------------------------------------------
+    @property
+    def support(self) -> Vector:
+        """1 on the tokens the model does not rule out, 0 elsewhere."""
+        return self.uniform.probs * self.vocab
+
+    def prob(self, d: Distribution) -> Scalar:
+        """The mass d puts on the label."""
+        return self.at_label(d.probs)
+
+    def expect(self, d: Distribution, v: Vector) -> Scalar:
+        return self.sum(d.probs * v)
+
+    def entropy(self, d: Distribution) -> Scalar:
+        return -self.expect(d, d.log)
+
+    def cross_entropy(self, a: Distribution, b: Distribution) -> Scalar:
+        return -self.expect(a, b.log)
+
+    def kl(self, a: Distribution, b: Distribution) -> Scalar:
+        return self.expect(a, a.log - b.log)
+
+    def power(self, x: Any, a: Any) -> Any:
+        """x^a for x ≥ 0, with a finite derivative at 0."""
+        return self.exp(a * self.log(x))
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        return self.where(a > b, a, b)
+
+    def minimum(self, a: Any, b: Any) -> Any:
+        return self.where(a < b, a, b)
+
+    def mixture(self, a: Distribution, b: Distribution, w: Scalar) -> Distribution:
+        """(1 − w) a + w b."""
+        return self.distribution((1 - w) * a.probs + w * b.probs)
+
+    def geometric(self, a: Distribution, b: Distribution, w: Scalar) -> Distribution:
+        """∝ a^(1−w) b^w."""
+        return self.softmax((1 - w) * a.log + w * b.log)
+
+    def product(self, a: Distribution, b: Distribution) -> Distribution:
+        """∝ a b."""
+        return self.softmax(a.log + b.log)
+
+    def tempered(self, d: Distribution, temperature: Scalar) -> Distribution:
+        """∝ d^(1/temperature)."""
+        return self.softmax(d.log / temperature)
+
+    def distribution(self, probs: Vector) -> Distribution:
+        """A distribution from probabilities that already sum to one."""
+        return Distribution(lambda: probs, lambda: self.log(probs))
+
+    def normalised(self, v: Vector) -> Distribution:
+        """∝ v, for a nonnegative vector."""
+        return self.distribution(v / self.sum(v))
+
+    def top_k(self, d: Distribution, k: int) -> Distribution:
+        """d given that the token is one of its k most likely ones."""
+        return self.restricted(d, self.in_top_k(d, k))
+
+    def others(self, d: Distribution) -> Distribution:
+        """d given that the token is not the label."""
+        return self.restricted(d, 1 - self.label.probs)
+
+    def through_policy(self, c: Vector) -> Vector:
+        """dL/dz from c = dL/dp: p ∘ (c − ⟨p, c⟩)."""
+        return self.policy.probs * (c - self.expect(self.policy, c))

@@ -1,0 +1,96 @@
+"""Tokens on which every method is tried: ordinary ones and the extremes at which formulas break."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+import qunify as qu
+from qunify.catalogue import ENTRIES
+from qunify.qmap import QMap
+
+
+class Batch(NamedTuple):
+    logits: Tensor  # (N, V) float64
+    labels: Tensor  # (N,)
+    context: dict[str, Tensor]
+
+
+@functools.cache
+def batch(vocab: int, seed: int = 0) -> Batch:
+    """Random logits at scales 1, 3 and 8; the uniform row; rows that are one-hot to 1e-13, on the label and off it."""
+    r = torch.Generator().manual_seed(seed)
+
+    def normal(n: int, scale: float = 1.0) -> Tensor:
+        return scale * torch.randn(n, vocab, generator=r, dtype=torch.float64)
+
+    sharp = 30.0 * torch.nn.functional.one_hot(torch.arange(4) % vocab, vocab).double()
+    logits = torch.cat([normal(60), normal(60, 3), normal(60, 8), torch.zeros(4, vocab, dtype=torch.float64), sharp])
+    n = len(logits)
+    labels = torch.randint(0, vocab, (n,), generator=r)
+    labels[40:60] = logits[40:60].argsort(-1)[:, -2]  # the runner-up
+    labels[-4:] = torch.tensor([0, 1 % vocab, 0, 1 % vocab])  # twice on the peak, twice (for V > 2) off it
+
+    def distribution() -> Tensor:
+        """A context of its own; every fifth row the policy itself, every seventh one-hot on the label."""
+        z = normal(n, 2)
+        z[::5] = logits[::5]
+        z[::7] = 40.0 * torch.nn.functional.one_hot(labels[::7], vocab).double()
+        return z
+
+    negative = torch.rand(n, vocab, generator=r) < 0.3
+    negative.scatter_(1, labels[:, None], False)
+    weight = torch.rand(n, generator=r, dtype=torch.float64) * 3 - 0.5  # some above 1, some negative
+    weight[::6] = 0
+    names = ("reference_logits", "teacher_logits", "prior_logits")
+    context = {name: distribution() for name in names}
+    context["old_logits"] = logits + normal(n, 0.3)
+    context |= {
+        "token_weight": weight,
+        "token_mask": torch.rand(n, generator=r) < 0.6,
+        "negative_mask": negative,
+    }
+    return Batch(logits, labels, context)
+
+
+def settings(name: str) -> list[dict[str, Any]]:
+    """Default parameters, every finite closed bound, and the entry's own examples."""
+    found: list[dict[str, Any]] = [{}]
+    for f in dataclasses.fields(ENTRIES[name]):  # type: ignore[arg-type]
+        limits = f.metadata
+        found += [{f.name: c} for c in limits["choices"] if c != f.default]
+        found += [{f.name: type(f.default)(b)} for b in (limits["low"], limits["high"]) if b is not None]
+    found += [dict(e) for e in ENTRIES[name].examples]
+    return [e for i, e in enumerate(found) if e not in found[:i] and _ordered(name, e)]
+
+
+def _ordered(name: str, given: dict[str, Any]) -> bool:
+    """Whether a band's ends are in order: a bound of one parameter may lie beyond the other's default."""
+    values = {f.name: f.default for f in dataclasses.fields(ENTRIES[name])} | given  # type: ignore[arg-type]
+    return not {"low", "high"} <= set(values) or values["low"] <= values["high"]
+
+
+def every_setting() -> list[Any]:
+    """(method) for every entry × setting, with a readable test id."""
+    import pytest
+
+    return [
+        pytest.param(qu.get(name, **given), id=name + "".join(f",{k}={v}" for k, v in given.items()))
+        for name in ENTRIES
+        for given in settings(name)
+    ]
+
+
+def autograd(m: QMap, b: Batch) -> Tensor:
+    """The logit gradient of the published loss by automatic differentiation, (N, V)."""
+    from qunify.tensors import read
+
+    logits = b.logits.clone().requires_grad_()
+    t, _ = read(m.name, m.needs, logits, b.labels, -100, b.context)
+    loss = m.loss(t) + 0 * logits.sum(-1, keepdim=True)  # a constant loss has a gradient too: zero
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    return gradient

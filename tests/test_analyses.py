@@ -1,0 +1,276 @@
+"""The runner: complete files, nothing done twice, failures named. The studies: what they claim, checked."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pandas as pd
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+import analyses
+import qunify as qu
+from analyses import gates, gradients, paper_table, runner, targets, tokens, worked_example
+from analyses.__main__ import main
+from analyses.study import Study
+from qunify.catalogue import PAPER
+from qunify.qmap import Gate
+
+FAST = {"worked_example": worked_example, "paper_table": paper_table, "targets": targets, "gradients": gradients}
+FAST["gates"] = gates
+
+
+@pytest.fixture(scope="module")
+def tables() -> dict[str, pd.DataFrame]:
+    return {name: module.STUDY.rows(False) for name, module in FAST.items()}
+
+
+def install(monkeypatch: pytest.MonkeyPatch, name: str, study: Study) -> None:
+    """Put this study in the place of the one called `name`."""
+    module = ModuleType(f"analyses.{name}")
+    module.__dict__["STUDY"] = study
+    monkeypatch.setitem(sys.modules, f"analyses.{name}", module)
+
+
+def small(rows: object = None) -> Study:
+    def default(full: bool) -> pd.DataFrame:
+        return pd.DataFrame({"x": [1.0, 2.0 + full], "word": ["NA", "b"]})
+
+    return Study("targets", "A title", "A question?", rows or default, lambda table: Figure(), lambda table: "Sees.")  # type: ignore[arg-type]
+
+
+# ---- the runner -----------------------------------------------------------------------------------------
+def test_a_run_writes_three_files_and_a_report(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, "targets", small())
+    assert main(["targets", "--out", str(tmp_path), "--jobs", "1"]) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["report.html", "targets.csv", "targets.png", "targets.svg"]
+    assert "A question?" in (tmp_path / "report.html").read_text()
+
+
+def test_rows_carry_their_provenance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, "targets", small())
+    main(["--full", "--only", "targets", "--out", str(tmp_path), "--jobs", "1"])
+    table = runner.read("targets", tmp_path)
+    assert list(table["x"]) == [1.0, 3.0]
+    assert list(table["word"]) == ["NA", "b"]
+    assert set(table["mode"]) == {"full"}
+    assert set(table["seed"]) == {0}
+    assert set(table["version"]) == {qu.__version__}
+    assert set(table["commit"]) == {runner.current_commit()}
+
+
+def test_a_finished_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    calls = []
+
+    def counted(full: bool) -> pd.DataFrame:
+        calls.append(full)
+        return pd.DataFrame({"x": [1.0]})
+
+    install(monkeypatch, "targets", small(counted))
+    states = [runner.run("targets", full, tmp_path, "c").state for full in (False, False, True, True)]
+    assert states == ["done", "unchanged", "done", "unchanged"]
+    assert calls == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["csv", "png", "svg"])
+@pytest.mark.parametrize("damage", ["missing", "changed"])
+def test_a_damaged_study_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, damage: str) -> None:
+    install(monkeypatch, "targets", small())
+    runner.run("targets", False, tmp_path, "c")
+    path = tmp_path / f"targets.{kind}"
+    whole = path.read_bytes()
+    path.unlink() if damage == "missing" else path.write_bytes(whole[:40])
+    assert runner.run("targets", False, tmp_path, "c").state == "done"
+    assert path.read_bytes() == whole
+
+
+def test_a_study_depends_on_its_own_file_and_on_shared_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = {"analyses": ["targets.py", "targets_words.py", "gates.py", "tokens.py"], "qunify": ["token.py"]}
+    for folder, names in files.items():
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_text("old")
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+
+    def changes_the_key(path: str) -> bool:
+        before = runner._key("targets", False)
+        (tmp_path / path).write_text(f"new {path}")
+        return runner._key("targets", False) != before
+
+    assert changes_the_key("analyses/targets.py")
+    assert changes_the_key("analyses/targets_words.py")
+    assert changes_the_key("analyses/tokens.py")
+    assert changes_the_key("qunify/token.py")
+    assert not changes_the_key("analyses/gates.py")
+
+
+def test_a_failing_study_is_named_and_the_others_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(full: bool) -> pd.DataFrame:
+        raise ValueError("the sky fell")
+
+    install(monkeypatch, "targets", small(broken))
+    install(monkeypatch, "gates", small())
+    assert main(["targets", "gates", "--out", str(tmp_path), "--jobs", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "targets: ValueError: the sky fell" in said
+    assert not list(tmp_path.glob("targets*"))
+    assert (tmp_path / "gates.svg").exists()
+    assert 'id="gates"' in (tmp_path / "report.html").read_text()
+
+
+def test_an_interrupted_run_keeps_what_is_finished(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(full: bool) -> pd.DataFrame:
+        raise KeyboardInterrupt
+
+    install(monkeypatch, "targets", small(stopped))
+    install(monkeypatch, "gates", small())
+    assert main(["targets", "gates", "--out", str(tmp_path), "--jobs", "1"]) == 130
+    assert "goes on from here" in capsys.readouterr().out
+    assert runner.finished("gates", False, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"), [("gatse", "did you mean gates?"), ("zzz", "expected one of worked_example, ")]
+)
+def test_an_unknown_study_is_refused_with_a_hint(name: str, hint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([name]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"unknown study {name!r}, {hint}")
+    assert error.count("\n") == 1
+
+
+def test_no_processes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gates", "--jobs", "0"]) == 2
+    assert "--jobs: expected at least 1, got 0" in capsys.readouterr().err
+
+
+# ---- the studies ----------------------------------------------------------------------------------------
+def test_every_study_bears_its_own_name() -> None:
+    for name in analyses.STUDIES:
+        study = analyses.load(name)
+        assert study.name == name
+        assert study.question.endswith("?")
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_two_runs_give_the_same_rows_and_pixels(name: str, tables: dict[str, pd.DataFrame], tmp_path: Path) -> None:
+    outs = [tmp_path / run for run in ("first", "second")]
+    for out in outs:
+        assert runner.run(name, False, out, "commit").error == ""
+    for kind in ("csv", "png", "svg"):
+        first, second = ((out / f"{name}.{kind}").read_bytes() for out in outs)
+        assert first == second
+    tables[name].to_csv(tmp_path / f"{name}.csv", index=False)
+    again, table = runner.read(name, tmp_path), runner.read(name, outs[0])
+    pd.testing.assert_frame_equal(table[again.columns], again, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_words_and_digest_come_from_the_table(name: str, tables: dict[str, pd.DataFrame]) -> None:
+    study, table = analyses.load(name), tables[name]
+    see = study.see(table)
+    assert 1 <= len(re.findall(r"[.!?](?:\s|$)", see)) <= 6
+    assert "nan" not in see
+    assert 5 <= len(study.digest(table)) <= 40
+
+
+def test_worked_example_matches_the_closed_forms(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["worked_example"]
+    assert table["deviation"].max() < 1e-15
+    dft = table[table["method"] == "dft"].pivot_table(index="u", columns="quantity", values="value")
+    u = dft.index.to_numpy()
+    assert abs(dft["Q_y"] - (2 * u - u**2)).max() < 1e-15
+    assert abs(dft["g_y"] + u * (1 - u)).max() < 1e-15
+
+
+def test_the_printed_table_is_reproduced(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["paper_table"]
+    found = {name: set(lines["gauge"]) for name, lines in table[table["reproduces"]].groupby("method")}
+    unit, both = {"unit"}, {"unit", "fixed"}
+    expected = dict.fromkeys(PAPER, unit) | {"sft": {"unit", "fixed", "boundary"}}
+    expected |= dict.fromkeys(("label_smoothing", "kd", "kd_hybrid", "target_sft"), both)
+    expected |= {"sft_kl": {"fixed"}, "asft": {"fixed"}}
+    assert found == expected
+
+
+def test_a_wrong_printed_trust_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = paper_table.Claim("u²", "p", lambda v, m: v.u**2, lambda v, m: v.p)
+    monkeypatch.setitem(paper_table.CLAIMS, "dft", wrong)
+    table = paper_table.rows(False)
+    assert not table[table["method"] == "dft"]["reproduces"].any()
+
+
+def test_a_wrong_printed_residual_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = paper_table.Claim("u", "reference", lambda v, m: v.u, lambda v, m: v.reference)
+    monkeypatch.setitem(paper_table.CLAIMS, "dft", wrong)
+    table = paper_table.rows(False)
+    assert not table[table["method"] == "dft"]["reproduces"].any()
+
+
+def test_declared_simplices_hold_on_the_random_tokens(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["paper_table"]
+    always = table[table["simplex_declared"] == "always"]
+    assert (always["in_simplex"] == 1).all()
+    assert set(table.loc[table["in_simplex"] < 1, "method"]) == {"iw_sft", "sft_kl", "asft", "psft", "gem"}
+
+
+def test_targets_sum_to_one(tables: dict[str, pd.DataFrame]) -> None:
+    sums = tables["targets"].groupby(["method", "token"])[["p", "target"]].sum()
+    assert abs(sums - 1).max(axis=None) < 1e-12
+    assert len(sums) == len(PAPER) * len(tokens.TELLING)
+
+
+def test_gates_pull_exactly_one_way(tables: dict[str, pd.DataFrame]) -> None:
+    per_token, over_all = gradients._matrices(tables["gradients"])
+    of_gates = [name for name in PAPER if isinstance(qu.get(name), Gate)]
+    assert (per_token.loc[of_gates, of_gates] - 1).abs().max(axis=None) < 1e-9
+    assert over_all.loc["sft", "dft"] < 0.9
+    assert per_token.loc["sft", "kd"] < 0.9
+
+
+def test_every_declared_gate_is_measured_as_one(tables: dict[str, pd.DataFrame]) -> None:
+    found = set(tables["gates"]["method"])
+    assert {name for name in qu.names() if isinstance(qu.get(name), Gate)} <= found
+    assert found.isdisjoint({"kd", "gem", "label_smoothing", "unlikelihood", "z_loss"})
+
+
+def test_the_forgotten_stop_gradient_changes_sign_at_one_over_e(tables: dict[str, pd.DataFrame]) -> None:
+    table = tables["gates"]
+    curve = table[table["method"] == "dft_undetached"]
+    assert curve["shape"].iloc[0] == "negative"
+    assert curve.loc[curve["weight"] < 0, "u"].max() == pytest.approx(0.3679, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight"),
+    [
+        ("flat", lambda u: 0 * u + 0.3),
+        ("rising", lambda u: u),
+        ("falling", lambda u: 1 - u),
+        ("humped", lambda u: u * (1 - u)),
+        ("dipping", lambda u: 1 - u * (1 - u)),
+        ("above", lambda u: 1 + u),
+        ("jump", lambda u: (u > 0.1).double()),
+        ("negative", lambda u: u - 0.5),
+    ],
+)
+def test_shapes_are_told_apart(shape: str, weight: object) -> None:
+    u = gates._probabilities()
+    assert gates.shape(weight(u)) == shape  # type: ignore[operator]
+
+
+def test_realistic_tokens_range_from_rare_to_sure() -> None:
+    batch = tokens.realistic(2000, 100, seed=0)
+    u = batch.logits.softmax(-1).gather(-1, batch.labels[:, None])
+    assert (u < 0.01).double().mean() > 0.05
+    assert (u > 0.9).double().mean() > 0.05
+    assert not batch.context["negative_mask"].gather(-1, batch.labels[:, None]).any()
+    assert torch.equal(batch.logits, tokens.realistic(2000, 100, seed=0).logits)

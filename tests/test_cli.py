@@ -1,0 +1,218 @@
+"""The command line, as a user meets it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import qunify
+from qunify import terminal
+from qunify.cli import main
+from qunify.commands import COMMANDS
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "qunify", *argv],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8", **environment},
+    )
+
+
+def printed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    assert main(argv) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    return out
+
+
+# ---- list ------------------------------------------------------------------------------------------------
+def test_list_has_a_line_for_every_method(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = printed(capsys, "list").splitlines()
+    assert [line.split()[0] for line in lines] == ["id", *qunify.names()]
+
+
+def test_list_family_is_only_that_family(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, "list", "--family", "anchored", "--json"))
+    assert [row["id"] for row in rows] == list(qunify.names("anchored"))
+    assert rows[0]["needs"] == ["reference_logits"]
+    assert rows[0]["parameters"] == qunify.get(rows[0]["id"]).params
+
+
+@pytest.mark.parametrize("width", [30, 70, 140])
+def test_the_table_fits_the_terminal_and_loses_nothing(width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    rows = [[name, "A title of some length", "distillation", "teacher_logits", "a=1"] for name in ("alpha", "beta")]
+    table = terminal.table(("id", "title", "family", "needs", "parameters"), rows, pretty=True)
+    assert max(map(len, table.splitlines())) <= width
+    assert "".join(table.split()).count("teacher_logits") == 2
+
+
+# ---- show ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("name", qunify.names())
+def test_show_works_for_every_method(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    m = qunify.get(name)
+    page = printed(capsys, "show", name)
+    words = " ".join(page.split())
+    for fact in (m.title, m.loss_text, m.source, *m.needs, *m.params):
+        assert " ".join(fact.split()) in words
+    assert ("No target" in page) == (not m.shift_invariant)
+
+
+def test_show_json_is_complete_and_agrees_with_the_worked_example(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(printed(capsys, "show", "dft", "--json"))
+    u = data["example"]["p"][data["example"]["label"]]
+    target = data["example"]["gauges"]["unit"]["target"]
+    assert u == pytest.approx(0.25)
+    assert target[1] == pytest.approx(2 * u - u**2)
+    assert target[0] == pytest.approx((1 - u) * data["example"]["p"][0])
+    assert data["curve"]["weight"] == pytest.approx(data["curve"]["u"])
+    assert {"summary", "formula", "pulls", "source", "release", "link", "simplex", "needs", "parameters"} <= set(data)
+
+
+def test_an_undefined_gauge_is_null_in_json_and_a_dash_on_the_page(capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(printed(capsys, "show", "reverse_kl", "--json"))
+    assert data["example"]["gauges"]["fixed"]["scale"] is None
+    row = next(line for line in printed(capsys, "show", "reverse_kl").splitlines() if "scale s" in line)
+    assert row.split()[-2] == terminal.UNDEFINED
+
+
+def test_a_weight_is_shown_for_gates_only(capsys: pytest.CaptureFixture[str]) -> None:
+    assert json.loads(printed(capsys, "show", "margin_softmax", "--json"))["curve"]["weight"] is not None
+    assert json.loads(printed(capsys, "show", "kd", "--json"))["curve"]["weight"] is None
+
+
+def test_set_changes_the_parameter_and_the_target(capsys: pytest.CaptureFixture[str]) -> None:
+    full = json.loads(printed(capsys, "show", "kd_hybrid", "--set", "mix=1", "--json"))
+    kd = json.loads(printed(capsys, "show", "kd", "--json"))
+    assert full["parameters"][0]["value"] == 1.0
+    assert full["example"]["gauges"]["unit"]["target"] == pytest.approx(kd["example"]["gauges"]["unit"]["target"])
+    assert "mix = 0.25 (default 0.5)" in printed(capsys, "show", "kd_hybrid", "--set", "kd_hybrid.mix=.25")
+    assert "base = p (default log)" in printed(capsys, "show", "threshold", "--set", "threshold.base=p")
+
+
+# ---- plot ------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
+def test_plot_writes_the_file_and_nothing_else(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / f"two.{suffix}"
+    data = json.loads(
+        printed(capsys, "plot", "sft", "target_sft", "--set", "target_sft.eta=1", "--out", str(out), "--json")
+    )
+    assert data["file"] == str(out)
+    assert data["methods"][1] == {"id": "target_sft", "parameters": {"eta": 1.0}}
+    assert list(tmp_path.iterdir()) == [out]
+    assert out.stat().st_size > 1000
+
+
+def test_plot_names_its_file_after_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["plot", "dft"]) == 0
+    assert [p.name for p in tmp_path.iterdir()] == ["dft.png"]
+
+
+# ---- errors ----------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("", "expected a command"),
+        ("shwo dft", "unknown command 'shwo', did you mean show?"),
+        ("show", "required: NAME"),
+        ("show tagret_sft", "unknown method 'tagret_sft', did you mean target_sft?"),
+        ("show target_sft --set etaa=1", "unknown parameter 'etaa', expected eta"),
+        ("show target_sft --set eta=2", "parameter eta: expected a number in [0, 1], got 2"),
+        ("show target_sft --set eta=high", "parameter eta: expected a number in [0, 1], got 'high'"),
+        ("show eaft --set top_k=2.5", "parameter top_k: expected an integer"),
+        ("show target_sft --set eta", "--set eta: expected PARAM=VALUE"),
+        ("show target_sft --set dft.eta=1", "expected target_sft.eta=…, got dft"),
+        ("plot dft target_sft --set eta=1", "expected dft.eta=… or target_sft.eta=…, got no method"),
+        ("list --family gate", "unknown family 'gate', expected one of gates"),
+        ("list --nope", "unrecognized arguments: --nope"),
+        ("plot dft --out missing/dft.png", "the folder missing does not exist"),
+        ("plot dft --out dft.gif", "expected a file name that ends in .png, .svg, .pdf"),
+        ("plot dfft", "unknown method 'dfft', did you mean dft"),
+    ],
+)
+def test_a_usage_error_is_one_sentence_and_exits_2(
+    argv: str, sentence: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(argv.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert err.startswith("qunify: ")
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- as a program ----------------------------------------------------------------------------------------
+def test_help_names_every_command_and_loads_neither_torch_nor_matplotlib() -> None:
+    code = (
+        "import sys; from qunify.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as e: print(e.code, *sorted({'torch', 'numpy', 'matplotlib', 'rich'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    *lines, last = done.stdout.splitlines()
+    assert last == "0"
+    assert [name for name in COMMANDS if not any(line.split()[:1] == [name] for line in lines)] == []
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"qunify {qunify.__version__}\n"
+
+
+def test_a_program_error_has_no_traceback() -> None:
+    done = run("show", "sfft")
+    assert done.returncode == 2
+    assert done.stderr.startswith("qunify: unknown method 'sfft', did you mean sft")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("argv", [["list"], ["list", "--family", "anchored"]], ids=["long", "short"])
+def test_a_closed_pipe_is_not_an_error(argv: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "qunify", "list"], stdout=closed, stderr=subprocess.PIPE, text=True
+        )
+    assert done.returncode == 141
+    assert done.stderr == ""
+
+
+def test_piped_output_has_no_colours_and_survives_an_old_encoding() -> None:
+    plain = run("show", "target_sft").stdout
+    assert "\x1b" not in plain
+    assert "█" in plain
+    done = run("show", "target_sft", PYTHONIOENCODING="ascii", NO_COLOR="1", COLUMNS="30")
+    assert done.returncode == 0
+    assert "Target-SFT" in done.stdout
+
+
+# ---- drawing ---------------------------------------------------------------------------------------------
+def test_bars_are_proportional_and_negative_ones_look_different(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    first, second, third, fourth = terminal.paired_bars(["a", "b"], ("p", "Q"), [(1.0, 0.5), (-0.25, None)])
+    assert first.count("█") == 2 * second.count("█") == 40
+    assert third.count("░") == 10
+    assert "−0.250" in third
+    assert fourth.split() == ["Q", terminal.UNDEFINED]
+
+
+def test_a_curve_rises_above_zero_and_falls_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "32")
+    lines = terminal.curve([-1.0, -0.5, 0.0, 0.5, 1.0], axis=("0", "u", "1"), rows=4)
+    zero = next(i for i, line in enumerate(lines) if "┼" in line)
+    above, below = lines[:zero], lines[zero + 1 : -1]
+    assert len(above) == len(below) == 2
+    assert all(line.endswith("█") for line in above)
+    assert all(line.split("│")[1].startswith("█") for line in below)
+    assert "1 │" in above[0]
+    assert "−1 │" in below[-1]

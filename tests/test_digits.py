@@ -1,0 +1,245 @@
+"""The study on handwritten digits: the noise is what it claims to be, the training is what the text says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch.nn.functional import cross_entropy
+
+import qunify as qu
+from analyses import digits
+from analyses.digits_data import CLASSES, CONDITIONS, LOOKALIKE, NOISE, corrupted, stack
+from analyses.digits_model import BATCH, REFRESH, Networks, batches, train
+from analyses.digits_runs import CHECKPOINTS, WATCHED, Plan, _calibration_error, context_for, run, tuned
+from qunify import plots
+
+TINY = Plan(seeds=(0, 1), steps=50, rates=(1e-3, 1e-2), methods=("sft", "eaft", "psft", "kd", "target_sft"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the runner does: the networks are too small to share, and two threads take many times as long."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    return run(TINY)
+
+
+# ---- data -------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("condition", digits.NOISY)
+@pytest.mark.parametrize("seed", [0, 7])
+def test_exactly_a_fifth_of_the_labels_is_wrong(condition: str, seed: int) -> None:
+    truth = np.random.default_rng(99).integers(CLASSES, size=915)
+    labels = corrupted(truth, condition, np.random.default_rng(seed))
+    assert (labels != truth).sum() == round(NOISE * 915) == 183
+    assert set(labels) <= set(range(CLASSES))
+
+
+def test_redrawn_labels_are_uniform_over_the_other_nine() -> None:
+    truth = np.zeros(45_000, dtype=np.int64)
+    labels = corrupted(truth, "redrawn", np.random.default_rng(0))
+    counts = np.bincount(labels[labels != truth], minlength=CLASSES)[1:]
+    assert counts.sum() == 9000
+    assert stats.chisquare(counts).pvalue > 0.001
+
+
+def test_confused_labels_are_the_confusions_people_make() -> None:
+    truth = np.random.default_rng(1).integers(CLASSES, size=2000)
+    labels = corrupted(truth, "confused", np.random.default_rng(0))
+    wrong = labels != truth
+    pairs = set(zip(truth[wrong].tolist(), labels[wrong].tolist(), strict=True))
+    assert pairs == {(3, 8), (8, 3), (4, 9), (9, 4), (1, 7), (7, 1)}
+    assert (LOOKALIKE[LOOKALIKE] == np.arange(CLASSES)).all()
+
+
+def test_clean_labels_are_left_alone_and_other_conditions_refused() -> None:
+    truth = np.arange(CLASSES)
+    assert (corrupted(truth, "clean", np.random.default_rng(0)) == truth).all()
+    with pytest.raises(ValueError, match=r"condition: expected one of clean, redrawn, confused, got 'noisy'"):
+        corrupted(truth, "noisy", np.random.default_rng(0))
+
+
+def test_conditions_share_their_images_and_only_the_noisy_sets_are_noisy() -> None:
+    split = stack([(condition, 3) for condition in CONDITIONS])
+    for images in (split.trusted, split.train, split.validation, split.test):
+        assert torch.equal(images.pixels[0], images.pixels[1])
+        assert torch.equal(images.truth[0], images.truth[2])
+        assert (images.pixels.min(), images.pixels.max()) == (0, 1)
+    assert not split.trusted.wrong.any()
+    assert not split.test.wrong.any()
+    assert split.train.wrong.sum(1).tolist() == [0, 183, 183]
+    assert split.validation.wrong.sum(1).tolist() == [0, 40, 40]
+    sizes = [images.labels.shape[1] for images in (split.trusted, split.train, split.validation, split.test)]
+    assert sizes == [180, 917, 200, 500]
+    assert sum(sizes) == 1797
+
+
+# ---- training ---------------------------------------------------------------------------------------------
+def test_training_by_the_closed_form_gradient_is_training_by_autograd() -> None:
+    seeds, steps = [0, 1], 7
+    data = stack([("redrawn", seed) for seed in seeds]).train
+    order = batches(seeds, data.labels.shape[1], steps)
+    ours, theirs = Networks.fresh(seeds, 16), Networks.fresh(seeds, 16)
+    list(train(qu.get("sft"), ours, data, order, 1e-2, {}, steps))
+    for p in theirs.parameters():
+        p.requires_grad_()
+    optimiser = torch.optim.Adam(theirs.parameters(), lr=1e-2)
+    for pick in order:
+        losses = [cross_entropy(theirs(data.pixels[:, pick[r]])[r], data.labels[r, pick[r]]) for r in range(len(seeds))]
+        optimiser.zero_grad()
+        sum(losses).backward()
+        optimiser.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_the_old_policy_is_a_snapshot_from_the_last_refresh() -> None:
+    data = stack([("redrawn", 0)]).train
+    networks = Networks.fresh([0], 16)
+    order = batches([0], data.labels.shape[1], 2 * REFRESH)
+    at: dict[int, torch.Tensor] = {}
+    old: dict[int, torch.Tensor] = {}
+    for step, context in train(qu.get("psft"), networks, data, order, 1e-2, {}, REFRESH):
+        at[step], old[step] = networks.logits(data.pixels), context["old_logits"]
+    assert torch.equal(old[0], at[0])
+    assert torch.equal(old[REFRESH], at[0])
+    assert torch.equal(old[2 * REFRESH], at[REFRESH])
+    assert not torch.equal(at[0], at[REFRESH])
+
+
+def test_batches_depend_on_the_seed_alone() -> None:
+    order = batches([4, 5, 4], 100, 3)
+    assert order.shape == (3, 3, BATCH)
+    assert torch.equal(order[:, 0], order[:, 2])
+    assert not torch.equal(order[:, 0], order[:, 1])
+
+
+def test_contexts_have_the_scales_they_claim_and_do_not_know_the_truth() -> None:
+    data = stack([("confused", 0), ("redrawn", 0)]).train
+    reference, teacher = Networks.fresh([0, 0], 16), Networks.fresh([0, 0], 32)
+    context = context_for(data, reference, teacher)
+    assert torch.equal(context["reference_logits"], reference.logits(data.pixels))
+    assert torch.equal(context["teacher_logits"], teacher.logits(data.pixels))
+    torch.testing.assert_close(context["token_weight"].mean(1), torch.ones(2, dtype=torch.float64))
+    assert (context["token_mask"].mean(1) - 0.5).abs().max() < 1e-3
+    blind = context_for(type(data)(data.pixels, data.labels, torch.zeros_like(data.truth)), reference, teacher)
+    for name, value in context.items():
+        assert torch.equal(value, blind[name]), name
+
+
+@pytest.mark.parametrize("plan", [digits.QUICK, digits.FULL, TINY])
+def test_psft_is_measured_a_whole_refresh_after_its_snapshot(plan: Plan) -> None:
+    assert plan.steps % (CHECKPOINTS * REFRESH) == 0
+
+
+def test_calibration_error_tells_honest_from_overconfident() -> None:
+    rng = torch.Generator().manual_seed(0)
+    confidence = 0.5 + 0.5 * torch.rand(1, 4000, generator=rng, dtype=torch.float64)
+    logits = torch.stack([confidence, 1 - confidence], -1).log()
+    honest = (torch.rand(1, 4000, generator=rng, dtype=torch.float64) < confidence).double()
+    assert 0 <= _calibration_error(logits, honest).item() < 0.03
+    half = (torch.rand(1, 4000, generator=rng) < 0.5).double()  # right half of the time, at a confidence of 3/4
+    assert _calibration_error(logits, half).item() == pytest.approx(0.25, abs=0.03)
+
+
+# ---- table ------------------------------------------------------------------------------------------------
+def test_rows_are_the_same_twice(table: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(table, run(TINY), check_exact=True)
+
+
+def test_rows_are_complete(table: pd.DataFrame) -> None:
+    assert list(table) == ["condition", "method", "seed", "lr", "step", "metric", "value"]
+    assert table["value"].notna().all()
+    methods, seeds, rates = len(TINY.methods), len(TINY.seeds), len(TINY.rates)
+    at_the_end = 4 * (methods * 2 + 1) * seeds * rates  # two noisy conditions; SFT also on right labels
+    watched = (CHECKPOINTS + 1) * (methods * 2 * len(WATCHED) + 1) * seeds
+    references, noise = 2 * 4 * seeds, 3 * seeds
+    assert len(table) == at_the_end + watched + references + noise
+    assert not table.duplicated(["condition", "method", "seed", "lr", "step", "metric"]).any()
+
+
+def test_reported_noise_is_a_fifth(table: pd.DataFrame) -> None:
+    noise = table[table["metric"] == "share of labels wrong"].groupby("condition")["value"].agg(["min", "max"])
+    assert noise.loc["clean"].tolist() == [0, 0]
+    assert noise.loc["redrawn"].tolist() == noise.loc["confused"].tolist() == [183 / 917, 183 / 917]
+
+
+@pytest.mark.parametrize(("method", "trust"), [("sft", 1), ("kd", 0)])
+def test_trust_that_does_not_depend_on_the_model(table: pd.DataFrame, method: str, trust: float) -> None:
+    rows = table[(table["method"] == method) & table["metric"].str.startswith("trust")]
+    assert len(rows) > 0
+    assert rows["value"].to_numpy() == pytest.approx(trust, abs=1e-12)
+
+
+def test_target_sft_tells_right_labels_from_wrong_ones_by_the_model_it_starts_from(table: pd.DataFrame) -> None:
+    start = table[(table["method"] == "target_sft") & (table["step"] == 0)].groupby("metric")["value"]
+    assert start.min()["trust in right labels"] > 0.7
+    assert start.max()["trust in wrong labels"] < 0.1
+
+
+def test_the_reference_is_trained_and_the_test_set_is_clean(table: pd.DataFrame) -> None:
+    end = table[table["metric"] == "accuracy"].groupby("method")["value"].min()
+    assert end["reference"] > 0.85
+    assert end["teacher"] > 0.85
+
+
+def test_tuned_takes_the_best_agreement_and_the_smaller_of_equals() -> None:
+    agreements = {("sft", 0): {0.1: 0.5, 0.2: 0.9, 0.3: 0.7}, ("sft", 1): {0.3: 0.8, 0.1: 0.6, 0.2: 0.8}}
+    rows = [
+        {"condition": "redrawn", "method": method, "seed": seed, "lr": lr, "metric": metric, "value": value}
+        for (method, seed), by_rate in agreements.items()
+        for lr, value in by_rate.items()
+        for metric in ("agreement with noisy validation", "accuracy")
+    ]
+    frame = pd.DataFrame(rows)
+    chosen = tuned(frame[frame["metric"] == "accuracy"], frame)
+    assert chosen.set_index("seed")["lr"].to_dict() == {0: 0.2, 1: 0.2}
+
+
+def test_summary_is_the_student_interval_over_seeds() -> None:
+    values = [0.91, 0.94, 0.97, 0.90]
+    rows = [
+        {"condition": "clean", "method": "teacher", "seed": seed, "lr": np.nan, "step": 0, "metric": m, "value": v}
+        for seed, v in enumerate(values)
+        for m in ("accuracy", "agreement with noisy validation")
+    ]
+    found = digits.summary(pd.DataFrame(rows)).loc[("clean", "teacher", "accuracy")]
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert found["mean"] == pytest.approx(np.mean(values))
+    assert found["half"] == pytest.approx((interval.high - interval.low) / 2)
+
+
+# ---- picture and words ------------------------------------------------------------------------------------
+def test_the_figure_ranks_the_methods_it_was_given(table: pd.DataFrame) -> None:
+    figure = digits.STUDY.draw(table)
+    plots.render(figure, "png")
+    mean = digits.summary(table)["mean"]
+    accuracy = [ax for ax in figure.axes if "accuracy" in ax.get_xlabel()]
+    for ax, condition in zip(accuracy, digits.NOISY, strict=True):
+        shown = [label.get_text() for label in ax.get_yticklabels()]
+        by_title = {qu.get(m).title: mean[condition, m, "accuracy"] for m in TINY.methods}
+        assert sorted(shown) == sorted(by_title)
+        assert [by_title[t] for t in shown] == sorted(by_title.values(), reverse=True)
+        low, high = ax.get_ylim()
+        assert low > high  # the best on top
+
+
+def test_the_words_follow_the_table(table: pd.DataFrame) -> None:
+    sft = (table["method"] == "sft") & (table["metric"] == "accuracy") & (table["condition"] == "redrawn")
+    assert "SFT reaches 12.3 %" in digits.STUDY.see(table.assign(value=table["value"].where(~sft, 0.1234)))
+
+
+def test_the_digest_has_one_row_per_condition_and_method(table: pd.DataFrame) -> None:
+    digest = digits.STUDY.digest(table)
+    assert len(digest) == 3 + 2 * len(TINY.methods)
+    assert digest.groupby("condition", observed=True)["accuracy"].is_monotonic_decreasing.all()

@@ -1,0 +1,417 @@
+"""What is this loss? Published losses under other names, known bugs, novel losses, functions that cannot be asked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sympy as sp
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import qunify as qu
+from qunify.catalogue import ENTRIES
+from qunify.cli import main
+from qunify.fitting import simple_numbers
+from qunify.qmap import QMap
+from qunify.recognition import Match, Matches
+from qunify.tensors import TensorToken
+
+Loss = Callable[..., Tensor]
+
+#: A setting of every method that has parameters, off its default and, mostly, not a round number.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "beyond_log": {"alpha": 0.613},
+    "profit": {"threshold": 0.2371},
+    "eaft": {"top_k": 7},
+    "psft": {"clip": 0.317},
+    "gce": {"q": 1.234},
+    "focal": {"gamma": 1.37},
+    "poly1": {"epsilon": -0.413},
+    "taylor_ce": {"order": 5},
+    "symmetric_ce": {"ce_weight": 0.6137, "rce_weight": 0.33},
+    "tailr": {"gamma": 0.437},
+    "mixce": {"eta": 0.123},
+    "luffy": {"gamma": 0.333},
+    "talr": {"temperature": 1.7, "floor": 0.137},
+    "agce": {"a": 0.513, "q": 1.713},
+    "aue": {"a": 2.313, "q": 1.713},
+    "ael": {"a": 1.337},
+    "phuber_ce": {"tau": 3.713},
+    "forward_correction": {"noise": 0.317},
+    "js_noisy": {"prior": 0.277},
+    "threshold": {"low": 0.2371, "high": 0.7137, "base": "p"},
+    "gold": {"floor": 0.377},
+    "mile": {"gamma": 1.713},
+    "infosft": {"certain": 0.8137},
+    "idft": {"beta": 0.713, "low": 0.237, "high": 1.713},
+    "minor_sft": {"beta": 0.437},
+    "label_smoothing": {"smoothing": 0.237},
+    "bootstrap_hard": {"beta": 0.637},
+    "bootstrap_soft": {"beta": 0.737},
+    "sft_kl": {"kl_weight": 0.377},
+    "asft": {"kl_weight": 0.377},
+    "target_sft": {"eta": 0.273},
+    "kd": {"temperature": 2.37},
+    "kd_hybrid": {"mix": 0.373},
+    "jsd": {"beta": 0.273},
+    "skew_kl": {"skew": 0.273},
+    "skew_reverse_kl": {"skew": 0.273},
+    "taid": {"mix": 0.637},
+    "akl": {"threshold": 0.737},
+    "abkd": {"alpha": 0.537, "beta": 0.373},
+    "dkd": {"alpha": 0.737, "beta": 2.37},
+    "logit_std_kd": {"temperature": 1.37},
+    "topk_kd": {"k": 12, "tail": "drop"},
+    "gem": {"beta": 0.537},
+    "temperature_ce": {"temperature": 1.37},
+    "margin_softmax": {"margin": 0.737},
+    "logit_adjustment": {"tau": 0.637},
+    "bi_tempered": {"t1": 0.613, "t2": 1.737},
+    "logit_norm": {"temperature": 0.37},
+    "confidence_penalty": {"weight": 0.237},
+    "mbls": {"weight": 0.237, "margin": 4.37},
+    "unlikelihood": {"weight": 0.537},
+    "elr": {"weight": 1.37},
+    "z_loss": {"weight": 0.0237},
+}
+
+
+def published(m: QMap, times: float = 1.0, tilt: float = 0.0) -> Loss:
+    """The method's published loss as somebody's plain function; `tilt` multiplies it by 1 + tilt · sg(u)."""
+
+    def mine(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
+        given = {k: v[:, None] if v.dim() == 1 else v for k, v in context.items()}
+        t = TensorToken(logits, labels, given)
+        return (times * (1 + tilt * t.stop(t.p_label)) * m.loss(t))[:, 0] + 0 * logits.sum(-1)
+
+    return mine
+
+
+def log_u(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.log_softmax(-1).gather(1, labels[:, None])[:, 0]
+
+
+def named(found: Matches, name: str) -> Match:
+    return next(m for m in found if m.name == name)
+
+
+def assert_params(m: Match, expected: QMap) -> None:
+    assert m.params.keys() == expected.params.keys()
+    for key, value in expected.params.items():
+        assert m.params[key] == value if isinstance(value, str) else abs(m.params[key] - value) < 1e-3, key
+
+
+# ---- the catalogue, under another name -----------------------------------------------------------------------
+
+
+def test_every_parameter_is_tried_off_its_default() -> None:
+    assert set(SETTINGS) == {name for name in ENTRIES if qu.get(name).params}
+    assert all(qu.get(name, **given) != qu.get(name) for name, given in SETTINGS.items())
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
+    m = qu.get(name, **SETTINGS.get(name, {}))
+    found = qu.identify(published(m), m.needs or ())
+    match = named(found, name)
+    assert match.level == found[0].level == "identical"
+    assert match.error < 1e-7
+    if name == "symmetric_ce":  # β and A count only by their product
+        assert match.params["ce_weight"] == pytest.approx(0.6137, abs=1e-3)
+        assert match.params["rce_weight"] * match.params["log_zero"] == pytest.approx(-4 * 0.33, abs=1e-3)
+    else:
+        assert_params(match, m)
+    assert found.diagnosis.used == tuple(m.needs or ())
+
+
+@pytest.mark.parametrize(
+    "name", ["sft", "focal", "luffy", "threshold", "eaft", "label_smoothing", "kd", "jsd", "brier", "gem", "mbls"]
+)
+def test_a_scaled_loss_is_told_with_its_factor(name: str) -> None:
+    m = qu.get(name, **SETTINGS.get(name, {}))
+    match = named(qu.identify(published(m, times=0.35), m.needs or ()), name)
+    assert match.level == "scaled"
+    assert match.factor == pytest.approx(0.35, abs=1e-9)
+    assert "0.35 × " in str(match)
+    assert_params(match, m)
+
+
+@pytest.mark.parametrize(
+    "name", ["sft", "dft", "focal", "tailr", "psft", "mile", "label_smoothing", "kd", "reverse_kl", "brier", "gem"]
+)
+def test_a_perturbed_copy_is_never_called_identical(name: str) -> None:
+    m = qu.get(name)
+    found = qu.identify(published(m, tilt=0.001), m.needs or (), top=99)
+    assert named(found, name).level in ("near", "directional")
+    if name == "sft":  # 1 + 0.001 u is a method of its own: Poly-1
+        assert (named(found, "poly1").level, named(found, "poly1").params) == ("identical", {"epsilon": 0.001})
+    else:
+        assert "identical" not in {match.level for match in found}
+
+
+def test_equal_entries_are_both_listed_simplest_first() -> None:
+    dft = qu.identify(published(qu.get("mae")))
+    assert [m.name for m in dft[:3]] == ["dft", "mae", "beyond_log"]
+    assert {m.level for m in dft} == {"identical"}
+    power = qu.identify(published(qu.get("gce", q=0.4)))
+    assert [(m.name, *m.params.values()) for m in power[:2]] == [("beyond_log", 0.4), ("gce", 0.4)]
+    assert len(qu.identify(published(qu.get("mae")), top=2)) == 2
+
+
+# ---- other people's code and known bugs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+def test_torch_cross_entropy_with_smoothing(reduction: str) -> None:
+    found = qu.identify(torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction=reduction))
+    assert (found[0].name, found[0].params, found[0].level) == ("label_smoothing", {"smoothing": 0.1}, "identical")
+    assert found.diagnosis.reduction == reduction
+    assert found.name == "CrossEntropyLoss"
+    assert "its target is 0.1 of the uniform distribution" in str(found)
+
+
+def test_float32_inside_is_not_mistaken_for_a_broken_loss() -> None:
+    found = qu.identify(lambda z, y: F.cross_entropy(z.float(), y, reduction="none", label_smoothing=0.15))
+    assert found[0].level == "identical"
+    assert found[0].params["smoothing"] == pytest.approx(0.15, abs=1e-6)
+    assert found.diagnosis.shift_invariant
+
+
+def test_dft_without_its_stop_gradient() -> None:
+    found = qu.identify(lambda z, y: -log_u(z, y).exp() * log_u(z, y))
+    assert (found[0].name, found[0].level) == ("dft_undetached", "identical")
+    assert found.diagnosis.in_simplex < 1
+
+
+def test_smoothing_over_the_others_is_smoothing_that_depends_on_the_vocabulary() -> None:
+    def spread_over_the_others(z: Tensor, y: Tensor) -> Tensor:
+        log_p, vocab = z.log_softmax(-1), z.shape[-1]
+        return -0.9 * log_u(z, y) - 0.1 / (vocab - 1) * (log_p.sum(-1) - log_u(z, y))
+
+    found = qu.identify(spread_over_the_others)
+    assert (found[0].name, found[0].level) == ("label_smoothing", "identical")
+    expression = found[0].params["smoothing"]
+    (vocab,) = expression.free_symbols
+    assert sp.simplify(expression - sp.Float("0.1") * vocab / (vocab - 1)) == 0
+    assert "smoothing=0.1·V/(V - 1)" in found.verdict
+
+
+def test_division_by_the_vocabulary_is_a_factor_that_depends_on_it() -> None:
+    def torch_mean(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        return (teacher_logits.softmax(-1) * (teacher_logits.log_softmax(-1) - z.log_softmax(-1))).mean()
+
+    found = qu.identify(torch_mean, ["teacher_logits"])
+    assert (found[0].name, found[0].level, str(found[0].factor)) == ("kd", "scaled", "1/V")
+
+
+def test_a_loss_that_ignores_the_number_of_items() -> None:
+    def ignores(z: Tensor, y: Tensor, num_items_in_batch: int | None = None) -> Tensor:
+        return F.cross_entropy(z, y)
+
+    def respects(z: Tensor, y: Tensor, num_items_in_batch: int) -> Tensor:
+        return F.cross_entropy(z, y, reduction="sum") / num_items_in_batch
+
+    found = qu.identify(ignores)
+    assert (found[0].name, found[0].level, found.diagnosis.reduction) == ("sft", "identical", "mean")
+    assert "takes num_items_in_batch and ignores it" in str(found)
+    found = qu.identify(respects)
+    assert (found[0].name, found[0].level) == ("sft", "identical")
+    assert "divides by num_items_in_batch" in str(found)
+    assert "every micro-batch counts the same" in str(qu.identify(lambda z, y: F.cross_entropy(z, y)))
+
+
+def test_a_mean_over_ignored_tokens_too() -> None:
+    over_all = qu.identify(lambda z, y: F.cross_entropy(z, y, reduction="none").mean())
+    over_kept = qu.identify(lambda z, y: F.cross_entropy(z, y))
+    assert "the ignored ones (label -100) included" in str(over_all)
+    assert "ignored ones" not in str(over_kept)
+
+
+def test_tokens_that_interact_are_judged_alone_and_that_is_said() -> None:
+    def weighted_mean(z: Tensor, y: Tensor, token_weight: Tensor) -> Tensor:
+        return -(token_weight * log_u(z, y)).sum() / token_weight.sum()
+
+    found = qu.identify(weighted_mean, ("token_weight",))
+    assert found.verdict.startswith("Taken one token at a time, weighted_mean is identical to sft")
+    assert found.diagnosis.unused == ("token_weight",)
+    assert "Its tokens interact" in str(found)
+
+
+# ---- what the catalogue does not have ------------------------------------------------------------------------
+
+
+def test_a_gate_of_its_own_comes_with_its_weight_curve() -> None:
+    def novel(z: Tensor, y: Tensor) -> Tensor:
+        u = log_u(z, y).exp().detach()
+        return -(u * torch.sin(3 * u) + 0.2) * log_u(z, y)
+
+    found = qu.identify(novel)
+    assert found.verdict.startswith("novel is a gate of its own")
+    assert {m.level for m in found} == {"directional"}, "its weight is positive, as theirs"
+    assert found.diagnosis.on_u_alone
+    assert found.diagnosis.curve is not None
+    for u, w in zip(*found.diagnosis.curve, strict=True):
+        assert w == pytest.approx(u * math.sin(3 * u) + 0.2, abs=1e-9)
+    assert "w(0.5) = 0.6987" in str(found)
+
+
+def test_a_weight_that_depends_on_more_than_u() -> None:
+    def entropic(z: Tensor, y: Tensor) -> Tensor:
+        p = z.softmax(-1).detach()
+        return -torch.sin((p**2).sum(-1)) * log_u(z, y)
+
+    found = qu.identify(entropic)
+    assert "gate of its own" in found.verdict
+    assert not found.diagnosis.on_u_alone
+
+
+def test_a_known_target_with_other_weights_is_directional() -> None:
+    def weighted_kd(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        kl = F.kl_div(z.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+        return log_u(z, y).exp().detach() * kl
+
+    found = qu.identify(weighted_kd, ("teacher_logits",))
+    assert (found[0].name, found[0].level) == ("kd", "directional")
+    assert found.verdict.startswith("weighted_kd points in direction kd(")
+    assert found[0].error > 0.1
+
+
+def test_unlike_anything_here() -> None:
+    found = qu.identify(lambda z, y: (z.softmax(-1) ** 3).sum(-1) + torch.sin(5 * z.softmax(-1)).sum(-1))
+    assert found == []
+    assert "unlike anything here" in found.verdict
+    assert "no mixture of the model, the uniform distribution" in str(found)
+
+
+def test_where_the_residual_goes() -> None:
+    def blend(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        target = 0.3 * teacher_logits.softmax(-1) + 0.1 / z.shape[-1]
+        return -(target * z.log_softmax(-1)).sum(-1) - 0.6 * log_u(z, y)
+
+    found = qu.identify(blend, ("teacher_logits",))
+    assert "Off the label, its target is 0.1 of the uniform distribution and 0.3 of teacher." in str(found)
+
+
+def test_a_loss_without_a_target_is_diagnosed_with_the_size() -> None:
+    found = qu.identify(lambda z, y: (z**2).mean(-1))
+    assert found == []
+    assert not found.diagnosis.shift_invariant
+    assert "not shift-invariant: its gradient sums to as much as" in str(found)
+
+
+def test_a_constant_teaches_nothing() -> None:
+    assert "teaches nothing" in qu.identify(lambda z, y: (z - z).sum(-1)).verdict
+
+
+@pytest.mark.parametrize(("x", "expected"), [(0.4999999, 0.5), (0.66666, 2 / 3), (1e-9, 0.0), (0.2371, 0.237)])
+def test_simple_numbers_come_first(x: float, expected: float) -> None:
+    assert simple_numbers(x)[0] == pytest.approx(expected, abs=1e-12)
+
+
+# ---- functions that cannot be asked --------------------------------------------------------------------------
+
+
+def needs_teacher(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    return -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
+
+
+def needs_temperature(z: Tensor, y: Tensor, temperature: float) -> Tensor:
+    return -log_u(z / temperature, y)
+
+
+def raises(z: Tensor, y: Tensor) -> Tensor:
+    raise RuntimeError("my own message")
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "contexts", "message"),
+    [
+        (needs_teacher, (), r"needs_teacher: needs teacher_logits; add contexts=\('teacher_logits',\)"),
+        (needs_teacher, ("techer_logits",), "unknown context 'techer_logits', did you mean teacher_logits"),
+        (log_u, ("teacher_logits",), "log_u: contexts: it takes no argument teacher_logits"),
+        (needs_temperature, (), "needs temperature, which is no known context; bind it with functools.partial"),
+        (raises, (), r"raises raised RuntimeError when called with logits \(8, 5\), labels \(8,\): my own message"),
+        (lambda z, y: z, (), r"expected one loss per token, shape \(8,\), or their mean or sum, got \(8, 5\); return"),
+        (lambda z, y: 1.0, (), "got float; return a tensor"),
+        (lambda z, y: z.detach().sum(-1), (), "differentiably on the logits, got none that do; look for .detach"),
+        (lambda z, y: log_u(z, y) * torch.nan, (), "expected a finite loss on ordinary logits, got nan; look for"),
+        (lambda z, y: log_u(z.bfloat16(), y), (), "computes in bfloat16, whose rounding hides"),
+        ("sft", (), "expected a function loss_fn"),
+    ],
+)
+def test_bad_functions_are_told_what_to_change(loss_fn: Any, contexts: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        qu.identify(loss_fn, contexts)
+
+
+def test_the_users_exception_is_kept() -> None:
+    with pytest.raises(ValueError, match="my own message") as caught:
+        qu.identify(raises)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+# ---- the command ---------------------------------------------------------------------------------------------
+
+SOURCE = """
+import torch.nn.functional as F
+def smooth(logits, labels):
+    return F.cross_entropy(logits, labels, reduction="none", label_smoothing=0.2)
+def dft(logits, labels):
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return losses * (-losses).exp().detach()
+def kd(logits, labels, teacher_logits):
+    return -(teacher_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "somebodys_losses.py").write_text(SOURCE)
+    (tmp_path / "broken.py").write_text("import no_such_package_anywhere")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("where", ["somebodys_losses", "somebodys_losses.py", "./somebodys_losses.py"])
+def test_the_command_takes_a_module_or_a_file(where: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["identify", f"{where}:smooth"]) == 0
+    assert "smooth is identical to label_smoothing(smoothing=0.2)" in capsys.readouterr().out
+
+
+def test_the_command_in_json_and_with_contexts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["identify", "somebodys_losses:kd", "--contexts", "teacher_logits", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["matches"][0]["id"] == "kd"
+    assert data["matches"][0]["level"] == "identical"
+    assert data["diagnosis"]["contexts_used"] == ["teacher_logits"]
+    assert main(["identify", "somebodys_losses:dft"]) == 0
+    page = capsys.readouterr().out
+    assert "identical to dft" in page
+    assert "Weight w in the gradient" in page
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("smooth", "smooth: expected MODULE:FUNCTION"),
+        ("no_such_module_here:f", "no module 'no_such_module_here'"),
+        ("missing.py:f", "missing.py: no such file"),
+        ("somebodys_losses:smoth", "somebodys_losses has no function smoth, did you mean smooth?"),
+        ("broken:f", "broken cannot be imported: No module named 'no_such_package_anywhere'"),
+        ("somebodys_losses:kd", "kd: needs teacher_logits"),
+        ("somebodys_losses:smooth --contexts teacher", "unknown context 'teacher', did you mean teacher_logits?"),
+    ],
+)
+def test_command_errors_are_one_sentence(
+    argv: str, sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["identify", *argv.split()]) == 2
+    err = capsys.readouterr().err
+    assert sentence in err
+    assert err.count("\n") == 1

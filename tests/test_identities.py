@@ -1,0 +1,109 @@
+"""Every identity, limit and data-level equivalence of the catalogue, on numbers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import pytest
+import sympy as sp
+import torch
+
+import qunify as qu
+from qunify.catalogue.identities import CHANNELS, IDENTITIES, Bindings, Channel, Expression, Identity, Term
+from tests.battery import Batch, batch
+
+ROWS = [*range(0, 180, 13), 184, 186]  # every scale, the uniform row, a one-hot row
+
+
+def value(expression: Expression, point: Mapping[str, float]) -> float:
+    return float(sp.sympify(expression).subs(point))
+
+
+def token_quantities(b: Batch, row: int) -> dict[str, float]:
+    p = torch.softmax(b.logits[row], -1)
+    tea = torch.softmax(b.context["teacher_logits"][row], -1)
+    y = int(b.labels[row])
+    return {"u": float(p[y]), "V": float(len(p)), "tea_y": float(tea[y]), "sum_p2": float((p**2).sum())}
+
+
+def bind(params: Bindings, point: Mapping[str, float]) -> dict[str, float]:
+    return {k: int(v) if isinstance(v, int) and k in ("k", "order") else value(v, point) for k, v in params.items()}
+
+
+def gradient(term: Term, b: Batch, row: int, point: Mapping[str, float], label: int | None = None) -> torch.Tensor:
+    m = qu.get(term.name, **bind(term.params, point))
+    y = b.labels[row] if label is None else torch.tensor(label)
+    context = {k: v[row : row + 1] for k, v in b.context.items()}
+    return value(term.factor, point) * m(b.logits[row : row + 1], y[None], **context).gradient[0]
+
+
+def with_given(b: Batch, given: Mapping[str, str]) -> Batch:
+    context = dict(b.context)
+    for name, source in given.items():
+        if source == "label":
+            one_hot = torch.nn.functional.one_hot(b.labels, b.logits.shape[-1])
+            context[name] = torch.where(one_hot == 1, 0.0, -torch.inf).double()
+        else:
+            context[name] = torch.zeros_like(b.logits) if source == "uniform" else context[source]
+    return b._replace(context=context)
+
+
+def points(free: Mapping[str, tuple[float, ...]]) -> list[dict[str, float]]:
+    return [dict(zip(free, values, strict=True)) for values in itertools.product(*free.values())]
+
+
+def title(i: Identity) -> str:
+    return f"{i.left.name}{dict(i.left.params)}=" + "+".join(t.name for t in i.right)
+
+
+@pytest.mark.parametrize("identity", IDENTITIES, ids=title)
+def test_identity(identity: Identity) -> None:
+    b = with_given(batch(5), identity.given)
+    for row, free in itertools.product(ROWS, points(identity.free)):
+        point = free | token_quantities(b, row)
+        left = gradient(identity.left, b, row, point)
+        right = sum(gradient(term, b, row, point) for term in identity.right)
+        scale = max(1.0, float(left.abs().max()))
+        torch.testing.assert_close(left / scale, right / scale, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("channel", CHANNELS, ids=lambda c: f"{c.stay}→{c.equals.name}")
+def test_channel(channel: Channel) -> None:
+    b = batch(5)
+    for row, free in itertools.product(ROWS, points(channel.free)):
+        point = free | token_quantities(b, row)
+        teacher = torch.softmax(b.context["teacher_logits"][row], -1)
+        y = int(b.labels[row])
+        expected = torch.zeros(5, dtype=torch.float64)
+        for k in range(5):
+            probability = value(channel.stay if k == y else channel.move, point | {"tea_k": float(teacher[k])})
+            expected += probability * gradient(channel.method, b, row, point, label=k)
+        torch.testing.assert_close(expected, gradient(channel.equals, b, row, point), rtol=0, atol=1e-12)
+
+
+def test_drift_of_dft_is_the_policy_gradient() -> None:
+    """E over y ~ η of −g equals Σ_a p_a η_a (δ_a − p): the policy gradient of the expected reward η."""
+    r = torch.Generator().manual_seed(3)
+    logits = torch.randn(7, 6, generator=r, dtype=torch.float64)
+    truth = torch.softmax(torch.randn(7, 6, generator=r, dtype=torch.float64), -1)
+    p = torch.softmax(logits, -1).requires_grad_(False)
+    drift = sum(truth[:, [y]] * -qu.get("dft")(logits, torch.full((7,), y)).gradient for y in range(6))
+    z = logits.clone().requires_grad_()
+    (reward_gradient,) = torch.autograd.grad((torch.softmax(z, -1) * truth).sum(), z)
+    torch.testing.assert_close(drift, reward_gradient, rtol=0, atol=1e-15)
+    torch.testing.assert_close(drift, p * (truth - (p * truth).sum(-1, keepdim=True)), rtol=0, atol=1e-15)
+
+
+def test_target_sft_at_eta_one_pulls_the_rest_to_the_teacher() -> None:
+    b = batch(5)
+    whole = qu.design("whole", trust=lambda t: t.p_label, residual=lambda t: t.teacher)
+    left = qu.get("target_sft", eta=1)(b.logits, b.labels, **b.context)
+    right = whole(b.logits, b.labels, teacher_logits=b.context["teacher_logits"])
+    torch.testing.assert_close(left.gradient, right.gradient, rtol=0, atol=1e-14)
+
+
+def test_a_false_identity_is_caught() -> None:
+    wrong = Identity(Term("tailr", {"gamma": 0.5}), (Term("dft"),))
+    with pytest.raises(AssertionError):
+        test_identity(wrong)

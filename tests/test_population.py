@@ -1,0 +1,363 @@
+"""Where training ends: the theory against solved examples, against other solvers, and against plain descent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import qunify as qu
+from qunify import closed_forms, separable
+from qunify.catalogue import ENTRIES
+from qunify.flow import follow
+from qunify.population import _flow
+from tests.battery import Batch, autograd, settings
+
+WITH_TARGET = [name for name in ENTRIES if ENTRIES[name].shift_invariant]
+ETA = torch.tensor([0.45, 0.25, 0.15, 0.10, 0.05], dtype=torch.float64)
+REFERENCE = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=torch.float64)
+DISTRIBUTIONS = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
+
+
+def context(vocab: int, seed: int = 0) -> dict[str, Tensor]:
+    r = torch.Generator().manual_seed(seed)
+    given = {name: torch.randn(vocab, generator=r, dtype=torch.float64) for name in DISTRIBUTIONS}
+    negative = torch.zeros(vocab)
+    negative[1] = 1
+    return given | {
+        "token_weight": torch.tensor(1.3, dtype=torch.float64),
+        "token_mask": torch.tensor(1.0),
+        "negative_mask": negative,
+    }
+
+
+def truths(count: int, vocab: int, seed: int = 1) -> Tensor:
+    r = torch.Generator().manual_seed(seed)
+    return torch.softmax(torch.randn(count, vocab, generator=r, dtype=torch.float64), -1)
+
+
+ANCHORED = dict.fromkeys(DISTRIBUTIONS, REFERENCE.log())
+
+
+# ---- the drift ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITH_TARGET)
+def test_drift_is_minus_the_expected_gradient(name: str) -> None:
+    vocab, given = 4, context(4)
+    p, truth = truths(6, vocab, 2), truths(6, vocab, 3)
+    b = qu.drift(qu.get(name), p, truth, **given)
+    expected = torch.zeros_like(p)
+    for y in range(vocab):
+        labels = torch.full((6,), y)
+        rows = {k: v.expand(6) if k.startswith("token_") else v.expand(6, vocab) for k, v in given.items()}
+        expected -= truth[:, y : y + 1] * autograd(qu.get(name), Batch(p.log(), labels, rows))
+    torch.testing.assert_close(b, expected, rtol=1e-8, atol=1e-12)
+    assert float(b.sum(-1).abs().max()) < 1e-13
+
+
+def test_drift_of_dft_is_the_policy_gradient_of_the_expected_reward() -> None:
+    p, truth = truths(20, 6, 4), truths(20, 6, 5)
+    reward = (p * truth).sum(-1, keepdim=True)  # J(p) = Σ p_a η_a, and ∂J/∂z = p ∘ (η − J)
+    torch.testing.assert_close(qu.drift(qu.get("dft"), p, truth), p * (truth - reward), rtol=0, atol=1e-15)
+
+
+def test_drift_at_the_truth_is_the_direction_of_miscalibration() -> None:
+    sharpening = ETA**2 - (ETA**2).sum() * ETA
+    torch.testing.assert_close(qu.drift(qu.get("dft"), ETA, ETA), sharpening, rtol=0, atol=1e-15)
+    flattening = 0.1 * (1 / 5 - ETA)
+    torch.testing.assert_close(qu.drift(qu.get("label_smoothing"), ETA, ETA), flattening, rtol=0, atol=1e-15)
+
+
+def test_drift_at_a_vertex_is_its_limit() -> None:
+    vertex = torch.tensor([1.0, 0, 0, 0, 0], dtype=torch.float64)
+    smoothing = qu.get("label_smoothing", smoothing=0.1)
+    torch.testing.assert_close(qu.drift(smoothing, vertex, ETA), 0.9 * ETA + 0.02 - vertex, rtol=0, atol=1e-15)
+    torch.testing.assert_close(qu.drift(qu.get("dft"), vertex, ETA), torch.zeros_like(ETA), rtol=0, atol=1e-15)
+
+
+# ---- solved examples ------------------------------------------------------------------------------------------
+
+SOLVED: list[tuple[str, dict[str, Any], list[float]]] = [
+    ("chord_phi", {}, [9 / 14, 5 / 14, 0, 0, 0]),
+    ("focal", {}, [0.3782, 0.2638, 0.1766, 0.1217, 0.0598]),
+    ("asft", {"kl_weight": 0.1}, [0.7003, 0.0933, 0.1273, 0.0549, 0.0241]),
+    ("asft", {"kl_weight": 1.0}, [0.1345, 0.2119, 0.3833, 0.1829, 0.0874]),
+    ("dft", {}, [1, 0, 0, 0, 0]),
+    ("mae", {}, [1, 0, 0, 0, 0]),
+    ("beyond_log", {"alpha": 0.5}, (ETA**2 / (ETA**2).sum()).tolist()),
+    ("label_smoothing", {"smoothing": 0.1}, (0.9 * ETA + 0.02).tolist()),
+    ("sft_kl", {"kl_weight": 1.0}, ((ETA + REFERENCE) / 2).tolist()),
+    ("kd_hybrid", {"mix": 0.25}, (0.75 * ETA + 0.25 * REFERENCE).tolist()),
+    ("target_sft", {"eta": 0.5}, (REFERENCE / (1 - ETA) ** 2 / (REFERENCE / (1 - ETA) ** 2).sum()).tolist()),
+    ("gem", {"beta": 0.5}, (ETA.sqrt() / ETA.sqrt().sum()).tolist()),
+    ("temperature_ce", {"temperature": 2}, (ETA**2 / (ETA**2).sum()).tolist()),
+    ("sparsemax", {}, torch.softmax(ETA, -1).tolist()),
+    ("entmax15", {}, torch.softmax(2 * ETA.sqrt(), -1).tolist()),
+    ("eaft", {}, ETA.tolist()),
+    ("tvd", {}, REFERENCE.tolist()),
+    ("profit", {}, [9 / 17, 5 / 17, 3 / 17, 0, 0]),  # 0.05 drops out of sight, then 0.10 sinks to the threshold
+]
+
+
+@pytest.mark.parametrize(("name", "params", "expected"), SOLVED, ids=lambda x: str(x)[:30])
+def test_solved_examples(name: str, params: dict[str, Any], expected: list[float]) -> None:
+    found = qu.optimum(qu.get(name, **params), ETA, **ANCHORED)
+    rounded = any(round(x, 4) == x and 0 < x < 1 and name in ("focal", "asft") for x in expected)
+    tolerance = 6e-5 if rounded else 1e-12  # four printed digits
+    torch.testing.assert_close(found.probs, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=tolerance)
+    assert bool(found.exists)
+    assert bool(found.stable)
+    assert bool(found.converged)
+
+
+def test_gates_balance_share_against_pull() -> None:
+    """truth_k w(p_k)/p_k is one number on the tokens that are kept, and no more than it on the others."""
+    tailr = qu.optimum(qu.get("tailr", gamma=0.3), ETA).probs
+    ratio = ETA / (0.3 + 0.7 * tailr)
+    kept = tailr > 0
+    assert 0 < int(kept.sum()) < 5
+    assert float(ratio[kept].max() - ratio[kept].min()) < 1e-13
+    assert float(ratio[~kept].max()) < float(ratio[kept].min())
+    infosft = qu.optimum(qu.get("infosft", certain=0.9), ETA).probs
+    level = ETA * (1 - torch.logit(infosft) / torch.logit(torch.tensor(0.9, dtype=torch.float64)))
+    assert float(level.max() - level.min()) < 1e-9
+
+
+# ---- one answer, several ways ---------------------------------------------------------------------------------
+
+
+def flow_of(name: str, vocab: int, count: int = 4, **params: Any) -> Any:
+    return _flow(qu.get(name, **params), truths(count, vocab, 7), context(vocab, 8))
+
+
+@pytest.mark.parametrize("name", [n for n in closed_forms.TABLE if n != "tvd"])
+def test_closed_forms_are_where_the_flow_ends(name: str) -> None:
+    met = False
+    for params in settings(name):
+        flow = flow_of(name, 4, **params)
+        expected = closed_forms.value(flow)
+        if expected is None:
+            continue
+        with torch.no_grad():
+            arrival = follow(flow, torch.zeros_like(flow.truth), torch.arange(4))
+        torch.testing.assert_close(arrival.probs, expected, rtol=0, atol=1e-8)
+        assert bool(arrival.stable.all()), params
+        met = True
+    assert met
+
+
+@pytest.mark.parametrize("vocab", [2, 5])
+def test_theory_and_flow_agree_where_both_apply(vocab: int) -> None:
+    met = []
+    for name in WITH_TARGET:
+        flow = flow_of(name, vocab)
+        with torch.no_grad():
+            exact = separable.solve(flow)
+            if name == "psft" or exact is None or not bool(exact.unique.all()):
+                continue  # psft's drift jumps at its optimum, and the flow only creeps along the edge
+            arrival = follow(flow, torch.zeros_like(flow.truth), torch.arange(4))
+        assert bool(arrival.stable.all()), name
+        torch.testing.assert_close(
+            arrival.probs, exact.probs, rtol=0, atol=1e-8, msg=lambda text, n=name: f"{n}: {text}"
+        )
+        met.append(name)
+    assert len(met) > 30
+
+
+def test_psft_fills_up_the_tokens_in_the_order_of_truth_over_old_policy() -> None:
+    """Its weight u/old drops to 0 at (1 + ε) old: each token takes that much in turn, until the mass is spent."""
+    left, expected = 1.0, torch.zeros(5, dtype=torch.float64)
+    for token in (ETA / REFERENCE).argsort(descending=True):
+        expected[token] = min(left, 1.2 * float(REFERENCE[token]))
+        left -= float(expected[token])
+    found = qu.optimum(qu.get("psft"), ETA, old_logits=REFERENCE.log())
+    torch.testing.assert_close(found.probs, expected, rtol=0, atol=1e-9)
+
+
+def test_theory_applies_to_what_it_should() -> None:
+    """Weights that look at other tokens do not separate; a gate in disguise and fixed pulls do."""
+    with torch.no_grad():
+        applies = {name: separable.reading(flow_of(name, 5)) is not None for name in WITH_TARGET}
+    separate = {"sft", "dft", "focal", "psft", "gold", "minor_sft", "margin_softmax", "asft", "label_smoothing", "kd"}
+    assert separate <= {name for name, yes in applies.items() if yes}
+    assert not {"eaft", "deft", "idft", "mile", "bootstrap_hard", "target_sft", "gem", "nce", "elr", "dkd"} & {
+        name for name, yes in applies.items() if yes
+    }
+
+
+def descended(name: str, truth: Tensor, given: dict[str, Tensor], z: Tensor, rate: float, steps: int) -> Tensor:
+    """Plain gradient descent on the published loss from logits z (S, V), by automatic differentiation."""
+    count, vocab = z.shape
+    labels = torch.arange(vocab).repeat(count)
+    n = len(labels)
+    rows = {k: v.expand(n) if k.startswith("token_") else v.expand(n, vocab) for k, v in given.items()}
+    for _ in range(steps):
+        g = autograd(qu.get(name), Batch(z.repeat_interleave(vocab, 0), labels, rows))
+        z = z - rate * torch.einsum("y,nyk->nk", truth, g.view(count, vocab, vocab))
+    return torch.softmax(z, -1)
+
+
+@pytest.mark.parametrize(
+    "name", ["focal", "gce", "asft", "target_sft", "deft", "margin_softmax", "brier", "gem", "unlikelihood", "idft"]
+)
+def test_plain_descent_ends_there_too(name: str) -> None:
+    truth = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    given = context(3, 4)
+    trained = descended(name, truth, given, torch.zeros(1, 3, dtype=torch.float64), 2.0, 1000)[0]
+    predicted = qu.optimum(qu.get(name), truth, **given)
+    atol = 2e-3 if bool((predicted.probs == 0).any()) else 1e-8  # toward a vertex it creeps as 1/steps
+    torch.testing.assert_close(trained, predicted.probs, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", WITH_TARGET)
+def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
+    given = context(4)
+    for truth, points in zip(truths(4, 4), qu.stable_points(qu.get(name), truths(4, 4), **given), strict=True):
+        assert torch.isfinite(points).all()
+        torch.testing.assert_close(points.sum(-1), torch.ones(len(points), dtype=torch.float64), rtol=0, atol=1e-12)
+        if name not in ("psft", "tvd"):  # whose drift jumps at its optimum and is zero only on average
+            assert bool((qu.drift(qu.get(name), points, truth.expand_as(points), **given).abs() < 1e-10).all())
+        gaps = torch.cdist(points, points) + torch.eye(len(points))
+        assert bool((gaps > 1e-6).all())
+
+
+@pytest.mark.parametrize(
+    "name", ["focal", "chord_phi", "agce", "deft", "target_sft", "gem", "bootstrap_hard", "profit"]
+)
+def test_a_push_comes_back(name: str) -> None:
+    given, truth = context(4), truths(1, 4)[0]
+    (points,) = qu.stable_points(qu.get(name), truth[None], **given)
+    assert len(points)
+    r = torch.Generator().manual_seed(0)
+    for point in points:
+        pushed = 0.999 * point + 0.001 * torch.softmax(torch.randn(4, generator=r, dtype=torch.float64), -1)
+        back = qu.optimum(qu.get(name), truth, start=pushed, **given)
+        torch.testing.assert_close(back.probs, point, rtol=0, atol=1e-8)
+
+
+# ---- several, and none ----------------------------------------------------------------------------------------
+
+
+def test_vertices_are_stable_exactly_where_the_theorem_says() -> None:
+    """agce(1, 2) has h(u) = 1 + u: token j alone is stable iff 2 truth_j > truth_k for every other k."""
+    for truth, found in zip(truths(8, 4), qu.stable_points(qu.get("agce"), truths(8, 4)), strict=True):
+        expected = 2 * truth > truth.max()
+        assert expected.sum() == len(found)
+        for token in expected.nonzero()[:, 0]:
+            vertex = torch.nn.functional.one_hot(token, 4).double()
+            assert float((found - vertex).abs().amax(-1).min()) == 0
+
+
+def test_the_theorem_finds_the_vertices_without_the_flow() -> None:
+    flow = _flow(qu.get("agce"), truths(8, 4), {})
+    with torch.no_grad():
+        exact = separable.solve(flow)
+    assert exact is not None
+    assert torch.equal(exact.alone, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
+
+
+def test_a_start_beside_a_saddle_leaves_it() -> None:
+    """agce on two tokens, truth (.52, .48): .52 (1 + p) = .48 (2 − p) at p = .44, a saddle between the vertices."""
+    for push, winner in ((1e-6, [1.0, 0.0]), (-1e-6, [0.0, 1.0])):
+        found = qu.optimum(qu.get("agce"), [0.52, 0.48], start=[0.44 + push, 0.56 - push])
+        assert found.probs.tolist() == winner
+
+
+def test_the_start_decides_between_several() -> None:
+    m = qu.get("agce")
+    first, second = (qu.optimum(m, ETA, start=s) for s in ([0.6, 0.1, 0.1, 0.1, 0.1], [0.02, 0.92, 0.02, 0.02, 0.02]))
+    assert first.probs.argmax() == 0
+    assert second.probs.argmax() == 1
+    assert len(first.all[0]) == 2
+
+
+EVEN, UNEVEN = [0.38, 0.34, 0.28], [0.5, 0.3, 0.2]
+
+
+@pytest.mark.parametrize(("name", "eta"), [("agce", EVEN), ("profit", EVEN), ("idft", EVEN), ("deft", UNEVEN)])
+def test_basins_are_those_of_descent(name: str, eta: list[float]) -> None:
+    truth = torch.tensor(eta, dtype=torch.float64)
+    z = 2.0 * torch.randn(8, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    trained = descended(name, truth, {}, z, 0.5, 1500)
+    predicted = qu.optimum(qu.get(name), truth.expand(8, 3), start=torch.softmax(z, -1)).probs
+    assert len(predicted.round(decimals=3).unique(dim=0)) > 1
+    assert float((trained - predicted).abs().max()) < 0.02  # toward a vertex descent creeps as 1/steps
+
+
+def test_what_has_no_optimum_says_so() -> None:
+    one_hot = torch.full((5,), -torch.inf, dtype=torch.float64)
+    one_hot[1] = 0
+    unbounded = qu.optimum(qu.get("elr"), ETA, teacher_logits=one_hot)
+    normalised = qu.optimum(qu.get("nce"), ETA)
+    ascent = qu.optimum(qu.get("iw_sft"), ETA, token_weight=-1.0)
+    for found in (unbounded, normalised, ascent):
+        assert not bool(found.exists)
+        assert not bool(found.converged)
+        assert found.closed_form is None
+        assert found.all[0].shape == (0, 5)
+    bounded = qu.optimum(qu.get("elr"), ETA, teacher_logits=REFERENCE.log())
+    assert bool(bounded.exists)
+
+
+def test_a_zero_that_does_not_attract_is_not_an_optimum() -> None:
+    tied = torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.float64)
+    for found in (qu.optimum(qu.get("dft"), tied), qu.optimum(qu.get("cft"), tied, token_mask=0.0)):
+        assert not bool(found.exists)  # a whole line, a whole simplex, of zeros
+        assert not bool(found.stable)
+        assert bool(found.converged)
+
+
+# ---- shapes and bad input -------------------------------------------------------------------------------------
+
+
+def test_truths_together_and_alone() -> None:
+    r = torch.Generator().manual_seed(0)
+    truth = truths(6, 4).view(2, 3, 4)
+    teacher = torch.randn(2, 3, 4, generator=r, dtype=torch.float64)
+    for name in ("target_sft", "asft"):
+        m, key = qu.get(name), "teacher_logits" if name == "target_sft" else "reference_logits"
+        together = qu.optimum(m, truth, **{key: teacher})
+        assert together.probs.shape == truth.shape
+        assert together.stable.shape == together.exists.shape == together.converged.shape == (2, 3)
+        assert len(together.all) == 6
+        alone = qu.optimum(m, truth[1, 2], **{key: teacher[1, 2]})
+        torch.testing.assert_close(together.probs[1, 2], alone.probs, rtol=0, atol=1e-12)
+
+
+def test_given_starts_replace_the_default_ones() -> None:
+    near_first = torch.tensor([[0.9, 0.05, 0.05]], dtype=torch.float64)
+    truth = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
+    (found,) = qu.stable_points(qu.get("bootstrap_hard", beta=0.5), truth, near_first)
+    assert len(found) == 1
+    (found,) = qu.stable_points(qu.get("bootstrap_hard", beta=0.5), truth)
+    assert len(found) == 3
+
+
+SFT, KD = qu.get("sft"), qu.get("kd")
+WRONG: list[tuple[Any, str]] = [
+    (lambda: qu.optimum(SFT, [0.5, 0.6]), "sft: truth: expected probabilities that sum to 1, got a sum of 1.1"),
+    (lambda: qu.optimum(SFT, [1.5, -0.5]), "sft: truth: expected probabilities of 0 or more, got -0.5"),
+    (lambda: qu.optimum(SFT, [float("nan"), 1.0]), "sft: truth: expected probabilities of 0 or more, got nan"),
+    (lambda: qu.optimum(SFT, 1.0), "sft: truth: expected shape"),
+    (lambda: qu.drift(SFT, [0.5, 0.6], [0.5, 0.5]), "sft: probs: expected probabilities that sum to 1"),
+    (lambda: qu.drift(SFT, [0.5, 0.3, 0.2], [0.5, 0.5]), "sft: probs and truth: expected shapes that broadcast"),
+    (lambda: qu.optimum(SFT, [0.5, 0.5], start=[1.0, 0.0]), "sft: start: expected every probability positive"),
+    (lambda: qu.optimum(SFT, [0.5, 0.5], start=[0.5, 0.3, 0.2]), "sft: start: expected shape"),
+    (lambda: qu.stable_points(SFT, [[0.5, 0.5]], [[1.0, 0.0]]), "sft: starts: expected every probability positive"),
+    (lambda: qu.stable_points(SFT, [[0.5, 0.5]], [[0.5, 0.3, 0.2]]), "sft: starts: expected shape"),
+    (lambda: qu.optimum(qu.get("z_loss"), [0.5, 0.5]), "z_loss: not shift-invariant, so it has no target"),
+    (lambda: qu.drift(qu.get("logit_norm"), [0.5, 0.5], [0.5, 0.5]), "logit_norm: not shift-invariant"),
+    (lambda: qu.optimum(KD, [0.5, 0.5]), "kd: missing context, expected the keyword argument teacher_logits"),
+    (lambda: qu.optimum(KD, [0.5, 0.5], teacher_logits=torch.zeros(3)), "kd: teacher_logits: expected shape"),
+    (lambda: qu.optimum(SFT, [0.5, 0.5], techer_logits=torch.zeros(2)), "did you mean teacher_logits"),
+]
+
+
+@pytest.mark.parametrize(("call", "sentence"), WRONG, ids=[sentence for _, sentence in WRONG])
+def test_bad_input_is_named(call: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
+        call()
+    assert sentence in str(error.value)

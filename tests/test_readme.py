@@ -1,0 +1,79 @@
+"""What the texts of the project say is true: their examples run, their table is current, their links lead somewhere."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+import qunify
+from docs import methods
+from qunify.qmap import QMap
+from tests.battery import autograd, batch
+
+ROOT = Path(__file__).parents[1]
+README, CONTRIBUTING = ROOT / "README.md", ROOT / "CONTRIBUTING.md"
+TEXTS = [README, CONTRIBUTING, ROOT / "CHANGELOG.md"]
+
+
+def blocks(text: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def run(code: str, names: dict[str, Any] | None = None) -> dict[str, Any]:
+    names = {"__name__": __name__} if names is None else names
+    exec(compile(code, "example", "exec", dont_inherit=True), names)
+    return names
+
+
+def test_the_examples_print_what_the_readme_says() -> None:
+    names: dict[str, Any] = {"__name__": __name__}
+    for example, expected in zip(blocks(README, "python"), blocks(README, "text"), strict=True):
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            run(example, names)
+        assert printed.getvalue() == expected
+
+
+def test_the_table_of_methods_is_current() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text == methods.filled(text), "run `python -m docs.methods`"
+    assert [name for name in qunify.names() if f"`{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=lambda path: path.name)
+def test_links_into_the_checkout_lead_somewhere(text: Path) -> None:
+    links = re.findall(r"\]\((?!https?://)([^)#]+)", text.read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.5])
+def test_the_worked_method_is_right(power: float) -> None:
+    cautious = run(blocks(CONTRIBUTING, "python")[0])["Cautious"]
+    m: QMap = cautious(power=power)
+    assert (m.title, m.source) == ("Cautious", "where the loss was published, with its arXiv number")
+    b = batch(5)
+    q = m(b.logits, b.labels)
+    torch.testing.assert_close(q.gradient, autograd(m, b), rtol=0, atol=1e-12)
+    assert bool(q.in_simplex.all())
+
+
+def test_the_worked_method_at_zero_is_sft_as_it_says() -> None:
+    cautious = run(blocks(CONTRIBUTING, "python")[0])["Cautious"]
+    b = batch(5)
+    torch.testing.assert_close(
+        cautious(power=0)(b.logits, b.labels).gradient, qunify.get("sft")(b.logits, b.labels).gradient
+    )
+
+
+def test_the_citation_has_the_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == qunify.__version__
+    assert citation["references"][0]["url"] == "https://arxiv.org/abs/2606.11189"
+    assert f"## [{qunify.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

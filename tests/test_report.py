@@ -1,0 +1,91 @@
+"""The page stands alone, says what it was given, and lets nothing through."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from qunify import report
+
+MALICIOUS = "<script>alert('x')</script>\"><img src=x onerror=y>"
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes, and whether each is closed in order."""
+
+    VOID = frozenset({"meta", "img", "br", "link"})
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def page() -> report.Page:
+    table = pd.DataFrame(
+        {"name": [MALICIOUS, "b"], "value": [-0.123456, float("nan")], "good": [True, False], "n": [3, 12000]}
+    )
+    one = report.Section("one", MALICIOUS, MALICIOUS, MALICIOUS, b"<svg/>", MALICIOUS, table)
+    two = report.Section("two", "A second question?", "Plain.")
+    return report.Page(MALICIOUS, ("First.", "Second."), (one, two), (MALICIOUS,))
+
+
+def test_text_is_escaped_everywhere(page: report.Page) -> None:
+    written = report.html(page)
+    assert "<script" not in written
+    assert written.count("&lt;script&gt;") == 9  # title twice, contents, heading, text, caption, alt, cell, footer
+    assert [tag for tag, _ in Tags(written).seen].count("img") == 1
+
+
+def test_every_tag_is_closed(page: report.Page) -> None:
+    assert Tags(report.html(page)).open == []
+
+
+def test_nothing_is_loaded_from_outside(page: report.Page) -> None:
+    written = report.html(page)
+    for tag, attributes in Tags(written).seen:
+        assert tag not in {"script", "link", "iframe"}
+        for key in ("src", "href"):
+            value = attributes.get(key)
+            assert value is None or value.startswith(("data:", "#"))
+    assert "url(" not in written
+    assert "@import" not in written
+
+
+def test_pictures_have_words_and_links_have_places(page: report.Page) -> None:
+    seen = Tags(report.html(page)).seen
+    assert all(attributes.get("alt") for tag, attributes in seen if tag == "img")
+    places = {attributes["id"] for _, attributes in seen if "id" in attributes}
+    links = {str(attributes["href"])[1:] for tag, attributes in seen if tag == "a"}
+    assert links == {"one", "two"} <= places
+
+
+def test_cells_are_short_and_plain(page: report.Page) -> None:
+    written = report.html(page)
+    for cell in ('number">−0.123<', 'number">–<', 'words">yes<', 'words">no<', 'number">12000<'):
+        assert cell in written
+
+
+def test_it_reads_on_a_phone_and_on_paper(page: report.Page) -> None:
+    written = report.html(page)
+    assert 'name="viewport"' in written
+    assert "@media print" in written
+
+
+def test_the_file_is_whole_and_leaves_nothing_beside_it(page: report.Page, tmp_path: Path) -> None:
+    path = report.write(page, tmp_path / "new" / "page.html")
+    assert path.read_text(encoding="utf-8") == report.html(page)
+    assert [p.name for p in path.parent.iterdir()] == ["page.html"]

@@ -1,0 +1,190 @@
+"""Targets induced from any Python loss, and targets designed by the user."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import qunify as qu
+from qunify.catalogue import ENTRIES
+from qunify.qmap import Gate
+from tests.battery import Batch, batch
+
+
+def mean_squared_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    return (logits**2).mean(-1)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_induced_recovers_every_entry(name: str) -> None:
+    from qunify.tensors import TensorToken
+
+    m = qu.get(name)
+    whole = batch(5)  # its ordinary rows: on the extremes automatic differentiation itself loses digits
+    b = Batch(whole.logits[:120], whole.labels[:120], {k: v[:120] for k, v in whole.context.items()})
+
+    def published(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
+        given = {k: v[:, None] if v.dim() == 1 else v.to(logits.dtype) for k, v in context.items()}
+        return m.loss(TensorToken(logits, labels, given))[:, 0] + 0 * logits.sum(-1)
+
+    q = m(b.logits, b.labels, **b.context)
+    measured = qu.induced(published, b.logits, b.labels, **{k: b.context[k] for k in m.needs or ()})
+    assert measured.shift_invariant == m.shift_invariant
+    torch.testing.assert_close(measured.loss, q.loss, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(measured.gradient, q.gradient, rtol=1e-9, atol=1e-11)
+    if m.shift_invariant:
+        torch.testing.assert_close(measured.target, q.target, rtol=1e-9, atol=1e-11)
+    moving = q.gradient.abs().amax(-1) > 1e-3
+    if isinstance(m, Gate):
+        torch.testing.assert_close(measured.trust[moving], q.trust[moving], rtol=1e-8, atol=1e-10)
+    boundary, expected = measured.in_gauge("boundary"), q.in_gauge("boundary")
+    torch.testing.assert_close(boundary.scale[moving], expected.scale[moving], rtol=1e-7, atol=1e-9, equal_nan=True)
+    assert bool(measured.in_gauge("fixed").scale.isnan().all())
+
+
+def test_trust_is_measured_only_where_the_target_is_a_gate() -> None:
+    b = batch(24)
+    smoothed = qu.induced(lambda z, y: F.cross_entropy(z, y, reduction="none", label_smoothing=0.1), b.logits, b.labels)
+    assert bool(smoothed.trust[:180].isnan().all())
+    gate = qu.induced(lambda z, y: F.cross_entropy(z, y, reduction="none"), b.logits, b.labels)
+    torch.testing.assert_close(gate.trust[:120], torch.ones(120).double(), rtol=1e-9, atol=0)
+
+
+def test_violation_of_shift_invariance_is_measured() -> None:
+    q = qu.induced(mean_squared_logits, torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.float64), torch.tensor([0]))
+    assert not q.shift_invariant
+    assert float(q.violation) == pytest.approx(4.0)  # Σ 2z/3
+    assert bool(q.target.isnan().all())
+    assert not bool(q.in_simplex.any())
+
+
+def test_induced_drops_ignored_rows_and_takes_any_shape() -> None:
+    logits, labels = torch.randn(2, 3, 4), torch.randint(0, 4, (2, 3))
+    labels[0] = -100
+    logits[0] = torch.nan
+    q = qu.induced(lambda z, y: F.cross_entropy(z, y, reduction="none"), logits, labels)
+    assert q.gradient.shape == (2, 3, 4)
+    assert float(q.gradient[0].abs().sum()) == 0
+    empty = qu.induced(mean_squared_logits, logits, torch.full((2, 3), -100))
+    assert float(empty.loss.abs().sum()) == 0
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "message"),
+    [
+        (lambda z, y: F.cross_entropy(z, y), r"expected one loss per token, shape \(2,\), got \(\); return the losses"),
+        (lambda z, y: z, r"expected one loss per token, shape \(2,\), got \(2, 3\)"),
+        (lambda z, y: 1.0, r"expected one loss per token, shape \(2,\), got float"),
+        (lambda z, y: z.detach().sum(-1), "expected losses that depend differentiably on the logits"),
+        (lambda z, y: z.sum(-1) * torch.nan, "expected finite losses, got nan"),
+        (lambda z, y: (z - z.detach()).abs().sum(-1).sqrt(), "expected finite gradient, got nan"),
+    ],
+)
+def test_bad_losses_are_told_what_to_change(loss_fn: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        qu.induced(loss_fn, torch.randn(2, 3), torch.tensor([0, 1]))  # type: ignore[arg-type]
+
+
+# ---- design -------------------------------------------------------------------------------------------------
+
+
+def test_design_is_cross_entropy_to_the_chosen_target() -> None:
+    b = batch(5)
+    mine = qu.design("mine", trust=lambda t, power: t.p_label**power, residual=lambda t: t.teacher, power=0.5)
+    q = mine(b.logits, b.labels, **b.context)
+    u = torch.softmax(b.logits, -1).gather(1, b.labels[:, None])
+    teacher = torch.softmax(b.context["teacher_logits"], -1)
+    expected = u**0.5 * F.one_hot(b.labels, 5) + (1 - u**0.5) * teacher
+    torch.testing.assert_close(q.target, expected, rtol=0, atol=1e-14)
+    torch.testing.assert_close(q.loss, -(expected * torch.log_softmax(b.logits, -1)).sum(-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.in_gauge("fixed").target, expected, rtol=0, atol=1e-14)
+    assert bool(q.in_simplex.all())
+    assert (mine.name, mine.params, mine.family) == ("mine", {"power": 0.5}, "designed")
+
+
+def test_design_can_rebuild_catalogue_entries() -> None:
+    b = batch(24)
+    pairs = {
+        "sft": (lambda t: 1.0, lambda t: t.policy),
+        "dft": (lambda t: t.p_label, lambda t: t.policy),
+        "label_smoothing": (lambda t: 0.9, lambda t: t.uniform),
+        "kd_hybrid": (lambda t: 0.5, lambda t: t.teacher),
+        "target_sft": (lambda t: t.p_label, lambda t: t.geometric(t.policy, t.teacher, 0.5)),
+        "taid": (lambda t: 0.0, lambda t: t.geometric(t.policy, t.teacher, 0.4)),
+    }
+    for name, (trust, residual) in pairs.items():
+        left = qu.design(name, trust=trust, residual=residual)(b.logits, b.labels, **b.context)
+        right = qu.get(name)(b.logits, b.labels, **b.context)
+        torch.testing.assert_close(left.gradient, right.gradient, rtol=0, atol=1e-14)
+
+
+def test_design_is_told_of_missing_contexts_and_unknown_parameters() -> None:
+    mine = qu.design("mine", trust=lambda t: 0.5, residual=lambda t: t.reference)
+    with pytest.raises(ValueError, match="mine: missing context, expected the keyword argument reference_logits"):
+        mine(torch.randn(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(ValueError, match="mine: unknown parameter 'b', expected a name that trust or residual takes"):
+        qu.design("mine", trust=lambda t: 0.5, residual=lambda t: t.policy, b=1)
+
+
+@pytest.mark.parametrize(
+    ("trust", "residual", "message"),
+    [
+        (0.5, lambda t: t.policy, "mine: trust: expected a function of a Token, got 0.5"),
+        (
+            lambda t: t.p_label[:, 0],
+            lambda t: t.policy,
+            r"mine: trust: expected one number per token, shape \(2, 1\), got \(2,\)",
+        ),
+        (lambda t: t.p_label, lambda t: t.policy.probs, "mine: residual: expected a distribution such as t.policy"),
+    ],
+)
+def test_a_bad_design_is_told_at_once(trust: object, residual: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        qu.design("mine", trust=trust, residual=residual)  # type: ignore[arg-type]
+
+
+def test_a_design_knows_its_contexts() -> None:
+    mine = qu.design("mine", trust=lambda t: 0.5, residual=lambda t: t.geometric(t.teacher, t.reference, 0.5))
+    assert mine.needs == ("reference_logits", "teacher_logits")
+    assert mine.title
+    assert mine.source
+    plain = qu.design("plain", trust=lambda t: t.p_label, residual=lambda t: t.policy)
+    assert plain(torch.randn(2, 3), torch.tensor([0, 1]), teacher_logits=None).mask.all()
+
+
+# ---- realistic vocabularies ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0, 10.0])
+def test_induced_measures_cross_entropy_in_float32(scale: float) -> None:
+    r = torch.Generator().manual_seed(0)
+    logits, labels = scale * torch.randn(30, 32000, generator=r), torch.randint(32000, (30,), generator=r)
+    labels[::2] = logits[::2].argmax(-1)
+    q = qu.induced(lambda z, y: F.cross_entropy(z, y, reduction="none"), logits, labels)
+    assert q.shift_invariant
+    assert bool(q.in_simplex.all())
+    torch.testing.assert_close(q.trust, torch.ones(30).double(), rtol=1e-6, atol=0)
+    assert bool(qu.get("sft")(logits, labels).in_simplex.all())
+
+
+@pytest.mark.parametrize("factor", [1e-6, 1.0, 1e6])
+def test_induced_tells_a_small_violation_from_rounding(factor: float) -> None:
+    logits, labels = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+
+    def with_penalty(weight: float) -> qu.QTarget:
+        def loss(z: Tensor, y: Tensor) -> Tensor:
+            return factor * (F.cross_entropy(z, y, reduction="none") + weight * z.logsumexp(-1) ** 2)
+
+        return qu.induced(loss, logits, labels)
+
+    assert with_penalty(0.0).shift_invariant
+    assert not with_penalty(1e-6).shift_invariant
+
+
+def test_a_loss_that_casts_to_float32_is_measured_as_such() -> None:
+    logits, labels = torch.randn(8, 50, generator=torch.Generator().manual_seed(0)), torch.arange(8)
+    cast = qu.induced(lambda z, y: F.cross_entropy(z.float(), y, reduction="none"), logits, labels)
+    assert cast.shift_invariant
+    torch.testing.assert_close(cast.trust, torch.ones(8).double(), rtol=1e-4, atol=0)
