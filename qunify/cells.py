@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 from sympy.core.relational import Relational
@@ -71,6 +71,10 @@ class Region:
         return Region(self.low, threshold), Region(at=threshold), Region(threshold, self.high)
 
 
+#: Where every probability lies.
+UNIT = Region(sp.S.Zero, sp.S.One)
+
+
 @dataclass(frozen=True)
 class Cell:
     """What every condition has been decided to be; `tie` if some quantity other than V sits on its threshold."""
@@ -118,6 +122,29 @@ def cells(expr: Any, cell: Cell | None = None) -> Iterator[tuple[Cell, Any]]:
         if side is None and s == 0:
             decided = _at(decided, quantity, threshold)
         yield from cells(decided, Cell({**cell.known, quantity: there}) if side is None else cell)
+
+
+class Zero(NamedTuple):
+    """Where expressions are not shown to vanish: regions of tokens, and ties, at which a quantity is its threshold."""
+
+    open_regions: tuple[str, ...]
+    open_ties: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Zero at every token, ties perhaps excepted."""
+        return not self.open_regions
+
+
+def zero(*expressions: Any) -> Zero:
+    """Whether all of them vanish at every token of every vocabulary, decided cell by cell. Exact: no floating point."""
+    regions: list[str] = []
+    ties: list[str] = []
+    for expr in expressions:
+        for cell, value in cells(expr):
+            if not vanishes(value):
+                (ties if cell.tie else regions).append(str(cell))
+    return Zero(tuple(dict.fromkeys(regions)), tuple(dict.fromkeys(ties)))
 
 
 def _open(expr: sp.Expr) -> set[Relational]:
@@ -183,7 +210,7 @@ def _range(quantity: sp.Expr) -> Region:
     if quantity == V:
         return Region(low=sp.S.One)
     if quantity.is_Symbol and quantity.name.endswith("_y") and quantity.is_positive:
-        return Region(sp.S.Zero, sp.S.One)
+        return UNIT
     return Region(low=sp.S.Zero) if quantity.is_positive else Region()
 
 

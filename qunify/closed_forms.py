@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
@@ -23,12 +24,24 @@ class Known(NamedTuple):
     latex: str
     value: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
     holds: Callable[[Any, Tensor, dict[str, Tensor]], bool] = lambda m, eta, given: True
+    power: Callable[[Any], float] | None = None  # the exponent c, where p* ∝ η^c
 
 
-def latex(flow: Flow) -> str | None:
+class ClosedForm(NamedTuple):
+    """An optimum written down. Two methods with one `key` have one optimum, whatever the truth."""
+
+    latex: str
+    key: object
+
+
+def find(flow: Flow) -> ClosedForm | None:
     """The closed form of a flow's optimum, where there is one."""
     known = _known(flow)
-    return None if known is None else known.latex
+    if known is None:
+        return None
+    if known.power is None:
+        return ClosedForm(known.latex, known.latex)
+    return ClosedForm(known.latex, ("power of the truth", Fraction(known.power(flow.m)).limit_denominator(10**6)))
 
 
 def value(flow: Flow) -> Tensor | None:
@@ -92,7 +105,12 @@ def _rest(falls: Callable[[Any, Tensor, Tensor], Tensor]) -> Callable[[Any, Tens
     return lambda m, eta, given: _balanced(lambda c: falls(m, eta, c).clamp(min=0))
 
 
-_TRUTH = Known(r"p^*=\eta", lambda m, eta, given: eta)
+def _power(latex: str, exponent: Callable[[Any], float], holds: Callable[[Any], bool] = lambda m: True) -> Known:
+    """p* ∝ η^exponent."""
+    return Known(latex, lambda m, eta, given: _powered(eta, exponent(m)), lambda m, eta, given: holds(m), exponent)
+
+
+_TRUTH = Known(r"p^*=\eta", lambda m, eta, given: eta, power=lambda m: 1.0)
 _TEACHER = Known(r"p^*=\pi_{\mathrm{tea}}", _teacher)
 _ARGMAX = Known(r"p^*=\delta_{\arg\max\eta}", lambda m, eta, given: _leader(eta), _one_leader)
 
@@ -108,18 +126,13 @@ TABLE: dict[str, Known] = {
     "spherical": _TRUTH,
     "eaft": _TRUTH._replace(holds=lambda m, eta, given: eta.shape[-1] <= m.top_k and _positive(m, eta, given)),
     "mile": _TRUTH,
+    "threshold": _TRUTH._replace(holds=lambda m, eta, given: (m.low, m.high, m.base) == (0, 1, "log")),
     "iw_sft": _gained("token_weight"),
     "cft": _gained("token_mask"),
     "dft": _ARGMAX,
     "mae": _ARGMAX,
-    "gce": Known(
-        r"p^*\propto\eta^{1/(1-q)}", lambda m, eta, given: _powered(eta, 1 / (1 - m.q)), lambda m, eta, given: m.q < 1
-    ),
-    "beyond_log": Known(
-        r"p^*\propto\eta^{1/(1-\alpha)}",
-        lambda m, eta, given: _powered(eta, 1 / (1 - m.alpha)),
-        lambda m, eta, given: m.alpha < 1,
-    ),
+    "gce": _power(r"p^*\propto\eta^{1/(1-q)}", lambda m: 1 / (1 - m.q), lambda m: m.q < 1),
+    "beyond_log": _power(r"p^*\propto\eta^{1/(1-\alpha)}", lambda m: 1 / (1 - m.alpha), lambda m: m.alpha < 1),
     "poly1": Known(r"p^*=\frac{\eta}{C-\epsilon\eta}", lambda m, eta, given: _above_line(1.0, m.epsilon, eta)),
     "mixce": Known(
         r"p^*=\frac{\beta\eta}{C-(1-\beta)\eta},\quad\beta\text{ the parameter eta}",
@@ -197,8 +210,8 @@ TABLE: dict[str, Known] = {
     "taid": _TEACHER._replace(holds=lambda m, eta, given: m.mix > 0),
     "dkd": _TEACHER._replace(holds=lambda m, eta, given: m.alpha > 0 and m.beta > 0),
     "topk_kd": _TEACHER._replace(holds=lambda m, eta, given: eta.shape[-1] <= m.k),
-    "gem": Known(r"p^*\propto\eta^{\beta}", lambda m, eta, given: _powered(eta, m.beta)),
-    "temperature_ce": Known(r"p^*\propto\eta^{T}", lambda m, eta, given: _powered(eta, m.temperature)),
+    "gem": _power(r"p^*\propto\eta^{\beta}", lambda m: m.beta),
+    "temperature_ce": _power(r"p^*\propto\eta^{T}", lambda m: m.temperature),
     "logit_adjustment": Known(
         r"p^*\propto\eta\,\pi_{\mathrm{prior}}^{-\tau}",
         lambda m, eta, given: torch.softmax(eta.log() - m.tau * given["prior_logits"].log(), -1),

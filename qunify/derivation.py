@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from qunify import cells, normal, notation, symbols
+from qunify import cells, notation, symbols
 from qunify.qmap import QMap
 from qunify.symbols import SOFTMAX, SymbolicToken, Vector, evaluate
 
@@ -61,36 +61,19 @@ class Derivation:
     holds_off_ties: bool = False
 
 
-class Proof(NamedTuple):
-    """Whether g − Σ pulls vanishes on every cell, and the cells on which it does not: regions, and ties."""
-
-    open_regions: tuple[str, ...]
-    open_ties: tuple[str, ...]
-
-    @property
-    def holds(self) -> bool:
-        return not self.open_regions
-
-
 def general(m: QMap) -> QMap:
     """The same method with positive symbols for its real parameters."""
     numbers = [f.name for f in dataclasses.fields(m) if isinstance(getattr(m, f.name), float)]  # type: ignore[arg-type]
     return dataclasses.replace(m, **{name: sp.Symbol(name, positive=True) for name in numbers})  # type: ignore[type-var]
 
 
-def prove(m: QMap) -> Proof:
+def prove(m: QMap) -> cells.Zero:
     """Compares the loss's logit gradient with the pulls, cell by cell. Exact: no floating point."""
     t, m = SymbolicToken(), symbols.exact(m)
     loss = cells.smooth(m.loss(t))
     declared = symbols.pulled(t, m.pulls(t)).apply(cells.smooth)
     difference = (symbols.gradient(loss, t.predictions.values()) - declared).apply(evaluate)
-    regions: list[str] = []
-    ties: list[str] = []
-    for entry in (difference.label, difference.elsewhere):
-        for cell, value in cells.cells(entry):
-            if not normal.vanishes(value):
-                (ties if cell.tie else regions).append(str(cell))
-    return Proof(tuple(dict.fromkeys(regions)), tuple(dict.fromkeys(ties)))
+    return cells.zero(difference.label, difference.elsewhere)
 
 
 def derive(m: QMap) -> Derivation:
@@ -211,7 +194,7 @@ def _equal(left_latex: str, left: str, form: sp.Expr, where: str = "") -> tuple[
     )
 
 
-def _conclusion(m: QMap, proof: Proof) -> Step:
+def _conclusion(m: QMap, proof: cells.Zero) -> Step:
     ties = f", except at a tie: {OFF_TIES.get(m.name, proof.open_ties[0])}" if proof.open_ties else ""
     return Step(
         f"By symbols, with Σ p = 1, for every V{ties}",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import sympy as sp
-import torch
-from torch import Tensor
 
-from qunify import catalogue, population, symbols, witness
+from qunify import catalogue, optima, proving, witness
+from qunify.proving import Proof, Step
 from qunify.qmap import QMap
 from qunify.screening import Alias, Foreign, Method, Relation, as_map, relate
 from qunify.token import CONTEXTS
@@ -19,14 +20,8 @@ from qunify.witness import Witness
 
 LEVELS = ("identical", "scaled", "directional", "optimum", "distinct")
 
-
 #: The level that a witness refutes.
 FINER = {"scaled": "identical", "directional": "scaled", "optimum": "directional", "distinct": "directional"}
-
-
-class Step(NamedTuple):
-    latex: str
-    plain: str
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,8 @@ class Equivalence:
 
     Attributes
     ----------
+    a, b : str
+        The two methods, with the parameters that are not at their defaults.
     level : str
         The first of `LEVELS` that holds. `identical`: equal gradients at every token; `scaled`: equal up to a
         positive constant, a learning rate; `directional`: at every token on one closed ray, neither being zero
@@ -44,13 +41,18 @@ class Equivalence:
     factor : sympy expression or None
         g_b = factor · g_a, for identical and scaled.
     proved : bool
-        By symbols for every vocabulary size; a `distinct` pair by its witness. False where numbers alone speak.
+        For `identical`, `scaled` and `directional`: by symbols, for every vocabulary size, and confirmed at fractions
+        for V = 2 to 5. For `optimum`: one closed form for both. For `distinct`: `witness` refutes the common
+        direction, and the optima differ at a concrete truth. False where only floating point speaks.
     steps : tuple of Step
         The argument, each step in LaTeX and in plain Unicode.
     witness : Witness or None
-        Where the next finer level fails.
+        Where the next finer level fails, evaluated to fifty digits.
     silent_a, silent_b : bool
         Whether one gradient vanishes at a token where the other does not.
+    ties : tuple of str
+        Tokens at which the proof does not hold: a quantity is exactly the threshold it is compared with, and one
+        method takes the bound in where the other leaves it out. No token drawn at random is one.
     """
 
     a: str
@@ -64,6 +66,7 @@ class Equivalence:
     witness: Witness | None = field(default=None, repr=False)
     silent_a: bool = False
     silent_b: bool = False
+    ties: tuple[str, ...] = ()
 
     def meets(self, level: str) -> bool:
         """Whether this level, or a finer one, holds."""
@@ -81,168 +84,8 @@ class Equivalence:
             "optimum": "reach the same population optima by different paths",
             "distinct": "teach different things",
         }[self.level]
-        return f"{self.a} and {self.b} {said} ({'proved' if self.proved else 'measured'})."
-
-
-# ---- optima -------------------------------------------------------------------------------------------------
-
-#: Truths over four tokens, from nearly certain to nearly flat, none with a tie.
-_TRUTHS = ((0.85, 0.08, 0.04, 0.03), (0.55, 0.25, 0.15, 0.05), (0.4, 0.3, 0.2, 0.1), (0.28, 0.26, 0.24, 0.22))
-
-
-@dataclass(frozen=True)
-class Optima:
-    """Whether two methods settle at the same places."""
-
-    same: bool
-    proved: bool = False
-    steps: tuple[Step, ...] = ()
-
-
-@functools.lru_cache(maxsize=1024)
-def _stable(m: QMap, alias: Alias) -> tuple[tuple[Tensor, ...], str | None]:
-    """The stable zeros of the drift for each of the truths, and their closed form if there is one."""
-    truths = torch.tensor(_TRUTHS, dtype=torch.float64)
-    r = torch.Generator().manual_seed(7)
-    context: dict[str, Any] = {
-        name: torch.randn(truths.shape, generator=r, dtype=torch.float64) for name in CONTEXTS if "logits" in name
-    }
-    context["token_weight"], context["token_mask"] = torch.ones(len(truths)), torch.ones(len(truths))
-    context["negative_mask"] = torch.zeros(truths.shape)
-    context |= {name: context[source] for name, source in alias}
-    given = {name: context[name] for name in m.needs}
-    found = population.optimum(m, truths, **given)
-    return found.all, found.closed_form
-
-
-def _compare_optima(a: QMap, b: QMap, relation: Relation, alias: Alias) -> Optima:
-    if relation.factor is not None:
-        return Optima(True)
-    if not (a.shift_invariant and b.shift_invariant):
-        return Optima(False)
-    (points_a, form_a), (points_b, form_b) = _stable(a, alias), _stable(b, alias)
-    found = any(len(x) for x in points_a)
-    same = found and all(_same_points(x, y) for x, y in zip(points_a, points_b, strict=True))
-    proved = same and form_a is not None and form_a == form_b
-    return Optima(same, proved, (Step(str(form_a), "one closed form for both optima"),) if proved else ())
-
-
-def _same_points(x: Tensor, y: Tensor) -> bool:
-    """Whether every point of one set has its equal in the other."""
-    if len(x) == 0 or len(y) == 0:
-        return len(x) == len(y)
-    distance = torch.cdist(x, y, p=1)
-    return bool((distance.amin(0) < 1e-5).all() and (distance.amin(1) < 1e-5).all())
-
-
-# ---- proof --------------------------------------------------------------------------------------------------
-
-
-class _Aliased(symbols.SymbolicToken):
-    """Symbols in which some contexts are the same distribution."""
-
-    def __init__(self, alias: Mapping[str, str]) -> None:
-        super().__init__()
-        self._alias = alias
-
-    def context(self, name: str) -> Any:
-        return super().context(self._alias.get(name, name))
-
-
-@functools.lru_cache(maxsize=1)
-def _token(alias: Alias) -> _Aliased:
-    """One token for all methods, so that what sorts and projects is the same symbol in each."""
-    return _Aliased(dict(alias))
-
-
-@functools.lru_cache(maxsize=1024)
-def _form(m: QMap, alias: Alias) -> symbols.Vector:
-    t = _token(alias)
-    return symbols.pulled(t, symbols.exact(m).pulls(t)).apply(lambda e: sp.expand(symbols.evaluate(e)))
-
-
-@functools.lru_cache(maxsize=1024)
-def _weight(m: QMap, alias: Alias) -> sp.Expr | None:
-    """w where the method is provably a gate, g = w (p − δ); None elsewhere."""
-    t, g = _token(alias), _form(m, alias)
-    w = sp.simplify(g.label / (t.p_y - 1))
-    return w if _vanishes(g.elsewhere - w * t.p_k) else None
-
-
-def _vanishes(e: sp.Expr) -> bool:
-    return sp.expand(e) == 0 or sp.simplify(e) == 0
-
-
-@functools.lru_cache(maxsize=1024)
-def _never_negative(w: sp.Expr) -> bool:
-    """Whether SymPy sees that a weight is ≥ 0 at every token: u is 1/(1 + x), and logarithms of probabilities are
-    negative. Token weights count as nonnegative, as importance ratios are."""
-    signed = w.replace(
-        lambda e: isinstance(e, sp.log) and e.args[0].is_Symbol and e.args[0] != symbols.SymbolicToken.p_y,
-        lambda e: -sp.Symbol(f"minus_log_{e.args[0]}", positive=True),
-    )
-    signed = signed.replace(symbols.Rest, _signed_sum)
-    signed = signed.subs({s: sp.Symbol(s.name, nonnegative=True) for s in signed.free_symbols if s.name in "wc"})
-    x = sp.Symbol("x", positive=True)
-    pieces = [e for e, _ in signed.args] if isinstance(signed, sp.Piecewise) else [signed]
-    return all(
-        bool(sp.simplify(sp.expand_log(e.subs(symbols.SymbolicToken.p_y, 1 / (1 + x)))).is_nonnegative) for e in pieces
-    )
-
-
-def _signed_sum(summand: sp.Expr) -> sp.Expr:
-    name = f"sum_{summand}"
-    if summand.is_positive:
-        return sp.Symbol(name, positive=True)
-    return -sp.Symbol(name, positive=True) if summand.is_negative else sp.Symbol(name, real=True)
-
-
-def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias) -> tuple[bool, sp.Expr | None, tuple[Step, ...]]:
-    """Whether symbols confirm what the numbers say, the exact factor, and the argument."""
-    if relation.factor is not None:
-        factor = rational(relation.factor)
-        ga, gb = _form(a, alias), _form(b, alias)
-        difference = gb - ga * factor
-        proved = _vanishes(difference.label) and _vanishes(difference.elsewhere)
-        steps = (*_entries("a", ga), *_entries("b", gb), _step("g^b", "g_b", factor, r"\,g^a", " · g_a, for every V"))
-        return proved, factor, steps if proved else ()
-    wa, wb = _weight(a, alias), _weight(b, alias)
-    if relation.level != "directional" or wa is None or wb is None:
-        return False, None, ()
-    proved = _never_negative(wa) and _never_negative(wb)
-    gates = (
-        _step(
-            rf"g^{side}=w_{side}(p-\delta),\quad w_{side}",
-            f"g_{side} = w_{side} (p − δ), w_{side}",
-            w,
-            r"\ge 0",
-            " ≥ 0",
-        )
-        for side, w in (("a", wa), ("b", wb))
-    )
-    return proved, None, tuple(gates) if proved else ()
-
-
-def _entries(side: str, g: symbols.Vector) -> tuple[Step, Step]:
-    return (
-        _step(f"g^{side}_y", f"g_{side} at the label", g.label),
-        _step(f"g^{side}_k", f"g_{side} elsewhere", g.elsewhere),
-    )
-
-
-def _step(latex: str, words: str, e: sp.Expr, latex_end: str = "", words_end: str = "") -> Step:
-    return Step(f"{latex}={sp.latex(e)}{latex_end}", f"{words} = {_plain(e)}{words_end}")
-
-
-def _plain(e: sp.Expr) -> str:
-    """One line of Unicode: u for p_y, Σ for the sum over the other tokens."""
-    text = sp.sstr(e)
-    for old, new in (("**", "^"), ("Rest(", "Σ("), ("p_y", "u"), ("*", " ")):
-        text = text.replace(old, new)
-    return text
-
-
-# ---- verdict ------------------------------------------------------------------------------------------------
+        ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
+        return f"{self.a} and {self.b} {said}{ties} ({'proved' if self.proved else 'measured'})."
 
 
 def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
@@ -252,46 +95,92 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     ----------
     a, b
         An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
-        nats, with the contexts it takes among its parameter names. Functions are measured, never proved.
+        nats, with the contexts it takes among its parameter names. Functions are measured, never proved. Parameters
+        may be SymPy symbols: the verdict is then the finest that holds for every value in range.
     alias
         Contexts that count as one, as in `{"teacher_logits": "reference_logits"}`.
+
+    Notes
+    -----
+    Gradients are compared on distributions, Σ p = 1, for every V ≥ 2; what formulas do elsewhere does not count.
+    Where a weight is zero both gradients lie on one ray, and `silent_a`, `silent_b` say so. Token weights count as
+    nonnegative. Methods that differ only at ties are equivalent, and `ties` names them.
 
     Raises
     ------
     KeyError
         Unknown id.
     ValueError
-        A loss function that `induced` refuses, or an unknown context in `alias`.
+        A loss function that `induced` refuses, an unknown context in `alias`, or symbolic parameters for which no
+        value fits.
     """
     key = _checked_alias(alias)
     a, b = as_map(a), as_map(b)
-    relation = relate(a, b, key)
-    optima = _compare_optima(a, b, relation, key)
-    level = relation.level if relation.level != "distinct" else "optimum" if optima.same else "distinct"
+    names = _in_range(a, b)
+    a, b = (_renamed(m, names) for m in (a, b))
+    unknown = sorted(names.values(), key=str)
+    tried = _instances(a, b, unknown) if unknown else [(a, b)]
+    relations = [relate(x, y, key) for x, y in tried]
+    relation = max(relations, key=lambda r: LEVELS.index(r.level))  # the coarsest: it holds for all
     symbolic = not isinstance(a, Foreign) and not isinstance(b, Foreign)
-    proved, factor, steps = _prove(a, b, relation, key) if symbolic else (False, rational(relation.factor), ())
-    refuted = witness.find(a, b, FINER[level], key) if symbolic and level in FINER else None
-    if level == "optimum":
-        proved = optima.proved
-    elif level == "distinct":
-        proved = refuted is not None and not optima.same
+    proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
+    if unknown and relation.level in ("identical", "scaled") and proof is None:
+        relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
+    together = [optima.compare(x, y, key) for x, y in tried] if relation.factor is None else []
+    same_optimum = all(v.same for v in together)
+    level = relation.level if relation.level != "distinct" else "optimum" if same_optimum else "distinct"
+    refuted = _refuted(level, tried, relations, key) if symbolic else None
+    proved = {
+        "optimum": all(v.proved for v in together) and not unknown,
+        "distinct": refuted is not None and not same_optimum,
+    }.get(level, proof is not None)
     return Equivalence(
         a=title(a),
         b=title(b),
         level=level,
         same_direction=relation.level != "distinct",
-        same_optimum=optima.same,
-        factor=factor,
+        same_optimum=same_optimum,
+        factor=_plain(proof.factor, names) if proof else rational(relation.factor),
         proved=proved,
-        steps=steps + optima.steps,
+        steps=(proof.steps if proof else ()) + (together[0].steps if together else ()),
         witness=refuted,
-        silent_a=relation.silent_a,
-        silent_b=relation.silent_b,
+        silent_a=any(r.silent_a for r in relations),
+        silent_b=any(r.silent_b for r in relations),
+        ties=proof.ties if proof else (),
     )
 
 
+def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) -> Proof | None:
+    """Symbols on what the numbers say, confirmed at fractions to forty digits."""
+    if relation.level == "distinct":
+        return None
+    try:
+        if relation.level == "directional":
+            return proving.on_one_ray(a, b, alias)
+        open_factor = general and relation.level == "scaled"
+        found = proving.proportional(a, b, alias, None if open_factor else rational(relation.factor))
+    except TypeError:  # a condition on symbolic parameters that symbols do not decide
+        return None
+    confirmed = found is None or general or found.ties or witness.agree(a, b, found.factor, alias)
+    return found if confirmed else None
+
+
+def _refuted(level: str, tried: list[tuple[QMap, QMap]], relations: list[Relation], alias: Alias) -> Witness | None:
+    """A token at which the next finer level fails."""
+    if level not in FINER:
+        return None
+    coarsest = max(range(len(tried)), key=lambda i: LEVELS.index(relations[i].level))
+    return witness.find(*tried[coarsest], FINER[level], alias)
+
+
 def rational(factor: float | None) -> sp.Expr | None:
+    """The simple fraction that a measured factor is."""
     return None if factor is None else sp.nsimplify(factor, rational=True, tolerance=1e-9)
+
+
+def _plain(factor: sp.Expr | None, names: Mapping[sp.Symbol, sp.Symbol]) -> sp.Expr | None:
+    """The factor in the caller's own symbols."""
+    return None if factor is None else sp.sympify(factor).xreplace({own: given for given, own in names.items()})
 
 
 def _checked_alias(alias: Mapping[str, str] | None) -> Alias:
@@ -301,6 +190,60 @@ def _checked_alias(alias: Mapping[str, str] | None) -> Alias:
     return tuple(sorted((alias or {}).items()))
 
 
+# ---- symbolic parameters -------------------------------------------------------------------------------------
+
+_VALUES = tuple(
+    map(sp.Rational, ("1/5", "1/2", "9/10", "1/3", "7/10", "3/2", "5/2", "1/10", "4", "0", "1", "2", "-1/2"))
+)
+
+
+def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
+    """For every symbol among the parameters one that knows its range: positive, nonnegative, or real."""
+    found: dict[sp.Symbol, sp.Symbol] = {}
+    for m in maps:
+        for f in dataclasses.fields(m):  # type: ignore[arg-type]
+            value = getattr(m, f.name)
+            for s in getattr(value, "free_symbols", ()):
+                found.setdefault(s, sp.Symbol(s.name, real=True))
+            if isinstance(value, sp.Symbol) and (f.metadata["above"] or 0) >= 0 and f.metadata["above"] is not None:
+                found[value] = sp.Symbol(value.name, positive=True)
+            elif isinstance(value, sp.Symbol) and f.metadata["low"] is not None and f.metadata["low"] >= 0:
+                found[value] = sp.Symbol(value.name, nonnegative=True)
+    return found
+
+
+def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:
+    """The same method with other symbols among its parameters."""
+    given = {k: v.xreplace(dict(names)) for k, v in m.params.items() if getattr(v, "free_symbols", None)}
+    return dataclasses.replace(m, **given) if given else m  # type: ignore[type-var]
+
+
+def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> list[tuple[QMap, QMap]]:
+    """Both methods at a few values of their symbols, within all ranges."""
+    r, found = random.Random(0), []
+    draws = [{s: _VALUES[(i + j) % len(_VALUES)] for j, s in enumerate(unknown)} for i in range(len(_VALUES))]
+    draws += [{s: r.choice(_VALUES) for s in unknown} for _ in range(60)]
+    for point in draws:
+        try:
+            found.append((bound(a, point), bound(b, point)))
+        except (ValueError, TypeError):  # outside a range
+            continue
+        if len(found) == most:
+            break
+    if not found:
+        names = ", ".join(map(str, unknown))
+        raise ValueError(f"compare: no value of {names} that was tried is in the range of {title(a)} and {title(b)}")
+    return found
+
+
+def bound(m: QMap, point: Mapping[sp.Symbol, Any]) -> QMap:
+    """The method with numbers for the symbols among its parameters; ValueError where one is out of range."""
+    given = {k: v.subs(point) for k, v in m.params.items() if hasattr(v, "free_symbols")}
+    whole = {f.name for f in dataclasses.fields(m) if isinstance(f.default, int)}  # type: ignore[arg-type]
+    return dataclasses.replace(m, **{k: int(v) if k in whole else float(v) for k, v in given.items()})  # type: ignore[type-var]
+
+
+@functools.lru_cache(maxsize=1024)
 def title(m: QMap) -> str:
     """`gem(beta=0.5)`: the id, and the parameters that are not the default ones."""
     if type(m).name != m.name:  # designed or foreign: it has no defaults

@@ -74,6 +74,19 @@ def follow(flow: Flow, z: Tensor, rows: Tensor) -> Arrival:
     return _judge(flow, z, rows, settled)
 
 
+def rests(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:
+    """Whether each of probs (N, V) is itself a stable zero of the drift, (N,) bool."""
+    z = logits(probs)
+    b = flow.drift(z, rows)
+    falling = (probs > 0) | (b < -1e-6 * torch.softmax(z, -1))  # a token without mass must not come back
+    still = (b.abs().amax(-1) < SAME) & falling.all(-1)
+    stable = torch.zeros_like(still)
+    if bool(still.any()):
+        arrival = _judge(flow, z[still], rows[still], stable[still])
+        stable[still] = arrival.stable & ((arrival.probs - probs[still]).abs().amax(-1) < SAME)
+    return stable
+
+
 def logits(probs: Tensor) -> Tensor:
     """Log-probabilities less their maximum, with GONE for zero."""
     log = probs.log()

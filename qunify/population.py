@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qunify import closed_forms, separable, tensors
-from qunify.flow import SAME, Arrival, Flow, follow, logits
+from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
@@ -111,7 +111,7 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
         stable=reached.stable.reshape(lead),
         exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
         converged=reached.converged.reshape(lead),
-        closed_form=closed_forms.latex(flow),
+        closed_form=known.latex if (known := closed_forms.find(flow)) else None,
     )
 
 
@@ -129,6 +129,34 @@ def stable_points(m: QMap, truths: Any, starts: Any = None, **context: Any) -> l
     else:
         begin = _inside(m, "starts", starts, (-1, flow.vocab)).expand(len(flow.truth), -1, -1)
     return _search(flow, begin)[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Settled:
+    """The stable zeros of one method's drift at truths (B, V)."""
+
+    points: tuple[Tensor, ...]  # B tensors (n, V)
+    form: closed_forms.ClosedForm | None
+    _flow: Flow
+
+    @torch.no_grad()
+    def rests_at(self, i: int, points: Tensor) -> bool:
+        """Whether every one of points (n, V) is a stable zero at truth i, found by the search or not."""
+        return len(points) == 0 or bool(rests(self._flow, points, torch.full((len(points),), i)).all())
+
+
+@torch.no_grad()
+def settled(m: QMap, truth: Tensor, **context: Any) -> Settled:
+    """Where the drift of a method comes to rest for truths (B, V).
+
+    A closed form is the only stable zero, so that nothing is searched where there is one.
+    """
+    flow = _flow(m, _distribution(m, "truth", truth), context)
+    known = closed_forms.value(flow)
+    if known is not None:
+        return Settled(tuple(known[:, None]), closed_forms.find(flow), flow)
+    uniform = torch.full_like(flow.truth, 1 / flow.vocab)
+    return Settled(tuple(_search(flow, torch.cat([uniform[:, None], _default_starts(flow)], 1))[0]), None, flow)
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:

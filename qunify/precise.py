@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -68,10 +69,11 @@ class Vector:
 
 
 class PreciseToken(Token):
-    """One position given by probabilities. Evaluate inside `mpmath.workdps(DIGITS)`."""
+    """One position given by probabilities, and by log Σ exp z for losses that see the logits themselves. Evaluate
+    inside `mpmath.workdps(DIGITS)`."""
 
-    def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> None:
-        self._label = label
+    def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0) -> None:
+        self._label, self._lse = label, _exact(lse)
         self._p = Vector([_exact(x) for x in probs])
         self._context = context
 
@@ -94,11 +96,11 @@ class PreciseToken(Token):
 
     @property
     def logits(self) -> Vector:
-        return self.policy.log
+        return self.policy.log + self._lse
 
     @property
     def log_sum_exp(self) -> Scalar:
-        return mp.mpf(0)
+        return self._lse
 
     @property
     def p_label(self) -> Scalar:
@@ -227,16 +229,27 @@ def _root(f: Callable[[Any], Any], low: Any, high: Any) -> Any:
     return (low + high) / 2
 
 
+def _as_written(m: QMap) -> QMap:
+    """The method with its parameters to fifty digits: 0.7 is 7/10, not the nearest float."""
+    same = copy.copy(m)
+    for name, value in m.params.items():
+        if isinstance(value, float):
+            object.__setattr__(same, name, _exact(Fraction(repr(value))))
+    return same
+
+
 def loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:
     """The published loss at one token given by probabilities; contexts are probabilities too. An mpmath number."""
     with mp.workdps(DIGITS):
-        return +mp.mpf(m.loss(PreciseToken(probs, label, context)))
+        return +mp.mpf(_as_written(m).loss(PreciseToken(probs, label, context)))
 
 
-def gradient(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> tuple[Any, ...]:
+def gradient(
+    m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0
+) -> tuple[Any, ...]:
     """The logit gradient from the pulls, to fifty digits."""
     with mp.workdps(DIGITS):
-        t = PreciseToken(probs, label, context)
+        t, m = PreciseToken(probs, label, context, lse), _as_written(m)
         total = Vector([mp.mpf(0)] * len(probs))
         for pull in m.pulls(t):
             total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)

@@ -242,9 +242,9 @@ def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
 
 
 def ordered(m: QMap, low: str, high: str) -> None:
-    """ValueError unless one parameter is at most another."""
+    """ValueError unless one parameter is at most another. Symbols pass."""
     smaller, larger = getattr(m, low), getattr(m, high)
-    if smaller > larger:
+    if not any(hasattr(x, "free_symbols") for x in (smaller, larger)) and smaller > larger:
         raise ValueError(f"{m.name}: parameter {low}: expected at most {high}={larger:g}, got {smaller:g}")
 
 

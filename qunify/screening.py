@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -36,6 +36,7 @@ class Tokens(NamedTuple):
 
 #: Vocabulary sizes a claim must hold for: two is among them, and one larger than any default top-k.
 SIZES = (5, 130, 2)
+LARGEST = 300_000  # no vocabulary in use is larger
 
 
 @functools.cache
@@ -93,59 +94,62 @@ def as_map(m: Method) -> QMap:
 
 @dataclass(frozen=True)
 class Relation:
-    """What the numbers say of two gradients on all probes."""
+    """What the numbers say of two gradients at all tokens tried."""
 
     level: str  # identical, scaled, directional or distinct
     factor: float | None
     silent_a: bool
     silent_b: bool
-    failing: tuple[int, int] | None  # vocabulary size and row where the next finer level fails worst
+
+
+class _Seen(NamedTuple):
+    """One method at N tokens over V entries."""
+
+    gradient: Tensor  # (N, V)
+    norm: Tensor  # (N,)
+    ray: Tensor  # (N, V) the gradient at length one
+    silent: Tensor  # (N,) bool
 
 
 def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
     """Numeric screening over vocabularies of several sizes; a claim must hold in all of them."""
-    pairs = {v: (_gradient(a, v, alias), _gradient(b, v, alias)) for v in SIZES}
-    size = {v: torch.maximum(ga.abs().amax(-1), gb.abs().amax(-1)).clamp(min=SMALL) for v, (ga, gb) in pairs.items()}
-    apart = {v: (gb - ga).abs().amax(-1) / size[v] for v, (ga, gb) in pairs.items()}
-    silent_a = any(bool(((ga == 0).all(-1) & (gb != 0).any(-1)).any()) for ga, gb in pairs.values())
-    silent_b = any(bool(((gb == 0).all(-1) & (ga != 0).any(-1)).any()) for ga, gb in pairs.values())
-    if _all_small(apart):
-        return Relation("identical", 1.0, False, False, None)
-    ga, gb = pairs[SIZES[0]]
-    factor = float((ga * gb).sum() / (ga * ga).sum().clamp(min=1e-300))
-    off_scale = {v: (gb - factor * ga).abs().amax(-1) / size[v] for v, (ga, gb) in pairs.items()}
-    if factor > 0 and _all_small(off_scale):
-        return Relation("scaled", factor, False, False, _worst(apart))
-    off_ray = {v: _off_ray(ga, gb) for v, (ga, gb) in pairs.items()}
-    alive = all(bool((g != 0).any()) for pair in pairs.values() for g in pair)
-    if alive and _all_small(off_ray):
-        return Relation("directional", None, silent_a, silent_b, _worst(off_scale))
-    return Relation("distinct", None, silent_a, silent_b, _worst(off_ray))
+    pairs = [(_seen(a, v, alias), _seen(b, v, alias)) for v in sizes(a, b)]
+    silent_a = any(bool((x.silent & ~y.silent).any()) for x, y in pairs)
+    silent_b = any(bool((y.silent & ~x.silent).any()) for x, y in pairs)
+    alive = all(any(not bool(pair[i].silent.all()) for pair in pairs) for i in (0, 1))
+    if not alive or not all(_on_rays(x, y) for x, y in pairs):
+        return Relation("distinct", None, silent_a, silent_b)
+    x, y = pairs[0]
+    factor = float((x.gradient * y.gradient).sum() / (x.gradient**2).sum())
+    if all(_equal(x, y, 1.0) for x, y in pairs):
+        return Relation("identical", 1.0, False, False)
+    if all(_equal(x, y, factor) for x, y in pairs):
+        return Relation("scaled", factor, False, False)
+    return Relation("directional", None, silent_a, silent_b)
 
 
-def _off_ray(ga: Tensor, gb: Tensor) -> Tensor:
-    """Distance of the two directions, (N,): 0 where one gradient is exactly zero, forgiving where one is tiny."""
-    size_a, size_b = (g.norm(dim=-1, keepdim=True).clamp(min=1e-300) for g in (ga, gb))
-    silent = (ga == 0).all(-1) | (gb == 0).all(-1)
-    forgiven = torch.minimum(size_a, size_b).clamp(max=SMALL)[:, 0] / SMALL
-    return torch.where(silent, 0.0, (ga / size_a - gb / size_b).abs().amax(-1) * forgiven)
+def sizes(*maps: QMap) -> tuple[int, ...]:
+    """The vocabularies to try: one of them larger than any number of tokens that is a parameter."""
+    most = max([0, *(v for m in maps for v in m.params.values() if isinstance(v, int))])
+    return SIZES if most < max(SIZES) else (*SIZES, min(most, LARGEST) + 10)
 
 
-def _all_small(errors: Mapping[int, Tensor]) -> bool:
-    return all(bool((e < AGREE).all()) for e in errors.values())
+def _on_rays(x: _Seen, y: _Seen) -> bool:
+    """Whether the directions agree, wherever neither gradient is zero; forgiving where one is tiny."""
+    forgiven = torch.minimum(x.norm, y.norm).clamp(max=SMALL) / SMALL
+    apart = torch.where(x.silent | y.silent, 0.0, (x.ray - y.ray).abs().amax(-1) * forgiven)
+    return bool((apart < AGREE).all())
 
 
-def _worst(errors: Mapping[int, Tensor]) -> tuple[int, int]:
-    """Where the failure shows best: the smallest vocabulary that has a clear one."""
-    for v in sorted(errors):
-        if float(errors[v].max()) > 1e-3:
-            return v, int(errors[v].argmax())
-    v = max(errors, key=lambda v: float(errors[v].max()))
-    return v, int(errors[v].argmax())
+def _equal(x: _Seen, y: _Seen, factor: float) -> bool:
+    size = torch.maximum(x.norm, y.norm).clamp(min=SMALL)
+    return bool(((y.gradient - factor * x.gradient).abs().amax(-1) / size < AGREE).all())
 
 
 @functools.lru_cache(maxsize=1024)
-def _gradient(m: QMap, vocab: int, alias: Alias) -> Tensor:
-    batch = tokens(vocab)
+def _seen(m: QMap, vocab: int, alias: Alias) -> _Seen:
+    batch = tokens(vocab, 240 if vocab in SIZES else 6)
     context: dict[str, Any] = batch.context | {name: batch.context[source] for name, source in alias}
-    return m(batch.logits, batch.labels, **context).gradient
+    g = m(batch.logits, batch.labels, **context).gradient
+    norm = g.norm(dim=-1)
+    return _Seen(g, norm, g / norm.clamp(min=1e-300)[:, None], (g == 0).all(-1))

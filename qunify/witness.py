@@ -1,4 +1,4 @@
-"""A concrete token that separates two methods, in fractions, evaluated to fifty digits."""
+"""Concrete tokens, in fractions, at which two methods are evaluated to fifty digits: to separate or to confirm."""
 
 from __future__ import annotations
 
@@ -8,9 +8,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
+import mpmath as mp
+import numpy as np
+import sympy as sp
+
 from qunify import precise
 from qunify.qmap import QMap
 from qunify.screening import Alias
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -40,15 +46,26 @@ class Witness:
         return f"not {self.fails}: " + "; ".join(map(str, self.points))
 
 
-_TOKENS = tuple(
-    (tuple(Fraction(n, 20) for n in p), label)
-    for p in ((10, 6, 4), (17, 2, 1), (1, 15, 4), (4, 1, 15), (8, 5, 4, 2, 1), (1, 12, 3, 2, 2))
-    for label in range(3)
+#: A difference above this is no rounding: gradients are computed to fifty digits.
+CLEAR = 1e-12
+
+#: log Σ exp z at every one of them, for losses that see the logits themselves.
+LSE = Fraction(1, 2)
+
+_WEIGHTS = (
+    *((13, 7), (2, 18)),
+    *((10, 6, 4), (17, 2, 1), (1, 15, 4), (4, 1, 15)),
+    (999990, 9, 1),  # where margins and bounds are passed
+    (9, 6, 3, 2),
+    *((8, 5, 4, 2, 1), (1, 12, 3, 2, 2)),
 )
 
 
 def _rationals(weights: Sequence[int]) -> tuple[Fraction, ...]:
     return tuple(Fraction(w, sum(weights)) for w in weights)
+
+
+_TOKENS = tuple((_rationals(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
 
 
 def _surroundings(size: int, label: int) -> dict[str, Any]:
@@ -62,53 +79,81 @@ def _surroundings(size: int, label: int) -> dict[str, Any]:
     return context
 
 
-@functools.lru_cache(maxsize=4096)
-def _at(m: QMap, token: int, alias: Alias) -> tuple[Any, ...]:
+def _context(token: int, alias: Alias) -> dict[str, Any]:
     probs, label = _TOKENS[token]
     context = _surroundings(len(probs), label)
-    context |= {name: context[source] for name, source in alias}
-    return precise.gradient(m, probs, label, context)
+    return context | {name: context[source] for name, source in alias}
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _at(m: QMap, token: int, alias: Alias) -> tuple[Any, ...]:
+    probs, label = _TOKENS[token]
+    return precise.gradient(m, probs, label, _context(token, alias), LSE)
+
+
+@functools.lru_cache(maxsize=1024)
+def _rows(m: QMap, alias: Alias) -> Array:
+    """The gradient at every token as floats, zeros after the last entry."""
+    rows = np.zeros((len(_TOKENS), 5))
+    for i, (probs, _) in enumerate(_TOKENS):
+        rows[i, : len(probs)] = [float(x) for x in _at(m, i, alias)]
+    return rows
 
 
 def find(a: QMap, b: QMap, fails: str, alias: Alias) -> Witness | None:
-    """The token, or the pair of tokens, that shows most clearly that the level fails; None if none here does."""
-    if not (a.shift_invariant and b.shift_invariant):
-        return None
-    pairs = [(_at(a, i, alias), _at(b, i, alias)) for i in range(len(_TOKENS))]
+    """The token, or the pair of tokens, that shows most clearly that the level fails; None if none here does.
+
+    Floats choose the token; fifty digits judge it.
+    """
+    x, y = _rows(a, alias), _rows(b, alias)
     if fails == "scaled":
-        ratios = {i: _ratio(ga, gb) for i, (ga, gb) in enumerate(pairs) if any(ga) or any(gb)}
-        low, high = min(ratios, key=ratios.__getitem__), max(ratios, key=ratios.__getitem__)
-        if ratios[high] - ratios[low] < 1e-6 * abs(ratios[high]):
-            return None
-        return Witness(fails, (_point(low, pairs[low], alias), _point(high, pairs[high], alias)))
-    measure = _apart if fails == "identical" else _bent
-    found = max(range(len(pairs)), key=lambda i: measure(*pairs[i]))
-    if measure(*pairs[found]) < 1e-6:
+        return _two_factors(a, b, x, y, alias)
+    token = int((np.abs(x - y).max(-1) if fails == "identical" else _bent(x, y)).argmax())
+    ga, gb = _at(a, token, alias), _at(b, token, alias)
+    apart = max(abs(u - v) for u, v in zip(ga, gb, strict=True)) if fails == "identical" else _apart_on_rays(ga, gb)
+    return Witness(fails, (_point(token, a, b, alias),)) if apart > CLEAR else None
+
+
+def _two_factors(a: QMap, b: QMap, x: Array, y: Array, alias: Alias) -> Witness | None:
+    alive = (x != 0).any(-1) | (y != 0).any(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where((x != 0).any(-1), (x * y).sum(-1) / (x * x).sum(-1), np.inf)
+    tokens = np.flatnonzero(alive)
+    low, high = tokens[ratio[tokens].argmin()], tokens[ratio[tokens].argmax()]
+    if np.isfinite(ratio[high]) and ratio[high] - ratio[low] <= 1e-6 * abs(ratio[high]):
         return None
-    return Witness(fails, (_point(found, pairs[found], alias),))
+    return Witness("scaled", (_point(int(low), a, b, alias), _point(int(high), a, b, alias)))
 
 
-def _point(token: int, pair: tuple[tuple[Any, ...], tuple[Any, ...]], alias: Alias) -> Point:
+def agree(a: QMap, b: QMap, factor: sp.Expr, alias: Alias) -> bool:
+    """Whether g_b = factor · g_a at every one of the tokens, vocabularies of 2 to 5, to forty digits."""
+    with mp.workdps(precise.DIGITS):
+        f = mp.mpf(str(sp.N(factor, precise.DIGITS + 10)))
+        for i in range(len(_TOKENS)):
+            for u, v in zip(_at(a, i, alias), _at(b, i, alias), strict=True):
+                if abs(v - f * u) > mp.mpf(10) ** -40 * (1 + abs(v)):
+                    return False
+    return True
+
+
+def _point(token: int, a: QMap, b: QMap, alias: Alias) -> Point:
     probs, label = _TOKENS[token]
-    context = _surroundings(len(probs), label)
-    context |= {name: context[source] for name, source in alias}
-    return Point(probs, label, context, tuple(map(float, pair[0])), tuple(map(float, pair[1])))
+    floats = (tuple(map(float, _at(m, token, alias))) for m in (a, b))
+    return Point(probs, label, _context(token, alias), *floats)
 
 
-def _dot(x: Sequence[Any], y: Sequence[Any]) -> Any:
-    return sum(a * b for a, b in zip(x, y, strict=True))
+def _bent(x: Array, y: Array) -> Array:
+    """Distance of the two directions, row by row; 0 where one gradient vanishes."""
+    sizes = [np.linalg.norm(g, axis=-1, keepdims=True) for g in (x, y)]
+    alive = (sizes[0] > 0) & (sizes[1] > 0)
+    rays = [g / np.where(size > 0, size, 1.0) for g, size in zip((x, y), sizes, strict=True)]
+    return np.where(alive[:, 0], np.abs(rays[0] - rays[1]).max(-1), 0.0)
 
 
-def _ratio(x: Sequence[Any], y: Sequence[Any]) -> float:
-    """y over x, infinite where x vanishes."""
-    return float(_dot(x, y) / _dot(x, x)) if any(x) else float("inf")
-
-
-def _apart(x: Sequence[Any], y: Sequence[Any]) -> float:
-    return float(max(abs(a - b) for a, b in zip(x, y, strict=True)))
-
-
-def _bent(x: Sequence[Any], y: Sequence[Any]) -> float:
-    """1 − cosine, or 0 where one vanishes."""
-    size = _dot(x, x) * _dot(y, y)
-    return float(1 - _dot(x, y) / size**0.5) if size > 0 else 0.0
+def _apart_on_rays(x: Sequence[Any], y: Sequence[Any]) -> Any:
+    """The same to fifty digits."""
+    with mp.workdps(precise.DIGITS):
+        size_x, size_y = (mp.sqrt(mp.fsum(u * u for u in g)) for g in (x, y))
+        if not size_x or not size_y:
+            return mp.mpf(0)
+        return max(abs(u / size_x - v / size_y) for u, v in zip(x, y, strict=True))

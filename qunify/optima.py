@@ -1,0 +1,73 @@
+"""Do two methods settle at the same places? Proved where theory has one closed form for both, else measured."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from qunify import population
+from qunify.population import Settled
+from qunify.proving import Step
+from qunify.qmap import QMap
+from qunify.screening import Alias
+from qunify.token import CONTEXTS
+
+#: Truths over four tokens, from nearly certain to nearly flat, none with a tie; at the first, margins are passed.
+TRUTHS = (
+    (0.79, 0.15, 0.05999, 1e-5),
+    (0.85, 0.08, 0.04, 0.03),
+    (0.55, 0.25, 0.15, 0.05),
+    (0.4, 0.3, 0.2, 0.1),
+    (0.28, 0.26, 0.24, 0.22),
+)
+
+#: Two optima nearer than this in every probability are one.
+SAME = 1e-5
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether two methods have the same stable population optima, and how that is known."""
+
+    same: bool
+    proved: bool = False
+    steps: tuple[Step, ...] = ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _stable(m: QMap, alias: Alias = ()) -> Settled:
+    truths = torch.tensor(TRUTHS, dtype=torch.float64)
+    r = torch.Generator().manual_seed(7)
+    context: dict[str, Any] = {
+        name: torch.randn(truths.shape, generator=r, dtype=torch.float64) for name in CONTEXTS if "logits" in name
+    }
+    context["token_weight"], context["token_mask"] = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths))
+    context["negative_mask"] = torch.tensor([0.0, 1.0, 0.0, 1.0]).expand(truths.shape)
+    context |= {name: context[source] for name, source in alias}
+    return population.settled(m, truths, **{name: context[name] for name in m.needs})
+
+
+def compare(a: QMap, b: QMap, alias: Alias = ()) -> Verdict:
+    """Both methods' optima side by side; a loss that is not shift-invariant has none."""
+    if not (a.shift_invariant and b.shift_invariant):
+        return Verdict(False)
+    x, y = _stable(a, alias), _stable(b, alias)
+    if not any(map(len, x.points)) or not all(_same_points(i, x, y) for i in range(len(TRUTHS))):
+        return Verdict(False)
+    if x.form is not None and y.form is not None and x.form.key == y.form.key:
+        return Verdict(True, True, (Step(x.form.latex, "one closed form for both optima"),))
+    said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME:g}, by numbers"
+    return Verdict(True, False, (Step(rf"\text{{{said}}}", said),))
+
+
+def _same_points(i: int, x: Settled, y: Settled) -> bool:
+    """Whether every stable point of one is one of the other; what a search has not met is put to the test."""
+    p, q = x.points[i], y.points[i]
+    near = (p[:, None] - q[None]).abs().amax(-1) < SAME
+    alone_p, alone_q = p[~near.any(1)], q[~near.any(0)]
+    if x.form is not None and y.form is not None:
+        return len(alone_p) == len(alone_q) == 0
+    return y.rests_at(i, alone_p) and x.rests_at(i, alone_q)
