@@ -195,9 +195,18 @@ class Axis:
         return self.low + distance if self.low is not None else (self.high or 0.0) - distance
 
 
-def fit(cls: type[QMap], sample: Sample, mode: Mode, tolerance: float, fixed: dict[str, Any] | None = None) -> Fit:
+def fit(
+    cls: type[QMap],
+    sample: Sample,
+    mode: Mode,
+    tolerance: float,
+    fixed: dict[str, Any] | None = None,
+    *,
+    thorough: bool = True,
+) -> Fit:
     """The parameters at which the entry comes closest to the sample; those in `fixed` stay as they are.
 
+    Not `thorough`, it leaves out thresholds, which have no slope and are searched along grids.
     Starts are compared, and followed downhill, on the largest vocabulary alone; the best is refined on all.
     """
     fixed = fixed or {}
@@ -210,7 +219,7 @@ def fit(cls: type[QMap], sample: Sample, mode: Mode, tolerance: float, fixed: di
     if axes and ranked[0].error > tolerance / 100:
         ranked[:STARTS] = [coarse.descended(start, precise=False) for start in ranked[:STARTS]]
     best = min(ranked, key=lambda found: found.error)
-    steps = coarse.steps(best) if best.error > tolerance else []
+    steps = coarse.steps(best) if thorough and best.error > tolerance else []
     if steps and len(steps) < len(axes) and best.error <= WORTH:
         for i in steps:
             best = coarse.narrowed(i, best, follow=[j for j in range(len(axes)) if j not in steps])

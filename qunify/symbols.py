@@ -290,6 +290,8 @@ class SymbolicToken(Token):
         return Vector(*per_token(self._opaque_name("top", d, k), mask=True))
 
     def head(self, d: Distribution, mass: float) -> Vector:
+        if mass == 1:  # every token has some mass, so the last one belongs to it
+            return Vector(1, 1)
         return Vector(*per_token(self._opaque_name("head", d, mass), mask=True))
 
     def deformed_log(self, log_x: Any, q: Any) -> Any:

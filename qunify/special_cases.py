@@ -1,0 +1,404 @@
+"""Is one method a special case, or a limit, of another? Parameters are guessed or fitted, and the find is proved."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import sympy as sp
+import torch
+
+from qunify import gauges, proving, symbols
+from qunify.catalogue import ENTRIES
+from qunify.fitting import Fit, Sample, fit, simplified
+from qunify.probes import Measured, probe
+from qunify.qmap import Gate, QMap
+from qunify.screening import as_map, relate
+from qunify.symbols import V
+
+#: Relative gradient error of a fit that is exact.
+EXACT = 1e-7
+#: Rows of the probes that are fitted: over each vocabulary as many as it takes to tell methods apart.
+ROWS = {5: 60, 24: 12}
+#: Values at which a special case's own parameters are tried: away from those at which methods coincide.
+VALUES = (0.31, 0.47, 0.62, 0.83, 1.37, 2.21, 3.3)
+
+
+class Bindings(dict[str, Any]):
+    """Parameters of the general method, as expressions in the special one's parameters and in V; true if found.
+
+    Attributes
+    ----------
+    general, special : str
+        Ids.
+    factor : sympy expression
+        gradient of special = factor · gradient of general. In a limit it may tend to 0 or ∞ with the parameter.
+    limit : bool
+        Whether a parameter only tends to its value, which lies outside its range.
+    proved : bool
+        By symbols, for every vocabulary size.
+    """
+
+    def __init__(
+        self, general: str, special: str, values: Mapping[str, Any], factor: Any, *, limit: bool, proved: bool
+    ) -> None:
+        super().__init__(values)
+        self.general, self.special, self.factor = general, special, sp.sympify(factor)
+        self.limit, self.proved = limit, proved
+
+    def __str__(self) -> str:
+        arrow = " → " if self.limit else "="
+        inside = ", ".join(f"{k}{arrow if k in self._moving else '='}{v}" for k, v in self.items())
+        times = "" if self.factor == 1 else f"{self.factor} · "
+        return f"{self.special} = {times}{self.general}({inside}){'' if self.proved else ' (measured)'}"
+
+    @property
+    def _moving(self) -> set[str]:
+        return {k for k, v in self.items() if self.limit and (v in (sp.oo, -sp.oo) or _outside(self.general, k, v))}
+
+
+def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
+    """Parameters that make one method equal another, up to a positive factor.
+
+    Parameters
+    ----------
+    general
+        An id, or a QMap whose parameters are all taken as free.
+    special
+        An id, its real parameters taken as free symbols of their own names, or at their defaults where that fails; or
+        a QMap, its parameters as they are.
+
+    Returns
+    -------
+    Bindings or None
+        A dict with a value for every parameter of `general`: a number or a SymPy expression in the parameters of
+        `special` and in V, with the attributes `factor`, `limit` and `proved`. None if no values are found.
+
+    Raises
+    ------
+    KeyError
+        Unknown id.
+
+    Examples
+    --------
+    >>> subsumes("agce", "luffy")
+    {'a': gamma, 'q': -1}
+    >>> subsumes("beyond_log", "sft")
+    {'alpha': 0}
+    """
+    cls, m = type(as_map(general)), as_map(special)
+    if cls is type(m) or not set(m.needs) <= set(cls.needs) or cls.shift_invariant != m.shift_invariant:
+        return None
+    if not dataclasses.fields(cls) or (issubclass(cls, Gate) and not _is_gate(m)):  # type: ignore[arg-type]
+        return None
+    free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str) else ()
+    for symbols_ in dict.fromkeys((free, ())):
+        found = _guessed(cls, m, symbols_) or _fitted(cls, m, symbols_)
+        if found is not None:
+            return found
+    return _limit(cls, m)
+
+
+# ---- special cases -------------------------------------------------------------------------------------------
+
+
+def _guessed(cls: type[QMap], m: QMap, free: tuple[str, ...]) -> Bindings | None:
+    """Values somebody would think of: defaults, ends of ranges, 0, 1, simple expressions in the other's parameters."""
+    settings = _settings(m, free)
+    samples = [_sample(s, cls) for s in settings]
+    for found in _guesses(cls, free):
+        fits = [_at(cls, found, s, x.only(0)) for s, x in zip(settings[:1], samples, strict=False)]
+        if fits[0] is None:
+            continue
+        each = [_at(cls, found, s, x) for s, x in zip(settings, samples, strict=True)]
+        factor = _expression([dict.fromkeys(ROWS, f) for f in each], settings, free) if None not in each else None
+        if factor is not None:
+            certain = _certain(cls, m, free, {k: _number(v) for k, v in found.items()}, factor, settings[0])
+            if certain is not None:
+                return certain
+    return None
+
+
+def _certain(
+    cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str, Any], factor: sp.Expr, setting: QMap
+) -> Bindings | None:
+    """What was found, proved, or at least met again at many other tokens and larger vocabularies."""
+    proved = _proved(cls, m, free, found, factor)
+    if not proved and not any(isinstance(v, sp.Basic) and v.has(V) for v in found.values()):
+        point = {sp.Symbol(k): getattr(setting, k) for k in free}
+        values = {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+        if relate(cls(**values), setting).level not in ("identical", "scaled"):
+            return None
+    return Bindings(cls.name, m.name, found, factor, limit=False, proved=proved)
+
+
+def _number(v: Any) -> Any:
+    return symbols.rational(v) if isinstance(v, float) else v
+
+
+def _at(cls: type[QMap], found: Mapping[str, Any], special: QMap, sample: Sample) -> float | None:
+    """The factor, where these values make the two equal; None where they do not."""
+    point = {sp.Symbol(k): v for k, v in special.params.items() if isinstance(v, float)}
+    values = {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+    try:
+        blocks, factor = sample.difference(cls(**values), "ratio")
+    except ValueError:  # out of range here
+        return None
+    return factor if max(float(np.linalg.norm(b)) for b in blocks) <= EXACT and factor > 0 else None
+
+
+def _guesses(cls: type[QMap], free: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The fewest changes first."""
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    options = [_options(f, free, few=len(fields) > 2) for f in fields]
+    defaults = tuple(f.default for f in fields)
+    combinations = sorted(
+        itertools.product(*options), key=lambda c: sum(a != b for a, b in zip(c, defaults, strict=True))
+    )
+    return [dict(zip((f.name for f in fields), c, strict=True)) for c in combinations]
+
+
+def _options(f: dataclasses.Field[Any], free: tuple[str, ...], *, few: bool) -> list[Any]:
+    limits = f.metadata
+    if limits["choices"]:
+        return list(limits["choices"])
+    ends = [v for v in (limits["low"], limits["high"]) if v is not None]
+    if isinstance(f.default, int):
+        return list(dict.fromkeys([f.default, *map(int, ends), 1, 2]))
+    names = [sp.Symbol(k) for k in free]
+    constants = [f.default, *map(float, ends), 0.0, 1.0, *(() if few else (-1.0, 2.0))]
+    expressions = [e for x in names for e in ((x, 1 - x) if few else (x, 1 - x, 1 / x, x / (1 - x)))]
+    return list(dict.fromkeys([*constants, *expressions]))
+
+
+def _fitted(cls: type[QMap], m: QMap, free: tuple[str, ...]) -> Bindings | None:
+    """Values found downhill at several settings, and the expressions they follow."""
+    settings = _settings(m, free)
+    fits = []
+    for s in settings:
+        by_vocab = _fit(cls, s)
+        if by_vocab is None:
+            return None
+        fits.append(by_vocab)
+    found = {}
+    for name in [f.name for f in dataclasses.fields(cls)]:  # type: ignore[arg-type]
+        expr = _expression([{v: getattr(f.method, name) for v, f in by.items()} for by in fits], settings, free)
+        if expr is None:
+            return None
+        found[name] = expr
+    factor = _expression([{v: f.factor for v, f in by.items()} for by in fits], settings, free)
+    if factor is None:
+        return None
+    return _certain(cls, m, free, found, factor, settings[0])
+
+
+def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
+    """The fit for every vocabulary: one for all where that is exact, else one each."""
+    whole = _sample(m, cls)
+    first = fit(cls, whole.only(0), "ratio", EXACT, thorough=False)
+    if first.error > EXACT:
+        return None
+    close = fit(cls, whole, "ratio", EXACT, thorough=False)
+    if close.error <= EXACT:
+        return dict.fromkeys(ROWS, simplified(close, whole, EXACT))
+    apart = {v: fit(cls, whole.only(i), "ratio", EXACT, thorough=False) for i, v in enumerate(ROWS)}
+    if any(f.error > EXACT for f in apart.values()):
+        return None
+    return {v: simplified(f, whole.only(i), EXACT) for i, (v, f) in enumerate(apart.items())}
+
+
+@functools.lru_cache(maxsize=512)
+def _measured(m: QMap) -> tuple[Measured, ...]:
+    found = []
+    for vocab, rows in ROWS.items():
+        p = probe(vocab, seed=0)[:rows]
+        with torch.no_grad():
+            found.append(Measured(p, gauges.gradient(p.token, m.pulls(p.token)), torch.float64))
+    return tuple(found)
+
+
+def _is_gate(m: QMap) -> bool:
+    return all(x.is_gate for x in _measured(m))
+
+
+def _sample(m: QMap, cls: type[QMap]) -> Sample:
+    seen = _measured(m)
+    return Sample(tuple(x.probe for x in seen), tuple(x.gradient.numpy() for x in seen), issubclass(cls, Gate))
+
+
+def _settings(m: QMap, free: tuple[str, ...], most: int = 4) -> list[QMap]:
+    """The special case at a few values of its free parameters, all of them in range."""
+    found = []
+    for i in range(len(VALUES) if free else 0):
+        given = {k: VALUES[(i + 3 * j) % len(VALUES)] for j, k in enumerate(free)}
+        try:
+            found.append(dataclasses.replace(m, **given))  # type: ignore[type-var]
+        except ValueError:  # out of range
+            continue
+    return (found or [m])[:most]
+
+
+# ---- closed forms --------------------------------------------------------------------------------------------
+
+
+def _expression(values: list[dict[int, Any]], settings: list[QMap], free: tuple[str, ...]) -> sp.Expr | None:
+    """x, 1 − x, x/(1 − x) or x − 1 as a simple number times powers of parameters, their complements, and V."""
+    if isinstance(values[0][5], (str, int)):
+        same = {v for by_vocab in values for v in by_vocab.values()}
+        return same.pop() if len(same) == 1 else None
+    x = [float(by_vocab[v]) for by_vocab in values for v in ROWS]
+    points = [(s, v) for s in settings for v in ROWS]
+    if max(x) - min(x) <= 1e-6 * max(map(abs, x)):
+        return _simple(sum(x) / len(x))
+    for forward, back in _SHAPES:
+        with_shape = [forward(t) for t in x]
+        if not all(abs(t) < 1e9 for t in with_shape):
+            continue
+        for term in _monomials(free):
+            at = [float(term.subs({sp.Symbol(k): getattr(s, k) for k in free} | {V: v})) for s, v in points]
+            if any(t == 0 for t in at):
+                continue
+            ratios = [a / b for a, b in zip(with_shape, at, strict=True)]
+            if max(ratios) - min(ratios) <= 1e-6 * max(map(abs, ratios)):
+                multiple = _simple(sum(ratios) / len(ratios))
+                if multiple is not None:
+                    return sp.factor_terms(sp.simplify(back(multiple * term)))
+    return None
+
+
+_SHAPES = (
+    (lambda x: x, lambda x: x),
+    (lambda x: 1 - x, lambda x: 1 - x),
+    (lambda x: x / (1 - x) if x != 1 else float("inf"), lambda x: x / (1 + x)),
+    (lambda x: x - 1, lambda x: 1 + x),
+)
+
+
+def _monomials(free: tuple[str, ...]) -> Iterator[sp.Expr]:
+    """Products of powers −1, 0, 1 of each parameter, one less it, and V: the simplest first."""
+    factors = [f for k in free for f in (sp.Symbol(k), 1 - sp.Symbol(k))] + [V]
+    exponents = sorted(itertools.product((0, 1, -1), repeat=len(factors)), key=lambda e: sum(map(abs, e)))
+    for powers in exponents:
+        if 0 < sum(map(abs, powers)) <= 3:
+            yield sp.Mul(*[f**e for f, e in zip(factors, powers, strict=True)])
+
+
+def _simple(x: float) -> sp.Rational | None:
+    """The simple fraction that x is, to seven digits."""
+    if abs(x) < 1e-7:
+        return sp.S.Zero
+    near = Fraction(x).limit_denominator(200)
+    return sp.Rational(near.numerator, near.denominator) if abs(near - x) <= 1e-6 * abs(x) else None
+
+
+def _proved(cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str, Any], factor: sp.Expr) -> bool:
+    """By symbols, the special case's parameters as positive ones."""
+    names = {k: sp.Symbol(k, positive=True) for k in free}
+    own = {sp.Symbol(k): s for k, s in names.items()}
+    bound = {k: v.xreplace(own) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+    try:
+        general = _unchecked(cls, bound)
+        special = _unchecked(type(m), {k: names.get(k, v) for k, v in m.params.items()})
+        return proving.proportional(general, special, (), factor.xreplace(own)) is not None
+    except TypeError:  # a condition on parameters that symbols do not decide
+        return False
+
+
+def _unchecked(cls: type[QMap], params: Mapping[str, Any]) -> QMap:
+    """A method with expressions for parameters; numbers keep their checks, fractions stay fractions."""
+    return cls(**{k: _number(v) for k, v in params.items()})
+
+
+# ---- limits --------------------------------------------------------------------------------------------------
+
+
+def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
+    """A parameter driven to an end that its range does not hold, the others fitted on the way."""
+    every = probe(5, seed=0)
+    order = every.token.p_label[:, 0].argsort()
+    u = every.token.p_label[order, 0]
+    order = order[(u > 0.004) & (u < 0.996)]  # limits need not be uniform towards u = 0 and 1
+    middle = every[order[torch.linspace(0, len(order) - 1, 60).long()]]
+    with torch.no_grad():
+        g = gauges.gradient(middle.token, m.pulls(middle.token)).numpy()
+    sample = Sample((middle,), (g,), issubclass(cls, Gate))
+    for name, end, path in _ends(cls):
+        errors: list[float] = []
+        for value in path:
+            last = fit(cls, sample, "ratio", EXACT, {name: value}, thorough=False)
+            errors.append(last.error)
+            if errors[-1] > 0.9 * errors[0] * 0.8 ** (len(errors) - 2):
+                break
+        else:
+            found = {k: _simple(v) if isinstance(v, float) else v for k, v in last.method.params.items()} | {name: end}
+            if any(v is None for v in found.values()):
+                continue
+            factor, proved = _limit_factor(cls, m, name, end, found)
+            if not proved and abs(last.factor - 1) < 1e-2:
+                factor = sp.S.One
+            if proved or errors[-1] < 1e-3:
+                return Bindings(cls.name, m.name, found, factor, limit=True, proved=proved)
+    return None
+
+
+def _ends(cls: type[QMap]) -> Iterator[tuple[str, Any, Sequence[Any]]]:
+    """Every parameter, each end it may tend to, and values on the way there."""
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        limits = f.metadata
+        if limits["choices"]:
+            continue
+        if isinstance(f.default, int):
+            if limits["high"] is None:
+                yield f.name, sp.oo, (10, 100, 3000)
+            continue
+        for key, side in (("above", 1), ("below", -1)):
+            if limits[key] is not None:
+                end = float(limits[key])
+                yield f.name, symbols.rational(end), [end + side * e for e in (1e-2, 1e-5, 1e-9)]
+        if limits["high"] is None and limits["below"] is None:
+            yield f.name, sp.oo, (1e1, 1e3, 1e6)
+        if limits["low"] is None and limits["above"] is None:
+            yield f.name, -sp.oo, (-1e1, -1e2, -3e2)
+
+
+def _limit_factor(cls: type[QMap], m: QMap, name: str, end: Any, found: Mapping[str, Any]) -> tuple[sp.Expr, bool]:
+    """c, a function of the moving parameter, with c · general → special, and whether symbols show it. Gates only."""
+    moving = sp.Symbol(name, positive=end != -sp.oo)
+    try:
+        general = _near(proving.weight(_unchecked(cls, dict(found) | {name: moving})), moving, end)
+        special = proving.weight(m)
+        if general is None or special is None:
+            return sp.nan, False
+        way = moving if end in (sp.oo, -sp.oo, 0) else abs(end - moving)
+        for factor in (sp.S.One, way, 1 / way, sp.exp(moving), sp.exp(-moving)):
+            left = sp.limit(sp.simplify(special / general / factor), moving, end, dir="-" if end == 1 else "+")
+            if left.is_number and left.is_finite and left != 0:
+                return left * factor, True
+    except (TypeError, NotImplementedError, AttributeError):  # SymPy does not know
+        pass
+    return sp.nan, False
+
+
+def _near(weight: sp.Expr | None, moving: sp.Symbol, end: Any) -> sp.Expr | None:
+    """The case of a weight that holds at every u once the parameter is near enough to its end."""
+    if not isinstance(weight, sp.Piecewise):
+        return weight
+    close = {sp.oo: 10**9, -sp.oo: -(10**9)}.get(end, end - sp.Rational(1, 10**9) if end == 1 else end + 10**-9)
+    for value, condition in weight.args:
+        holds = [condition.subs({proving.P_Y: sp.Rational(n, 1000), moving: close}) for n in (1, 500, 999)]
+        if all(h == True for h in holds):  # noqa: E712  SymPy's true
+            return value
+        if any(h == True for h in holds):  # noqa: E712
+            return None
+    return None
+
+
+def _outside(general: str, name: str, value: Any) -> bool:
+    """Whether the value is an open end of a parameter's range."""
+    limits = {f.name: f.metadata for f in dataclasses.fields(ENTRIES[general])}[name]  # type: ignore[arg-type]
+    return any(limits[k] is not None and value == limits[k] for k in ("above", "below"))
