@@ -16,7 +16,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from analyses import STUDIES, runner, story
 
-FIGURES = runner.ROOT / "figures"
 REPORT = runner.ROOT / "build" / "report"
 MARKS = {"done": "[green]✓[/]", "unchanged": "[dim]·[/]", "failed": "[red]✗[/]"}
 
@@ -32,12 +31,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.jobs < 1:
         print(f"--jobs: expected at least 1, got {options.jobs}", file=sys.stderr)
         return 2
-    out = (options.out or (FIGURES if options.full else REPORT)).resolve()
+    out = (options.out or (runner.FIGURES if options.full else REPORT)).resolve()
     console = Console()
     commit = runner.current_commit()
     try:
         outcomes = _run(names, options.full, out, options.jobs, commit, console)
-        if out != FIGURES:  # figures/ holds the committed tables and pictures, nothing else
+        if out != runner.FIGURES:  # figures/ holds the committed tables and pictures, nothing else
             page = story.write(out, options.full, commit)
             console.print(f"Report: [bold]{escape(_short(page))}[/]", soft_wrap=True)
     except KeyboardInterrupt:

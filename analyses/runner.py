@@ -21,6 +21,7 @@ import qunify
 from analyses import STUDIES, load
 
 ROOT = Path(__file__).resolve().parents[1]
+FIGURES = ROOT / "figures"  # what full runs wrote, committed
 LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "relplot", "matplotlib")
 
 
@@ -38,7 +39,7 @@ def run(name: str, full: bool, out: Path, commit: str) -> Outcome:
     """Compute, write and draw one study into `out`, unless that is already done. Never raises for a bad study."""
     start = time.perf_counter()
     try:
-        stamp = _key(name, full)
+        stamp = key(name, full)
         if _is_finished(name, out, stamp):
             return Outcome(name, "unchanged", time.perf_counter() - start)
         _produce(name, full, out, commit, stamp)
@@ -49,7 +50,7 @@ def run(name: str, full: bool, out: Path, commit: str) -> Outcome:
 
 def finished(name: str, full: bool, out: Path) -> bool:
     """Whether the files of this study in `out` are complete and what the present code makes in this mode."""
-    return _is_finished(name, out, _key(name, full))
+    return _is_finished(name, out, key(name, full))
 
 
 def read(name: str, out: Path) -> pd.DataFrame:
@@ -81,11 +82,11 @@ def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     table = _with_provenance(study.rows(full), full, commit)
     csv = table.to_csv(index=False, float_format="%.12g", lineterminator="\n").encode()
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / f"{name}.csv", csv)
+    write(out / f"{name}.csv", csv)
     figure = study.draw(read(name, out))
     png = plots.render(figure, "png")
-    _write(out / f"{name}.png", png)
-    _write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
+    write(out / f"{name}.png", png)
+    write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
 
 
 def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
@@ -99,7 +100,7 @@ def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFra
     return table.assign(**{key: value for key, value in facts.items() if key not in table})
 
 
-def _key(name: str, full: bool) -> str:
+def key(name: str, full: bool) -> str:
     """Mode, and a hash of what the study depends on: its files (NAME.py, NAME_*.py), shared ones, the package."""
     others = tuple(study for study in STUDIES if study != name)
     analyses = [path for path in (ROOT / "analyses").glob("*.py") if not path.stem.startswith((*others, "__main__"))]
@@ -123,7 +124,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:20]
 
 
-def _write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> None:
     partial = path.with_name(path.name + ".partial")
     partial.write_bytes(content)
     partial.replace(path)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qunify.population import Optimum, drift, optimum, stable_points
     from qunify.qmap import QMap, design, gradients, param
     from qunify.recognition import Match, identify
+    from qunify.special_cases import Bindings, subsumes
     from qunify.targets import induced
 
 __version__ = "0.1.0"
@@ -31,6 +32,8 @@ _HOME = {
     "induced": "targets",
     "compare": "equivalence",
     "Equivalence": "equivalence",
+    "subsumes": "special_cases",
+    "Bindings": "special_cases",
     "identify": "recognition",
     "Match": "recognition",
     "drift": "population",
@@ -40,6 +43,7 @@ _HOME = {
 }
 
 __all__ = [
+    "Bindings",
     "Equivalence",
     "Gauge",
     "Match",
@@ -57,6 +61,7 @@ __all__ = [
     "optimum",
     "param",
     "stable_points",
+    "subsumes",
 ]
 
 

@@ -124,7 +124,7 @@ TABLE: dict[str, Known] = {
     "sft": _TRUTH,
     "brier": _TRUTH,
     "spherical": _TRUTH,
-    "eaft": _TRUTH._replace(holds=lambda m, eta, given: eta.shape[-1] <= m.top_k and _positive(m, eta, given)),
+    "eaft": _TRUTH._replace(holds=_positive),
     "mile": _TRUTH,
     "threshold": _TRUTH._replace(holds=lambda m, eta, given: (m.low, m.high, m.base) == (0, 1, "log")),
     "iw_sft": _gained("token_weight"),

@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-from qunify import catalogue, optima, proving, witness
+from qunify import catalogue, display, optima, proving, witness
 from qunify.proving import Proof, Step
 from qunify.qmap import QMap
 from qunify.screening import Alias, Foreign, Method, Relation, as_map, relate
@@ -75,6 +75,16 @@ class Equivalence:
         if level == "optimum":
             return self.same_optimum
         return self.same_direction and LEVELS.index(self.level) <= LEVELS.index(level)
+
+    def _repr_latex_(self) -> str:
+        lines = r"\\".join(step.latex for step in self.steps)
+        return rf"$\begin{{array}}{{l}}{lines}\end{{array}}$" if lines else ""
+
+    def _repr_html_(self) -> str:
+        rows = [("same direction", self.same_direction), ("same optimum", self.same_optimum), ("proved", self.proved)]
+        argument = "".join(display.formula(step.latex) for step in self.steps)
+        witness = display.paragraph(str(self.witness)) if self.witness else ""
+        return display.paragraph(str(self)) + display.table(("", ""), rows) + argument + witness
 
     def __str__(self) -> str:
         said = {

@@ -9,12 +9,15 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from qunify import display
 from qunify.tensors import Layout, TensorToken
 from qunify.token import Distribution
 
 GaugeName = Literal["unit", "fixed", "boundary"]
 #: `w → D` as the pair (w, D), or a signed gradient vector.
 Pull = tuple[Any, Distribution] | Tensor
+
+SHOWN = 6  # tokens, and entries of each, that a notebook shows
 
 GAUGES: tuple[GaugeName, ...] = ("unit", "fixed", "boundary")
 
@@ -129,6 +132,19 @@ class QTarget:
             f"{inside} of {kept} targets in the simplex" if self.shift_invariant else "not shift-invariant: no target"
         )
         return f"QTarget(shape={tuple(self.target.shape)}, tokens={kept}, {where})"
+
+    def _repr_html_(self) -> str:
+        """The first tokens; of a large vocabulary the entries with most mass in prediction or target."""
+        rows = self._layout.rows
+        q, p = rows(self.target)[:SHOWN], self._pulled.policy[:SHOWN]
+        trust, loss = rows(self.trust)[:SHOWN], rows(self.loss)[:SHOWN]
+        table = []
+        for i in range(len(q)):
+            most = torch.maximum(p[i], q[i].nan_to_num()).argsort(descending=True, stable=True)[:SHOWN].sort().values
+            entries = ", ".join(f"{k}: {float(p[i, k]):.3g} → {float(q[i, k]):.3g}" for k in most.tolist())
+            table.append((i, float(loss[i]), float(trust[i]), entries))
+        header = ("token", "loss (nats)", "trust γ", "entry: prediction p → target Q")
+        return display.paragraph(repr(self)) + display.table(header, table)
 
     @property
     def trust(self) -> Tensor:

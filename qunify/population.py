@@ -131,6 +131,12 @@ def stable_points(m: QMap, truths: Any, starts: Any = None, **context: Any) -> l
     return _search(flow, begin)[0]
 
 
+@torch.no_grad()
+def closed_form(m: QMap, truth: Tensor, **context: Any) -> closed_forms.ClosedForm | None:
+    """The optimum at truths (B, V) written down, where theory has it for all of them."""
+    return closed_forms.find(_flow(m, _distribution(m, "truth", truth), context))
+
+
 @dataclass(frozen=True, eq=False)
 class Settled:
     """The stable zeros of one method's drift at truths (B, V)."""

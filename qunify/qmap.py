@@ -12,7 +12,7 @@ from typing import Any, ClassVar, dataclass_transform
 
 import torch
 
-from qunify import gauges, tensors
+from qunify import display, gauges, tensors
 from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector
 
 #: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
@@ -92,6 +92,19 @@ class QMap(ABC):
     @property
     def params(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def _repr_latex_(self) -> str:
+        return f"$\\displaystyle {self.formula}$"
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("pulls", self.pulls_text),
+            ("source", self.source),
+            ("needs", ", ".join(self.needs) or "logits and labels"),
+        ]
+        rows += [(name, value) for name, value in self.params.items()]
+        title = f"{self.name}: {self.title}. {self.summary}"
+        return display.paragraph(title) + display.formula(self.formula) + display.table(("", ""), rows)
 
     @torch.no_grad()
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> gauges.QTarget:

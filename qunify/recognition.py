@@ -12,7 +12,7 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import gauges
+from qunify import display, gauges
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Mode, Sample, fit, simple_numbers, simplified
 from qunify.probes import VOCABS, Measured, Probe, Subject, along_u, beside_jumps, examine, joined, probe
@@ -63,6 +63,9 @@ class Match:
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
         factor = "" if abs(self.factor - 1) < 1e-9 else f"{_number(self.factor)} × "
         return f"near {factor}{self._named()}, but not it (gradients differ by {self.error:.2%})"
+
+    def _repr_html_(self) -> str:
+        return display.paragraph(str(self))
 
     def _named(self) -> str:
         inside = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
@@ -143,6 +146,11 @@ class Matches(list[Match]):
         return "\n".join([self.verdict, *also, *self.diagnosis.sentences()])
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [(m._named(), m.level, _number(m.factor), float(m.error)) for m in self]
+        found = display.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""
+        return display.paragraph(self.verdict) + found + "".join(map(display.paragraph, self.diagnosis.sentences()))
 
 
 def identify(loss_fn: LossFunction, contexts: Sequence[str] = (), top: int = 5) -> Matches:

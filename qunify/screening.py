@@ -131,7 +131,7 @@ def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
 def sizes(*maps: QMap) -> tuple[int, ...]:
     """The vocabularies to try: one of them larger than any number of tokens that is a parameter."""
     most = max([0, *(v for m in maps for v in m.params.values() if isinstance(v, int))])
-    return SIZES if most < max(SIZES) else (*SIZES, min(most, LARGEST) + 10)
+    return SIZES if most < max(SIZES) - 30 else (*SIZES, min(most, LARGEST) + 40)
 
 
 def _on_rays(x: _Seen, y: _Seen) -> bool:

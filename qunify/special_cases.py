@@ -42,24 +42,37 @@ class Bindings(dict[str, Any]):
         Whether a parameter only tends to its value, which lies outside its range.
     proved : bool
         By symbols, for every vocabulary size.
+    at_defaults : bool
+        Whether it takes the special method's own parameters at their defaults.
     """
 
     def __init__(
-        self, general: str, special: str, values: Mapping[str, Any], factor: Any, *, limit: bool, proved: bool
+        self,
+        general: str,
+        special: str,
+        values: Mapping[str, Any],
+        factor: Any,
+        *,
+        limit: bool,
+        proved: bool,
+        at_defaults: bool,
     ) -> None:
         super().__init__(values)
         self.general, self.special, self.factor = general, special, sp.sympify(factor)
-        self.limit, self.proved = limit, proved
+        self.limit, self.proved, self.at_defaults = limit, proved, at_defaults
 
     def __str__(self) -> str:
-        arrow = " → " if self.limit else "="
-        inside = ", ".join(f"{k}{arrow if k in self._moving else '='}{v}" for k, v in self.items())
-        times = "" if self.factor == 1 else f"{self.factor} · "
+        inside = ", ".join(self.texts())
+        times = f"{self.factor} · " if self.factor.is_Symbol or self.factor.is_Number else f"({self.factor}) · "
+        times = "" if self.factor == 1 else times
         return f"{self.special} = {times}{self.general}({inside}){'' if self.proved else ' (measured)'}"
 
-    @property
-    def _moving(self) -> set[str]:
-        return {k for k, v in self.items() if self.limit and (v in (sp.oo, -sp.oo) or _outside(self.general, k, v))}
+    def texts(self) -> list[str]:
+        """`a=gamma`, `prior → 0`: one for every parameter."""
+        return [f"{k} → {str(v).replace('oo', '∞')}" if self._moves(k, v) else f"{k}={v}" for k, v in self.items()]
+
+    def _moves(self, name: str, value: Any) -> bool:
+        return self.limit and (value in (sp.oo, -sp.oo) or _outside(self.general, name, value))
 
 
 def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
@@ -134,7 +147,8 @@ def _certain(
         values = {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
         if relate(cls(**values), setting).level not in ("identical", "scaled"):
             return None
-    return Bindings(cls.name, m.name, found, factor, limit=False, proved=proved)
+    at_defaults = bool(m.params) and not free
+    return Bindings(cls.name, m.name, found, factor, limit=False, proved=proved, at_defaults=at_defaults)
 
 
 def _number(v: Any) -> Any:
@@ -181,7 +195,10 @@ def _fitted(cls: type[QMap], m: QMap, free: tuple[str, ...]) -> Bindings | None:
     settings = _settings(m, free)
     fits = []
     for s in settings:
-        by_vocab = _fit(cls, s)
+        try:
+            by_vocab = _fit(cls, s)
+        except ValueError:  # parameters that exclude each other
+            by_vocab = None
         if by_vocab is None:
             return None
         fits.append(by_vocab)
@@ -233,9 +250,10 @@ def _sample(m: QMap, cls: type[QMap]) -> Sample:
 
 def _settings(m: QMap, free: tuple[str, ...], most: int = 4) -> list[QMap]:
     """The special case at a few values of its free parameters, all of them in range."""
+    below_zero = {f.name for f in dataclasses.fields(m) if f.metadata.get("high") == 0}  # type: ignore[arg-type]
     found = []
     for i in range(len(VALUES) if free else 0):
-        given = {k: VALUES[(i + 3 * j) % len(VALUES)] for j, k in enumerate(free)}
+        given = {k: VALUES[(i + 3 * j) % len(VALUES)] * (-1 if k in below_zero else 1) for j, k in enumerate(free)}
         try:
             found.append(dataclasses.replace(m, **given))  # type: ignore[type-var]
         except ValueError:  # out of range
@@ -267,7 +285,7 @@ def _expression(values: list[dict[int, Any]], settings: list[QMap], free: tuple[
             if max(ratios) - min(ratios) <= 1e-6 * max(map(abs, ratios)):
                 multiple = _simple(sum(ratios) / len(ratios))
                 if multiple is not None:
-                    return sp.factor_terms(sp.simplify(back(multiple * term)))
+                    return _tidy(back(multiple * term))
     return None
 
 
@@ -277,6 +295,11 @@ _SHAPES = (
     (lambda x: x / (1 - x) if x != 1 else float("inf"), lambda x: x / (1 + x)),
     (lambda x: x - 1, lambda x: 1 + x),
 )
+
+
+def _tidy(expr: sp.Expr) -> sp.Expr:
+    """The shortest of a few equal forms, the first of equals."""
+    return min((expr, sp.together(expr), sp.factor(expr), sp.expand(expr)), key=lambda e: len(str(e)))
 
 
 def _monomials(free: tuple[str, ...]) -> Iterator[sp.Expr]:
@@ -330,7 +353,10 @@ def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
     for name, end, path in _ends(cls):
         errors: list[float] = []
         for value in path:
-            last = fit(cls, sample, "ratio", EXACT, {name: value}, thorough=False)
+            try:
+                last = fit(cls, sample, "ratio", EXACT, {name: value}, thorough=False)
+            except ValueError:  # parameters that exclude each other
+                break
             errors.append(last.error)
             if errors[-1] > 0.9 * errors[0] * 0.8 ** (len(errors) - 2):
                 break
@@ -342,7 +368,8 @@ def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
             if not proved and abs(last.factor - 1) < 1e-2:
                 factor = sp.S.One
             if proved or errors[-1] < 1e-3:
-                return Bindings(cls.name, m.name, found, factor, limit=True, proved=proved)
+                at_defaults = bool(m.params)
+                return Bindings(cls.name, m.name, found, factor, limit=True, proved=proved, at_defaults=at_defaults)
     return None
 
 
@@ -371,7 +398,7 @@ def _limit_factor(cls: type[QMap], m: QMap, name: str, end: Any, found: Mapping[
     moving = sp.Symbol(name, positive=end != -sp.oo)
     try:
         general = _near(proving.weight(_unchecked(cls, dict(found) | {name: moving})), moving, end)
-        special = proving.weight(m)
+        special = _near(proving.weight(m), moving, end)
         if general is None or special is None:
             return sp.nan, False
         way = moving if end in (sp.oo, -sp.oo, 0) else abs(end - moving)

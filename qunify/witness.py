@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -30,9 +30,15 @@ class Point:
     gradient_b: tuple[float, ...]
 
     def __str__(self) -> str:
-        p = ", ".join(str(x) for x in self.probs)
-        a, b = (", ".join(f"{x:.4g}" for x in g) for g in (self.gradient_a, self.gradient_b))
+        p = _listed(map(str, self.probs))
+        a, b = (_listed(f"{x:.4g}" for x in g) for g in (self.gradient_a, self.gradient_b))
         return f"p = ({p}), label {self.label}: ({a}) against ({b})"
+
+
+def _listed(words: Iterable[str]) -> str:
+    """A long list shows its first entries and how many follow."""
+    found = list(words)
+    return ", ".join(found) if len(found) <= 6 else f"{', '.join(found[:4])}, … {len(found) - 4} more"
 
 
 @dataclass(frozen=True)
@@ -55,17 +61,21 @@ LSE = Fraction(1, 2)
 _WEIGHTS = (
     *((13, 7), (2, 18)),
     *((10, 6, 4), (17, 2, 1), (1, 15, 4), (4, 1, 15)),
-    (999990, 9, 1),  # where margins and bounds are passed
     (9, 6, 3, 2),
     *((8, 5, 4, 2, 1), (1, 12, 3, 2, 2)),
+    (999990, 9, 1),  # where margins and bounds are passed: looked at last, its numbers are hard to read
 )
+_ORDINARY = -3  # tokens before that one's
 
 
 def _rationals(weights: Sequence[int]) -> tuple[Fraction, ...]:
     return tuple(Fraction(w, sum(weights)) for w in weights)
 
 
-_TOKENS = tuple((_rationals(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
+_SMALL = tuple((_rationals(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
+
+#: One more, larger than the number of tokens that any default parameter speaks of.
+_TOKENS = (*_SMALL, (_rationals([400, *range(140, 1, -1)]), 1))
 
 
 def _surroundings(size: int, label: int) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def _surroundings(size: int, label: int) -> dict[str, Any]:
     order = [*range(label, size), *range(label)]
     shifted = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1)]
     names = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
-    context: dict[str, Any] = {n: _rationals([w[k] for k in order]) for n, w in zip(names, shifted, strict=True)}
+    context: dict[str, Any] = {n: _rationals([w[k % 5] for k in order]) for n, w in zip(names, shifted, strict=True)}
     context["token_weight"], context["token_mask"] = Fraction(3, 2), 1
     context["negative_mask"] = tuple(int(k == (label + 1) % size) for k in range(size))
     return context
@@ -93,43 +103,59 @@ def _at(m: QMap, token: int, alias: Alias) -> tuple[Any, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def _rows(m: QMap, alias: Alias) -> Array:
-    """The gradient at every token as floats, zeros after the last entry."""
-    rows = np.zeros((len(_TOKENS), 5))
-    for i, (probs, _) in enumerate(_TOKENS):
+    """The gradient at every small token as floats, zeros after the last entry."""
+    rows = np.zeros((len(_SMALL), 5))
+    for i, (probs, _) in enumerate(_SMALL):
         rows[i, : len(probs)] = [float(x) for x in _at(m, i, alias)]
     return rows
 
 
 def find(a: QMap, b: QMap, fails: str, alias: Alias) -> Witness | None:
-    """The token, or the pair of tokens, that shows most clearly that the level fails; None if none here does.
+    """The token, or the pair of tokens, that shows clearly that the level fails; None if none here does.
 
     Floats choose the token; fifty digits judge it.
     """
     x, y = _rows(a, alias), _rows(b, alias)
     if fails == "scaled":
         return _two_factors(a, b, x, y, alias)
-    token = int((np.abs(x - y).max(-1) if fails == "identical" else _bent(x, y)).argmax())
-    ga, gb = _at(a, token, alias), _at(b, token, alias)
-    apart = max(abs(u - v) for u, v in zip(ga, gb, strict=True)) if fails == "identical" else _apart_on_rays(ga, gb)
-    return Witness(fails, (_point(token, a, b, alias),)) if apart > CLEAR else None
+    clearness = np.abs(x - y).max(-1) if fails == "identical" else _bent(x, y)
+    token = int((clearness >= 0.5 * clearness.max()).argmax())  # the simplest of those that show it well
+    counts = any(isinstance(v, int) for m in (a, b) for v in m.params.values())
+    for i in (token, len(_SMALL)) if counts else (token,):
+        ga, gb = _at(a, i, alias), _at(b, i, alias)
+        apart = max(abs(u - v) for u, v in zip(ga, gb, strict=True)) if fails == "identical" else _apart_on_rays(ga, gb)
+        if apart > CLEAR:
+            return Witness(fails, (_point(i, a, b, alias),))
+    return None
 
 
 def _two_factors(a: QMap, b: QMap, x: Array, y: Array, alias: Alias) -> Witness | None:
+    for some in (slice(None, _ORDINARY), slice(None)):
+        found = _extremes(x[some], y[some])
+        if found:
+            return Witness("scaled", tuple(_point(i, a, b, alias) for i in found))
+    return None
+
+
+def _extremes(x: Array, y: Array) -> tuple[int, int] | None:
+    """The tokens at which y is the smallest and the largest multiple of x; None where all are one multiple."""
     alive = (x != 0).any(-1) | (y != 0).any(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where((x != 0).any(-1), (x * y).sum(-1) / (x * x).sum(-1), np.inf)
     tokens = np.flatnonzero(alive)
+    if not len(tokens):
+        return None
     low, high = tokens[ratio[tokens].argmin()], tokens[ratio[tokens].argmax()]
     if np.isfinite(ratio[high]) and ratio[high] - ratio[low] <= 1e-6 * abs(ratio[high]):
         return None
-    return Witness("scaled", (_point(int(low), a, b, alias), _point(int(high), a, b, alias)))
+    return int(low), int(high)
 
 
 def agree(a: QMap, b: QMap, factor: sp.Expr, alias: Alias) -> bool:
     """Whether g_b = factor · g_a at every one of the tokens, vocabularies of 2 to 5, to forty digits."""
     with mp.workdps(precise.DIGITS):
         f = mp.mpf(str(sp.N(factor, precise.DIGITS + 10)))
-        for i in range(len(_TOKENS)):
+        for i in range(len(_SMALL)):
             for u, v in zip(_at(a, i, alias), _at(b, i, alias), strict=True):
                 if abs(v - f * u) > mp.mpf(10) ** -40 * (1 + abs(v)):
                     return False

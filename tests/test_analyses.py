@@ -97,9 +97,9 @@ def test_a_study_depends_on_its_own_file_and_on_shared_ones(tmp_path: Path, monk
     monkeypatch.setattr(runner, "ROOT", tmp_path)
 
     def changes_the_key(path: str) -> bool:
-        before = runner._key("targets", False)
+        before = runner.key("targets", False)
         (tmp_path / path).write_text(f"new {path}")
-        return runner._key("targets", False) != before
+        return runner.key("targets", False) != before
 
     assert changes_the_key("analyses/targets.py")
     assert changes_the_key("analyses/targets_words.py")
