@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from qunify import cells, notation, symbols
+from qunify.catalogue import ENTRIES
+from qunify.catalogue.identities import Identity, Term
 from qunify.normal import canonical
 from qunify.qmap import Gate, QMap
 from qunify.screening import Alias
@@ -48,7 +50,8 @@ class _Aliased(SymbolicToken):
         self._alias = alias
 
     def context(self, name: str) -> Any:
-        return super().context(self._alias.get(name, name))
+        source = self._alias.get(name, name)
+        return getattr(self, source) if source in ("label", "uniform") else super().context(source)
 
 
 class _Signs(_Aliased):
@@ -148,6 +151,36 @@ def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
     if not (gate(a, alias) and gate(b, alias)):
         return None
     return Proof(None, (_gate_step("a", a, alias), _gate_step("b", b, alias)))
+
+
+def identity(claim: Identity) -> cells.Zero:
+    """Where left and right of an identity of the catalogue are not shown to be equal: nowhere, if it is proved."""
+    alias: Alias = tuple(sorted(claim.given.items()))
+    names: dict[str, Any] = {k: sp.Symbol(k, positive=True) for k in claim.free}
+    t = _token(())
+    names |= {"u": P_Y, "V": symbols.V, "tea_y": t.prob(t.teacher), "sum_p2": t.sum(t.policy.probs**2)}
+
+    def value(expression: Any) -> Any:
+        if isinstance(expression, str):
+            return sp.sympify(expression, locals=names)
+        return symbols.rational(expression) if isinstance(expression, float) else expression
+
+    def scaled(term: Term) -> Vector:
+        m = ENTRIES[term.name](**{k: value(v) for k, v in term.params.items()})
+        return gradient(m, alias) * value(term.factor)
+
+    difference = scaled(claim.left)
+    for term in claim.right:
+        difference = difference - scaled(term)
+    if "label" in claim.given.values():
+        difference = difference.apply(_without_ruled_out)
+    return cells.zero(difference.label, difference.elsewhere)
+
+
+def _without_ruled_out(e: sp.Expr) -> sp.Expr:
+    """Positive powers of a probability that is zero are zero."""
+    left = e.replace(lambda x: isinstance(x, sp.exp) and x.has(symbols.RULED_OUT), lambda _: sp.S.Zero)
+    return left.replace(symbols.Rest, symbols.rest)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -21,6 +21,9 @@ from qunify.token import Distribution, Scalar, Token
 V = sp.Symbol("V", integer=True, positive=True)
 LSE = sp.Symbol("lse", real=True)
 
+#: The logarithm of the label's probability zero at other tokens. Multiplied by that probability it does not count.
+RULED_OUT = sp.Symbol("ruled_out", negative=True)
+
 #: Floors below this guard divisions; they are no part of a method.
 GUARD = 1e-20
 
@@ -162,7 +165,7 @@ class SymbolicToken(Token):
 
     @cached_property
     def label(self) -> Distribution:
-        return Distribution(lambda: Vector(1, 0), lambda: Vector(0, sp.Symbol("ruled_out", negative=True)))
+        return Distribution(lambda: Vector(1, 0), lambda: Vector(0, RULED_OUT))
 
     @cached_property
     def policy(self) -> Distribution:
@@ -275,6 +278,8 @@ class SymbolicToken(Token):
         return Distribution(lambda: weights / total, lambda: field - sp.log(total))
 
     def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+        if mask.label == 0 and mask.elsewhere == 0:  # no token is left: what stands here has no weight
+            return self.uniform
         return self.normalised(mask * d.probs)
 
     def others(self, d: Distribution) -> Distribution:
@@ -286,7 +291,9 @@ class SymbolicToken(Token):
     def argmax(self, d: Distribution) -> Distribution:
         return self._opaque("argmax", d)
 
-    def in_top_k(self, d: Distribution, k: int) -> Vector:
+    def in_top_k(self, d: Distribution, k: Any) -> Vector:
+        if k == V:
+            return Vector(1, 1)
         return Vector(*per_token(self._opaque_name("top", d, k), mask=True))
 
     def head(self, d: Distribution, mass: float) -> Vector:

@@ -28,7 +28,7 @@ def token_quantities(b: Batch, row: int) -> dict[str, float]:
 
 
 def bind(params: Bindings, point: Mapping[str, float]) -> dict[str, float]:
-    return {k: int(v) if isinstance(v, int) and k in ("k", "order") else value(v, point) for k, v in params.items()}
+    return {k: int(value(v, point)) if k in ("k", "order") else value(v, point) for k, v in params.items()}
 
 
 def gradient(term: Term, b: Batch, row: int, point: Mapping[str, float], label: int | None = None) -> torch.Tensor:

@@ -105,7 +105,7 @@ IDENTITIES: tuple[Identity, ...] = (
     _same("jsd", "reverse_kl", {"beta": 1}),
     _same("skew_kl", "kd", {"skew": 0}),
     _same("skew_reverse_kl", "reverse_kl", {"skew": 0}),
-    _same("topk_kd", "kd", {"k": 100000}),
+    _same("topk_kd", "kd", {"k": "V"}),
     _same("asft", "dft", {"kl_weight": 0}),
     Identity(
         Term("kd_hybrid", {"mix": "l"}),
