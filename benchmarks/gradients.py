@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,24 +38,6 @@ def run() -> list[Result]:
         ratios = _ratios(autograd, closed, members)
         results.append(Result.of(f"  {family}", ratios, "×", sizes=sizes | {"methods": len(members)}))
     return results
-
-
-def gradient(t: TensorToken, pulls: Iterable[Any], labels: Tensor) -> Tensor:
-    """Σ w (p − D) + Σ v, (N, V): one pass for all of the policy, one for each other target, none for the label."""
-    pulls = list(pulls)
-    weighted = [pull for pull in pulls if isinstance(pull, tuple)]
-    vectors = [pull for pull in pulls if not isinstance(pull, tuple)]
-    p = t.policy.probs
-    g = p * sum(weight for weight, _ in weighted)
-    for weight, d in weighted:
-        column = torch.as_tensor(weight, dtype=p.dtype).expand(len(p), 1)
-        if d is t.label:
-            g.scatter_add_(-1, labels[:, None], -column)
-        else:
-            g.addcmul_(column, d.probs, value=-1)
-    for v in vectors:
-        g += v
-    return g
 
 
 def _batch() -> tuple[Tensor, Tensor, dict[str, Tensor]]:

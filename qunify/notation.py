@@ -31,7 +31,7 @@ def readable(expr: Any) -> sp.Expr:
 
 
 def _with_sums(expr: sp.Expr) -> list[sp.Expr]:
-    sums = {a: sp.Dummy(real=True) for a in expr.atoms(Rest)}
+    sums = {a: sp.Dummy(real=True) for a in sorted(expr.atoms(Rest), key=str)}  # sorted: the same form in every run
     over_others = {d: a for a, d in sums.items()}
     over_all = {d: Total(a.args[0]) for a, d in sums.items()}
     completed = {a: d - _at_label(a.args[0]) for a, d in sums.items()}
@@ -59,7 +59,10 @@ def _forms(expr: sp.Expr) -> list[sp.Expr]:
     forms = [expr, sp.factor_terms(expr)]
     if not expr.has(sp.Piecewise) and sp.count_ops(expr) < 120:
         expanded = sp.expand(expr)
-        forms += [expanded, sp.factor_terms(expanded), sp.factor(expr)]
+        forms += [expanded, sp.factor_terms(expanded)]
+        roots = any(p.exp.is_Rational and not p.exp.is_Integer for p in expr.atoms(sp.Pow))
+        if not roots or len(expr.free_symbols) <= 2:  # x^(8/5) counts as degree 8: with more symbols it takes hours
+            forms.append(sp.factor(expr))
     return forms
 
 

@@ -52,6 +52,7 @@ class TensorToken(Token):
         self._peak = logits.detach().amax(-1, keepdim=True)
         self.allowed = logits.detach() > -torch.inf
         self._all_allowed = bool(self.allowed.all())
+        self._ruled_out = None if self._all_allowed else ~self.allowed
         self._field = (logits - self._peak).clamp(min=RULED_OUT)
 
     # ---- what a method sees -------------------------------------------------------------------------
@@ -69,13 +70,17 @@ class TensorToken(Token):
     @cached_property
     def uniform(self) -> Distribution:
         return Distribution(
-            lambda: self.allowed.to(self._field.dtype) / self.vocab,
+            lambda: self.support / self.vocab,
             lambda: torch.where(self.allowed, -self.vocab.log(), RULED_OUT),
         )
 
     @cached_property
+    def support(self) -> Tensor:
+        return self.allowed.to(self._field.dtype)
+
+    @cached_property
     def vocab(self) -> Tensor:
-        return self.allowed.sum(-1, keepdim=True).to(self._field.dtype)
+        return self.support.sum(-1, keepdim=True)
 
     @cached_property
     def logits(self) -> Tensor:
@@ -83,7 +88,11 @@ class TensorToken(Token):
 
     @cached_property
     def log_sum_exp(self) -> Tensor:
-        return self._field.logsumexp(-1, keepdim=True) + self._peak
+        return self._log_sum + self._peak
+
+    @cached_property
+    def _log_sum(self) -> Tensor:
+        return self._field.logsumexp(-1, keepdim=True)
 
     @cached_property
     def log_p_label(self) -> Tensor:
@@ -99,7 +108,7 @@ class TensorToken(Token):
     @cached_property
     def log_p_rest(self) -> Tensor:
         rest = self._field.scatter(-1, self.index, RULED_OUT)
-        return rest.logsumexp(-1, keepdim=True) - self._field.logsumexp(-1, keepdim=True)
+        return rest.logsumexp(-1, keepdim=True) - self._log_sum
 
     @cached_property
     def p_rest(self) -> Tensor:
@@ -130,11 +139,12 @@ class TensorToken(Token):
 
     def log(self, x: Any) -> Tensor:
         x = self._tensor(x)
-        return x.clamp(min=torch.finfo(x.dtype).tiny).log()
+        x = x.clamp(min=torch.finfo(x.dtype).tiny)
+        return x.log() if x.requires_grad else x.log_()
 
     def exp(self, x: Tensor) -> Tensor:
         # Saturating: an overflow would turn 0 · ∞ into NaN one step later.
-        return x.clamp(max=_log_max(x.dtype)).exp()
+        return x.clamp(max=_log_max(x.dtype)).exp_()
 
     def where(self, condition: Tensor, a: Any, b: Any) -> Tensor:
         return torch.where(condition, self._tensor(a), self._tensor(b))
@@ -150,7 +160,7 @@ class TensorToken(Token):
         peak = v.detach().abs().argmax(-1, keepdim=True)
         small = v.scatter(-1, peak, 0.0)
         rest = small.sum(-1, keepdim=True)
-        return (rest - small + v.gather(-1, peak)).scatter(-1, peak, rest)
+        return (rest + v.gather(-1, peak) - small).scatter_(-1, peak, rest)
 
     def at_label(self, v: Any) -> Tensor:
         return self._tensor(v).expand_as(self._field).gather(-1, self.index)
@@ -161,7 +171,14 @@ class TensorToken(Token):
         return Distribution(lambda: torch.softmax(field, -1), lambda: torch.log_softmax(field, -1))
 
     def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
-        return self.softmax(d.log.masked_fill(mask == 0, 2 * RULED_OUT))
+        return self.softmax(torch.add(d.log, 1 - mask, alpha=2 * RULED_OUT))
+
+    def others(self, d: Distribution) -> Distribution:
+        return self.softmax(d.log.scatter(-1, self.index, 2 * RULED_OUT))
+
+    def through_policy(self, c: Tensor) -> Tensor:
+        weighted = self.policy.probs * c
+        return weighted.addcmul_(self.policy.probs, self.sum(weighted), value=-1)
 
     def argmax(self, d: Distribution) -> Distribution:
         at_peak = (d.log == d.log.amax(-1, keepdim=True)).to(d.log.dtype)
@@ -180,9 +197,8 @@ class TensorToken(Token):
 
     def head(self, d: Distribution, mass: float) -> Tensor:
         ordered = _sort(d.probs).flip(-1)
-        before = ordered.cumsum(-1) - ordered
-        inside = (before < mass).sum(-1, keepdim=True).clamp(min=1)
-        return (d.probs >= ordered.gather(-1, inside - 1)).to(d.probs.dtype)
+        last = torch.searchsorted(ordered.cumsum(-1), torch.full_like(ordered[:, :1], mass))
+        return (d.probs >= ordered.gather(-1, last.clamp(max=ordered.shape[-1] - 1))).to(d.probs.dtype)
 
     def sign(self, x: Tensor) -> Tensor:
         return x.sign()
@@ -200,22 +216,22 @@ class TensorToken(Token):
         # At the mode, 1 − d is the sum of the others; elsewhere d ≤ ½ and nothing cancels.
         peak = d.log.detach().argmax(-1, keepdim=True)
         at_peak = d.log.scatter(-1, peak, 2 * RULED_OUT).logsumexp(-1, keepdim=True)
-        return torch.log1p(-d.log.scatter(-1, peak, -1.0).exp()).scatter(-1, peak, at_peak)
+        return torch.log1p(-d.probs.scatter(-1, peak, 0.0)).scatter_(-1, peak, at_peak)
 
     def sparse(self, alpha: float) -> Distribution:
         field = self._field.detach() * (alpha - 1)
-        over = (field - _threshold(field, 1 / (alpha - 1))).clamp(min=0)
-        return self.distribution(over if alpha == 2 else over * over)
+        over = (field - _threshold(field, 1 / (alpha - 1))).clamp_(min=0)
+        return self.distribution(over if alpha == 2 else over.mul_(over))
 
     def heavy_tailed(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
-        shift = _normaliser(self._field.detach(), self.allowed, t)
-        _, probs = _heavy_tailed(self._field, self.allowed, shift, t)
+        shift = _normaliser(self._field.detach(), self._ruled_out, t)
+        _, probs = _heavy_tailed(self._field, self._ruled_out, shift, t)
         if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root restores its derivative
             slope = -probs.detach().pow(t).sum(-1, keepdim=True)
             excess = probs.sum(-1, keepdim=True) - 1
-            _, probs = _heavy_tailed(self._field, self.allowed, shift - excess / slope, t)
+            _, probs = _heavy_tailed(self._field, self._ruled_out, shift - excess / slope, t)
         return self.distribution(probs)
 
 
@@ -248,10 +264,11 @@ def _threshold(field: Tensor, power: float, steps: int = 50) -> Tensor:
     """τ with Σ (field − τ)₊^power = 1, for power 1 or 2. The sum is convex in τ, so that Newton from max − 1, where it
     is ≥ 1, only climbs."""
     tau = field.amax(-1, keepdim=True) - 1
+    over = torch.empty_like(field)
     for _ in range(steps):
-        over = (field - tau).clamp_(min=0)
+        torch.sub(field, tau, out=over).clamp_(min=0)
         if power == 1:  # sparsemax
-            slope, mass = over.sign().sum(-1, keepdim=True), over.sum(-1, keepdim=True)
+            mass, slope = over.sum(-1, keepdim=True), over.sign_().sum(-1, keepdim=True)
         else:
             slope, mass = 2 * over.sum(-1, keepdim=True), over.mul_(over).sum(-1, keepdim=True)
         step = (mass - 1) / slope
@@ -261,22 +278,22 @@ def _threshold(field: Tensor, power: float, steps: int = 50) -> Tensor:
     return tau
 
 
-def _heavy_tailed(field: Tensor, allowed: Tensor, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
+def _heavy_tailed(field: Tensor, ruled_out: Tensor | None, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
     """1 + (1 − t)(field − shift), and its power 1/(1 − t), for t > 1."""
     base = torch.add(1 - (1 - t) * shift, field, alpha=1 - t)
-    if not bool(allowed.all()):  # a heavy tail would give even a ruled-out token some mass
-        base = base.masked_fill(~allowed, torch.inf)
-    return base, (base.log() / (1 - t)).exp()
+    if ruled_out is not None:  # a heavy tail would give even a ruled-out token some mass
+        base = base.masked_fill(ruled_out, torch.inf)
+    return base, base.log().div_(1 - t).exp_()
 
 
-def _normaliser(field: Tensor, allowed: Tensor, t: float, steps: int = 50) -> Tensor:
+def _normaliser(field: Tensor, ruled_out: Tensor | None, t: float, steps: int = 50) -> Tensor:
     """λ with S(λ) = Σ exp_t(field − λ) = 1, for t > 1. S^(1−t) is concave in λ and straight for a single term, so
     Newton on it from max, where S ≥ 1, only climbs and arrives in a few steps."""
     shift = field.amax(-1, keepdim=True)
     for _ in range(steps):
-        base, probs = _heavy_tailed(field, allowed, shift, t)
+        base, probs = _heavy_tailed(field, ruled_out, shift, t)
         total = probs.sum(-1, keepdim=True)
-        step = (total.pow(t) - total) / ((t - 1) * (probs / base).sum(-1, keepdim=True))
+        step = (total.pow(t) - total) / ((t - 1) * probs.div_(base).sum(-1, keepdim=True))
         shift = shift + step
         if _settled(step, shift):
             break

@@ -235,9 +235,9 @@ class AKL(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         head = t.head(t.teacher, self.threshold)
-        gap = t.sign(t.teacher.probs - t.policy.probs) * (t.teacher.probs - t.policy.probs)
-        head_gap, tail_gap = t.sum(head * gap), t.sum((1 - head) * gap)
-        r = t.where(head_gap + tail_gap > 0, 1 - tail_gap / t.maximum(head_gap + tail_gap, 1e-300), 0.5)
+        gap = abs(t.teacher.probs - t.policy.probs)
+        total, tail = t.sum(gap), t.sum((1 - head) * gap)
+        r = t.where(total > 0, 1 - tail / t.maximum(total, 1e-300), 0.5)
         return (r, t.teacher), (1 - r) * _toward_teacher_reverse(t)
 
 
@@ -325,8 +325,9 @@ class ToDi(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         gap = t.teacher.log - t.policy.log
-        matched = t.teacher.probs * t.exp(-t.log_plus(-gap, 1))
-        surplus = t.exp(-t.log_plus(gap, 1)) * (1 - gap)
+        odds = t.exp(gap)
+        matched = t.teacher.probs * odds / (1 + odds)
+        surplus = (1 - gap) / (1 + odds)
         return (t.sum(matched), t.normalised(matched)), t.through_policy(surplus)
 
 
@@ -352,16 +353,17 @@ class LogitStdKD(QMap):
         centred = (d.log - mean) * t.support
         return centred, t.maximum(t.power(t.sum(centred**2) / t.maximum(t.vocab - 1, 1), 0.5), 1e-30)
 
-    def _standardised(self, t: Token, d: Distribution) -> Distribution:
-        _, spread = self._centred(t, d)
+    def _standardised(self, t: Token, d: Distribution, spread: Scalar) -> Distribution:
         return t.tempered(d, self.temperature * (spread + 1e-7))
 
     def loss(self, t: Token) -> Scalar:
-        return self.temperature**2 * t.kl(self._standardised(t, t.teacher), self._standardised(t, t.policy))
+        teacher, policy = (self._standardised(t, d, self._centred(t, d)[1]) for d in (t.teacher, t.policy))
+        return self.temperature**2 * t.kl(teacher, policy)
 
     def pulls(self, t: Token) -> Pulls:
-        centred, spread = self._centred(t, t.policy)
-        v = self.temperature * (self._standardised(t, t.policy).probs - self._standardised(t, t.teacher).probs)
+        (centred, spread), (_, teacher_spread) = self._centred(t, t.policy), self._centred(t, t.teacher)
+        teacher, policy = self._standardised(t, t.teacher, teacher_spread), self._standardised(t, t.policy, spread)
+        v = self.temperature * (policy.probs - teacher.probs)
         radial = t.sum(centred * v) / (t.maximum(t.vocab - 1, 1) * spread * (spread + 1e-7))
         return ((v - centred * radial) / (spread + 1e-7),)
 

@@ -171,7 +171,7 @@ class BiTempered(QMap):
     def pulls(self, t: Token) -> Pulls:
         q = t.heavy_tailed(self.t2)
         on_label = t.exp((self.t2 - self.t1) * t.at_label(q.log))
-        matched, escort = t.power(q.probs, 1 + self.t2 - self.t1), t.power(q.probs, self.t2)
+        matched, escort = t.exp((1 + self.t2 - self.t1) * q.log), t.exp(self.t2 * q.log)
         total = t.sum(matched)
         return (on_label, t.label), (-total, t.normalised(matched)), (total - on_label, t.normalised(escort))
 
