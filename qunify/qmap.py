@@ -122,7 +122,11 @@ def gradients(
     maps = list(maps)
     needs = tuple(dict.fromkeys(name for m in maps for name in m.needs))
     t, layout = tensors.read("gradients", needs, logits, labels, ignore_index, context)
-    return [layout.spread(gauges.gradient(t, m.pulls(t))) for m in maps]
+    found = [torch.empty_like(t.support) for _ in maps]
+    for at, block in t.blocks():
+        for m, g in zip(maps, found, strict=True):
+            g[at] = gauges.gradient(block, m.pulls(block))
+    return [layout.spread(g) for g in found]
 
 
 class Gate(QMap):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,9 @@ from qunify.token import CONTEXTS, Distribution, Token
 #: A token this many nats below the most likely one has probability exactly zero, and −inf logits are set to
 #: it: far enough that its exponential vanishes at any temperature in use, finite so that 0 · log 0 = 0.
 RULED_OUT = -1e6
+
+#: Entries of a block of rows: the vectors of one method stay in a CPU's cache.
+BLOCK = 2**18
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class TensorToken(Token):
 
     def __init__(self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor], method: str = "") -> None:
         self._method = method
+        self._logits = logits
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
         self.index = labels[:, None]  # (N, 1)
@@ -54,6 +58,15 @@ class TensorToken(Token):
         self._all_allowed = bool(self.allowed.all())
         self._ruled_out = None if self._all_allowed else ~self.allowed
         self._field = (logits - self._peak).clamp(min=RULED_OUT)
+
+    def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
+        """The same batch in blocks of rows, and where each lies: on a CPU, faster than all rows at once."""
+        n, v = self._logits.shape
+        size = max(BLOCK // v, 1) if self._logits.device.type == "cpu" else max(n, 1)
+        for start in range(0, n, size):
+            at = slice(start, start + size)
+            given = {name: value[at] for name, value in self.given.items()}
+            yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
 
     # ---- what a method sees -------------------------------------------------------------------------
     @cached_property

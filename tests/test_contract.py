@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import qunify as qu
+from qunify import tensors
 from qunify.catalogue import ENTRIES
 from tests.battery import batch
 
@@ -262,6 +263,18 @@ def test_many_gradients_at_once() -> None:
     found = qu.gradients(maps, b.logits, b.labels, teacher_logits=b.context["teacher_logits"], reference_logits=None)
     for m, g in zip(maps, found, strict=True):
         torch.testing.assert_close(g, m(b.logits, b.labels, **b.context).gradient)
+
+
+def test_many_gradients_do_not_depend_on_the_blocks_they_are_computed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = batch(5)
+    maps = [qu.get(name) for name in qu.names()]
+    labels = b.labels.clone()
+    labels[::4] = -100
+    whole = qu.gradients(maps, b.logits, labels, **b.context)
+    monkeypatch.setattr(tensors, "BLOCK", 5 * 7)  # seven rows each, and a rest
+    for m, g, expected in zip(maps, qu.gradients(maps, b.logits, labels, **b.context), whole, strict=True):
+        torch.testing.assert_close(g, expected, msg=m.name)
+    assert not qu.gradients(maps[:1], b.logits, torch.full_like(labels, -100))[0].any()
 
 
 def test_arrays_and_other_ignore_index() -> None:
