@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from analyses.study import Study
 
 #: Every study, in the order in which the report tells them.
-STUDIES = ("worked_example", "paper_table", "targets", "gradients", "gates", "equivalence", "family", "digits")
+STUDIES = ("worked_example", "paper_table", "targets", "gradients", "gates", "equivalence", "family", "peers", "digits")
 
 
 def load(name: str) -> Study:

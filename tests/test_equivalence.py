@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import sympy as sp
 import torch
+from hypothesis import given, settings, strategies
 from torch import Tensor
 
 import qunify as qu
+from qunify import proving, witness
+from qunify.catalogue import ENTRIES
+from qunify.catalogue.identities import IDENTITIES, Identity
 from qunify.cli import main
 from qunify.equivalence import LEVELS, compare
 from qunify.qmap import QMap
+from qunify.tensors import TensorToken
 from qunify.testing import assert_equivalent
 
 
@@ -24,34 +31,78 @@ def m(name: str, **params: Any) -> QMap:
 VERDICTS = [
     ("identical", "dft", "mae", True),
     ("identical", m("gce", q=0.5), "beyond_log", True),
+    ("identical", m("gce", q=0), "sft", True),
+    ("identical", m("gce", q=1), "mae", True),
+    ("identical", m("agce", a=0, q=0.7), "gce", True),
+    ("identical", m("agce", a=3, q=1), "dft", True),
+    ("identical", m("agce", a=0, q=0), "sft", True),
     ("identical", m("tailr", gamma=0), "sft", True),
     ("identical", m("tailr", gamma=1), "dft", True),
     ("identical", m("mixce", eta=0), "dft", True),
+    ("identical", m("mixce", eta=1), "sft", True),
+    ("identical", m("mixce", eta=0.2), m("symmetric_ce", ce_weight=0.2, rce_weight=0.2, log_zero=-4), True),
     ("identical", m("taylor_ce", order=1), "mae", True),
+    ("identical", "taylor_ce", m("aue", a=2, q=2), True),
     ("identical", "chord_phi", m("aue", a=1, q=2), True),
+    ("identical", m("poly1", epsilon=0), "sft", True),
+    ("identical", m("talr", temperature=2, floor=0), "beyond_log", True),
+    ("identical", m("talr", floor=1), "sft", True),
+    ("identical", m("phuber_ce", tau=1), "mae", True),
+    ("identical", m("focal", gamma=0), "sft", True),
+    ("identical", m("idft", low=1, high=1), "dft", True),
+    ("identical", m("mile", gamma=0), "sft", True),
+    ("identical", m("gold", floor=1), "iw_sft", True),
+    ("identical", m("profit", threshold=0.3), m("threshold", low=0.3), True),
     ("identical", m("gem", beta=1), "sft", True),
     ("identical", m("target_sft", eta=0), "dft", True),
+    ("identical", m("kd_hybrid", mix=0), "sft", True),
     ("identical", m("kd_hybrid", mix=1), "kd", True),
     ("identical", m("taid", mix=1), "kd", True),
-    ("identical", m("agce", a=0, q=0), "sft", True),
     ("identical", m("label_smoothing", smoothing=0), "sft", True),
+    ("identical", m("jsd", beta=0), "kd", True),
     ("identical", m("jsd", beta=1), "reverse_kl", True),
+    ("identical", m("skew_kl", skew=0), "kd", True),
+    ("identical", m("bi_tempered", t1=1, t2=1), "sft", True),
+    ("identical", m("asft", kl_weight=0), "dft", True),
     ("scaled", "gem", m("temperature_ce", temperature=0.7), True),
     ("scaled", "luffy", m("agce", a=0.1, q=-1), True),
     ("scaled", m("tailr", gamma=0.5), m("agce", a=1, q=0), True),
     ("scaled", m("bootstrap_soft", beta=0.5), m("confidence_penalty", weight=-1), True),
+    ("scaled", "poly1", "mixce", True),
+    ("scaled", "brier", m("bi_tempered", t1=0, t2=1), True),
+    ("scaled", "dft", m("symmetric_ce", ce_weight=0), True),
     ("directional", "sft", "dft", True),
     ("directional", "gce", "beyond_log", True),
     ("directional", "sft", "focal", True),
     ("directional", m("profit", threshold=0.4), "sft", True),
+    ("directional", "sft", "eaft", True),
+    ("directional", "infosft", "js_noisy", True),
+    ("directional", "margin_softmax", "dft", True),
+    ("directional", "psft", "gold", True),
     ("optimum", "kd", "reverse_kl", True),
+    ("optimum", "kd", "tvd", True),
+    ("optimum", "jsd", "akl", True),
     ("optimum", "sft", "brier", True),
     ("optimum", "brier", "spherical", True),
+    ("optimum", "mile", "brier", True),
+    ("optimum", "beyond_log", "temperature_ce", True),
+    ("optimum", "dft_undetached", "idft", False),
     ("distinct", "kd", "sft", True),
     ("distinct", "dft", "label_smoothing", True),
     ("distinct", "target_sft", "kd_hybrid", True),
     ("distinct", "gem", "confidence_penalty", True),
+    ("distinct", "sft", "dft_undetached", True),
+    ("distinct", "sft", "mbls", True),
+    ("distinct", "sft", "unlikelihood", True),
+    ("distinct", "sft", "z_loss", True),
+    ("distinct", "z_loss", "squentropy", True),
+    ("distinct", "topk_kd", "kd", True),
 ]
+
+
+def test_there_are_verdicts_of_every_level() -> None:
+    assert {v[0] for v in VERDICTS} == set(LEVELS)
+    assert len(VERDICTS) >= 60
 
 
 @pytest.mark.parametrize(
@@ -107,17 +158,149 @@ def test_witness_is_exact_and_separates() -> None:
     assert torch.allclose(g, torch.tensor(point.gradient_b, dtype=torch.float64), atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["sft", "dft", "gem", "label_smoothing", "kd", "brier", "target_sft"])
-def test_a_copy_off_by_a_thousandth_is_never_identical(name: str) -> None:
-    original = qu.get(name)
+def perturbed(original: QMap) -> QMap:
+    """The same method with its first pull off by a thousandth of u."""
 
     class Perturbed(type(original)):  # type: ignore[misc]
         def pulls(self, t):  # type: ignore[no-untyped-def]
-            (first, d), *others = [x if isinstance(x, tuple) else (None, x) for x in super().pulls(t)]
-            others = [x if x[0] is not None else x[1] for x in others]
-            return [(first * (1 + 0.001 * t.p_label), d), *others]
+            first, *others = super().pulls(t)
+            factor = 1 + t.p_label / 1000
+            return [(first[0] * factor, first[1]) if isinstance(first, tuple) else first * factor, *others]
 
-    assert compare(original, Perturbed(**original.params)).level not in ("identical", "scaled")
+    return Perturbed(**original.params)
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_copy_off_by_a_thousandth_is_never_identical(name: str) -> None:
+    assert compare(qu.get(name), perturbed(qu.get(name))).level not in ("identical", "scaled")
+
+
+# ---- symbols in place of parameters ---------------------------------------------------------------------------
+
+q, g, x = sp.symbols("q g x")
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "level", "factor"),
+    [
+        (m("gce", q=q), m("beyond_log", alpha=q), "identical", 1),
+        (m("luffy", gamma=g), m("agce", a=g, q=-1), "scaled", 1 / g),
+        (m("tailr", gamma=g), m("agce", a=g / (1 - g), q=0), "scaled", 1 - g),
+        (m("gem", beta=x), m("temperature_ce", temperature=x), "scaled", 1 / x),
+        (m("bootstrap_soft", beta=x), m("confidence_penalty", weight=-(1 - x) / x), "scaled", 1 / x),
+        (m("profit", threshold=x), m("threshold", low=x), "identical", 1),
+        (m("gce", q=q), "dft", "directional", None),
+        (m("focal", gamma=g), "sft", "directional", None),
+    ],
+    ids=str,
+)
+def test_symbolic_parameters(a: QMap, b: QMap | str, level: str, factor: Any) -> None:
+    verdict = compare(a, b)
+    assert (verdict.level, verdict.proved) == (level, True)
+    assert (verdict.factor is None) if factor is None else sp.simplify(verdict.factor - factor) == 0
+
+
+def test_symbols_without_a_value_in_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="compare: no value of x that was tried is in the range of"):
+        compare(m("tailr", gamma=x + 7), "sft")
+
+
+def test_methods_that_differ_only_at_ties_are_equivalent_and_say_so() -> None:
+    verdict = compare(m("profit", threshold=0.3), m("threshold", low=0.3))
+    assert verdict.ties == ("p_y = 3/10",)
+    assert "ties apart: p_y = 3/10" in str(verdict)
+
+
+def test_a_claim_that_holds_in_small_vocabularies_only_is_refuted() -> None:
+    verdict = compare("topk_kd", "kd")
+    assert verdict.level == "distinct"
+    assert verdict.witness is not None
+    assert len(verdict.witness.points[0].probs) > 100
+    assert compare("label_smoothing", m("label_smoothing", smoothing=0.2)).level == "distinct"
+
+
+def test_a_wrong_factor_is_not_proved() -> None:
+    gem, ce = m("gem"), m("temperature_ce", temperature=0.7)
+    assert proving.proportional(gem, ce, (), sp.Rational(10, 7)) is not None
+    assert proving.proportional(gem, ce, (), sp.Rational(10, 8)) is None
+    assert witness.agree(gem, ce, sp.Rational(10, 7), ())
+    assert not witness.agree(gem, ce, sp.Rational(10, 7) + sp.Rational(1, 10**30), ())
+    assert proving.on_one_ray(m("sft"), m("dft_undetached"), ()) is None
+
+
+@pytest.mark.parametrize("claim", IDENTITIES, ids=lambda i: f"{i.left.name}={i.right[0].name}")
+def test_every_identity_of_the_catalogue_is_proved(claim: Identity) -> None:
+    assert proving.identity(claim).holds
+    wrong = dataclasses.replace(claim, left=dataclasses.replace(claim.left, factor="11/10"))
+    assert not proving.identity(wrong).holds
+
+
+# ---- laws -----------------------------------------------------------------------------------------------------
+
+NAMES = strategies.sampled_from(sorted(ENTRIES))
+
+
+@settings(max_examples=60)
+@given(NAMES, NAMES)
+def test_compare_is_symmetric(a: str, b: str) -> None:
+    there, back = compare(a, b), compare(b, a)
+    assert (there.level, there.same_direction, there.same_optimum) == (
+        back.level,
+        back.same_direction,
+        back.same_optimum,
+    )
+    assert (there.silent_a, there.silent_b) == (back.silent_b, back.silent_a)
+    if there.factor is not None:
+        assert sp.simplify(there.factor * back.factor) == 1
+
+
+@settings(max_examples=60)
+@given(NAMES, NAMES, NAMES)
+def test_identical_scaled_and_optimum_are_transitive(a: str, b: str, c: str) -> None:
+    ab, bc, ac = compare(a, b), compare(b, c), compare(a, c)
+    for level in ("identical", "scaled"):
+        if ab.meets(level) and bc.meets(level):
+            assert ac.meets(level)
+    if ab.same_optimum and bc.same_optimum:
+        assert ac.same_optimum
+
+
+def test_directional_is_not_transitive() -> None:
+    """What is silent on a token shares every ray there."""
+    above = m("threshold", low=0.5)
+    other = qu.design("other", trust=lambda t: t.where(t.p_label < 0.5, 0.9, 1), residual=lambda t: t.uniform)
+    assert compare("sft", above).level == compare(above, other).level == "directional"
+    assert not compare("sft", other).same_direction
+
+
+@settings(max_examples=15)
+@given(strategies.sampled_from(["sft", "dft", "gem", "label_smoothing", "brier"]), strategies.permutations(range(5)))
+def test_renaming_the_vocabulary_changes_nothing(name: str, order: list[int]) -> None:
+    """A loss that permutes the vocabulary before it calls a method is that method."""
+    original, at = qu.get(name), torch.tensor(order)
+
+    def renamed(logits: Tensor, labels: Tensor) -> Tensor:
+        size = logits.shape[-1]
+        whole = torch.cat([at, torch.arange(5, size)]) if size > 5 else torch.arange(size)
+        back = whole.argsort()
+        t = TensorToken(logits[:, whole], back[labels], {})
+        return original.loss(t)[:, 0]
+
+    assert compare(renamed, original).level == "identical"
+
+
+@settings(max_examples=15)
+@given(NAMES, strategies.floats(0.1, 30))
+def test_a_scaled_copy_is_scaled(name: str, factor: float) -> None:
+    original = qu.get(name)
+
+    class Times(type(original)):  # type: ignore[misc]
+        def pulls(self, t):  # type: ignore[no-untyped-def]
+            return [(p[0] * factor, p[1]) if isinstance(p, tuple) else p * factor for p in super().pulls(t)]
+
+    verdict = compare(original, Times(**original.params))
+    assert verdict.meets("scaled")
+    assert abs(float(verdict.factor) - factor) < 1e-6 * factor
 
 
 # ---- other people's functions -------------------------------------------------------------------------------

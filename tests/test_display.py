@@ -1,0 +1,46 @@
+"""What notebooks show: HTML with every text escaped, LaTeX that balances."""
+
+from __future__ import annotations
+
+import torch
+
+import qunify as qu
+from qunify import display
+
+
+def test_equivalence_shows_its_argument() -> None:
+    verdict = qu.compare("sft", "dft")
+    page, latex = verdict._repr_html_(), verdict._repr_latex_()
+    assert str(verdict) in page
+    assert r"w_b=u\ge 0" in page
+    assert latex.startswith(r"$\begin{array}{l}")
+    assert latex.endswith(r"\end{array}$")
+    assert latex.count("{") == latex.count("}")
+
+
+def test_match_and_matches() -> None:
+    found = qu.identify(lambda z, y: -z.log_softmax(-1).gather(1, y[:, None])[:, 0])
+    assert "&lt;lambda&gt; is identical to sft" in found._repr_html_()
+    assert "<lambda>" not in found._repr_html_()
+    assert "identical to sft" in found[0]._repr_html_()
+
+
+def test_targets_show_their_first_tokens() -> None:
+    page = qu.get("dft")(torch.zeros(30, 50), torch.zeros(30, dtype=torch.long))._repr_html_()
+    assert page.count("<tr>") == 1 + 6
+    assert "0: 0.02 → 0.0396" in page
+    ignored = qu.get("sft")(torch.zeros(1, 3), torch.tensor([-100]))._repr_html_()
+    assert "tokens=0" in ignored
+
+
+def test_methods_show_formula_and_parameters() -> None:
+    m = qu.get("focal")
+    assert m.formula in m._repr_latex_()
+    assert "<td>gamma</td><td>2</td>" in m._repr_html_()
+    assert "Lin et al. 2017" in m._repr_html_()
+
+
+def test_texts_are_escaped() -> None:
+    assert display.table(("<b>",), [("a & b",)]) == (
+        "<table><thead><tr><th>&lt;b&gt;</th></tr></thead><tbody><tr><td>a &amp; b</td></tr></tbody></table>"
+    )
