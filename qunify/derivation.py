@@ -22,11 +22,8 @@ OFF_TIES = {"psft": "at r = 1 − ε the loss is written as its flat branch, and
 #: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
 ONLY_AT_NUMBERS = {
     "psft": "which of the bounds 1 − ε and 1 + ε comes first is known of numbers only",
-    "threshold": "which of the two bounds comes first is known of numbers only",
-    "idft": "which of the two bounds comes first is known of numbers only",
     "infosft": "that logit(u) < logit(P) is u < P is found for numbers only",
     "jsd": "the partial fractions of sums over a mixture are found for numbers only",
-    "bi_tempered": "the exponents of the tempered softmax are compared as numbers only",
 }
 
 

@@ -17,7 +17,7 @@ from scipy.optimize import least_squares
 
 from qunify import gauges
 from qunify.probes import Probe
-from qunify.qmap import QMap
+from qunify.qmap import Gate, QMap
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 #: `equal` compares gradients, `ratio` leaves one positive factor free, `ray` one positive factor per token.
@@ -28,6 +28,7 @@ NEAREST = 1e-6  # and at an open end from here
 WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; probes have at most 150 tokens
 STARTS = 3  # how many are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
+HOPELESS = 0.9  # relative error of the best start, one factor free, from which no descent is worth its time
 FAR = 1e3  # stands for a difference that is not a number
 
 
@@ -41,13 +42,10 @@ class Sample:
     few: tuple[int, ...] | None = None  # rows per probe that are enough wherever gradients vary smoothly
 
     @functools.cached_property
-    def _per_label(self) -> list[Array]:
-        """What turns a gate's gradient at the label, w (u − 1), into w ‖p − δ‖."""
-        geometry = []
-        for t in (p.token for p in self.probes):
-            length = (t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True)
-            geometry.append((-length / t.p_rest).numpy())
-        return geometry
+    def _lengths(self) -> list[Array]:
+        """‖p − δ‖, (N, 1) per probe."""
+        tokens = [p.token for p in self.probes]
+        return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
 
     @functools.cached_property
     def blocks(self) -> list[Array]:
@@ -61,14 +59,18 @@ class Sample:
     def _block(self, i: int, gradient: Array) -> Array:
         if not self.gate:
             return gradient
-        label = self.probes[i].labels.numpy()
-        return gradient[np.arange(len(label)), label][:, None] * self._per_label[i]
+        probe = self.probes[i]
+        at_label = gradient[np.arange(len(gradient)), probe.labels.numpy()][:, None]
+        return -at_label / probe.token.p_rest.numpy() * self._lengths[i]
 
+    @torch.no_grad()
     def values(self, m: QMap) -> list[Array]:
         """The method's own blocks, (N, V) or (N, 1) each."""
-        with torch.no_grad():
-            found = [gauges.gradient(p.token, m.pulls(p.token)).numpy() for p in self.probes]
-        return [self._block(i, np.clip(np.nan_to_num(g, nan=FAR), -FAR, FAR)) for i, g in enumerate(found)]
+        if self.gate and isinstance(m, Gate):  # its weight says it all
+            weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
+            return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
+        found = [gauges.gradient(p.token, m.pulls(p.token)) for p in self.probes]
+        return [self._block(i, _finite(g)) for i, g in enumerate(found)]
 
     def only(self, i: int) -> Sample:
         """One vocabulary."""
@@ -117,6 +119,10 @@ class Sample:
                 return False
             both |= bool(measured.any())
         return both
+
+
+def _finite(x: torch.Tensor) -> Array:
+    return x.nan_to_num(FAR, FAR, -FAR).clamp_(-FAR, FAR).numpy()
 
 
 def _on_rays(v: Array, b: Array) -> tuple[Array, Array]:
@@ -216,7 +222,7 @@ def fit(
     ranked = sorted(
         (coarse.at(point, rest) for rest in _discrete(cls, fixed) for point in points), key=lambda found: found.error
     )
-    if axes and ranked[0].error > tolerance / 100:
+    if axes and tolerance / 100 < ranked[0].error and not (mode == "ratio" and ranked[0].error > HOPELESS):
         ranked[:STARTS] = [coarse.descended(start, precise=False) for start in ranked[:STARTS]]
     best = min(ranked, key=lambda found: found.error)
     steps = coarse.steps(best) if thorough and best.error > tolerance else []

@@ -228,11 +228,11 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
     found: list[Match] = []
     missed: list[Fit] = []
     for cls in candidates:
-        close = fit(cls, sample, "equal", tolerance)
-        match = _exact(close, sample, held_out, tolerance)
-        if not match:
-            close = fit(cls, sample, "ratio", tolerance)
-            match = _exact(close, sample, held_out, tolerance)
+        close = fit(cls, sample, "ratio", tolerance)
+        match = None
+        if close.error <= NEAR:  # equal before proportional: a factor may do what a parameter does
+            match = _exact(fit(cls, sample, "equal", tolerance), sample, held_out, tolerance)
+            match = match or _exact(close, sample, held_out, tolerance)
         if match:
             found.append(match)
         else:

@@ -98,6 +98,14 @@ class Rest(sp.Function):
     is_commutative = True
     is_real = True
 
+    @classmethod
+    def eval(cls, summand: Any) -> Any:
+        """One form of each summand: p²·p^(−t), which SymPy keeps apart, is p^(2−t)."""
+        if any(a.exp.free_symbols for a in summand.atoms(sp.Pow)):
+            merged = sp.powsimp(summand, combine="exp")
+            return cls(merged) if merged != summand else None
+        return None
+
     def _eval_derivative(self, symbol: Any) -> Any:
         return rest(self.args[0].diff(symbol))
 
