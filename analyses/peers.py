@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib import metadata
@@ -26,8 +27,10 @@ COLUMNS = {0.25: "library", 1.9: "function", 4.6: "as called", 7.2: "its name sa
 AGREEMENT = {
     "as named": "#0072B2",
     "as named, scaled": "#56B4E9",
+    "as named, miscounted": "#CC79A7",
     "other parameters": "#E69F00",
     "another method": "#D55E00",
+    "has another name here": "#009E73",
     "not in the catalogue": "#7F7F7F",
 }
 
@@ -48,7 +51,7 @@ def row(peer: Peer) -> pd.DataFrame:
         [
             {
                 "library": peer.library,
-                "version": "" if peer.library == "known bug" else metadata.version(peer.library),
+                "library_version": "" if peer.library == "known bug" else metadata.version(peer.library),
                 "function": peer.function,
                 "setting": peer.setting,
                 "claim": peer.claim + (_listed(peer.params) if peer.claim else ""),
@@ -56,7 +59,7 @@ def row(peer: Peer) -> pd.DataFrame:
                 "level": best.level if best else "none",
                 "factor": "" if best is None else str(best.factor),
                 "error": "" if best is None else f"{best.error:.2g}",
-                "agreement": agreement(peer, best),
+                "agreement": agreement(peer, best, " ".join(found.diagnosis.notes)),
                 "reduction": found.diagnosis.reduction,
                 "verdict": found.verdict,
                 "notes": " ".join(found.diagnosis.sentences()),
@@ -71,12 +74,14 @@ def closest(found: Matches, claim: str) -> Match | None:
     return next((m for m in exact if m.name == claim), exact[0] if exact else None)
 
 
-def agreement(peer: Peer, best: Match | None) -> str:
+def agreement(peer: Peer, best: Match | None, notes: str = "") -> str:
     """How the finding and the name go together, in a word of AGREEMENT."""
     if best is None or best.level == "directional":
         return "not in the catalogue"
     if best.name != peer.claim:
-        return "another method"
+        return "another method" if peer.claim else "has another name here"
+    if "the accumulation bug" in notes:
+        return "as named, miscounted"
     if any(not _same(best.params.get(k), v) for k, v in peer.params.items()):
         return "other parameters"
     return "as named" if best.level == "identical" else "as named, scaled"
@@ -125,9 +130,12 @@ def draw(table: pd.DataFrame) -> Figure:
 def _finding(told: Mapping[Any, Any]) -> str:
     if told["agreement"] == "not in the catalogue":
         return "a gate of its own" if "It is a gate" in told["notes"] else "none of the catalogue"
-    factor = "" if float(told["factor"]) == 1 else f"{told['factor'][:6]} × "
-    bug = ", items ignored" if "the accumulation bug" in told["notes"] else ""
-    return factor + told["found"].replace("*", "·") + bug
+    factor = "" if told["factor"] in ("1", "1.0") else f"{_short(told['factor'])} × "
+    return factor + told["found"].replace("*", "·")
+
+
+def _short(factor: str) -> str:
+    return f"{float(factor):.4g}" if re.fullmatch(r"[\d.e-]+", factor) else factor
 
 
 def _cut(text: str, inches: float) -> str:
@@ -139,9 +147,10 @@ def _key(figure: Figure, table: pd.DataFrame) -> None:
     counts = Counter(table["agreement"])
     ax, x = figure.axes[0], 0.25
     for word, colour in AGREEMENT.items():
-        ax.plot(x + 0.08, 0.75, marker="s", color=colour, markersize=8)
-        ax.text(x + 0.22, 0.75, f"{word} ({counts[word]})", fontsize=9.5, va="center")
-        x += 0.65 + 0.085 * len(word)
+        if counts[word]:
+            ax.plot(x + 0.08, 0.75, marker="s", color=colour, markersize=8)
+            ax.text(x + 0.2, 0.75, f"{word} ({counts[word]})", fontsize=9, va="center")
+            x += 0.55 + 0.08 * len(word)
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
@@ -159,8 +168,9 @@ def see(table: pd.DataFrame) -> str:
     said = "; ".join(f"{t['function'].rpartition('.')[2]} is {_finding(t)}" for t in bugs.to_dict("records"))
     return (
         f"Of {len(shipped)} losses as {shipped['library'].nunique()} libraries ship them, {named} are what their name "
-        f"says, {counts['other parameters']} have other parameters, {counts['another method']} are another method and "
-        f"{counts['not in the catalogue']} are none of the catalogue. {len(bugs)} known bugs are told apart: {said}. "
+        f"says, {counts['other parameters']} have other parameters, {counts['another method']} are another method, "
+        f"{counts['has another name here']} have names of their own for methods of the catalogue, and "
+        f"{counts['not in the catalogue']} are none of it. {len(bugs)} known bugs are told apart: {said}. "
         "(Rows of the committed full run.)"
     )
 

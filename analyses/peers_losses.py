@@ -59,6 +59,12 @@ def _torch() -> Iterator[Peer]:
         lambda z, y, teacher_logits: F.kl_div(z.log_softmax(-1), teacher_logits.softmax(-1), reduction="batchmean"),
         "kd", {"temperature": 1.0}, "reduction=batchmean", TEACHER,
     )  # fmt: skip
+    for code, claim in ((F.mse_loss, "brier"), (F.l1_loss, "mae")):
+
+        def of_probabilities(z: Tensor, y: Tensor, code: Any = code) -> Tensor:
+            return code(z.softmax(-1), F.one_hot(y, z.shape[-1]).to(z.dtype))
+
+        yield Peer("torch", code, of_probabilities, claim, {}, "of probabilities")
     yield Peer("torch", F.multi_margin_loss, lambda z, y: F.multi_margin_loss(z, y, reduction="none"))
 
 
@@ -77,7 +83,7 @@ def _transformers() -> Iterator[Peer]:
 
 
 def _trl() -> Iterator[Peer]:
-    from trl import SFTTrainer
+    from trl import GRPOTrainer, SFTTrainer
     from trl.experimental.gkd.gkd_trainer import GKDTrainer
     from trl.experimental.sdft import loss_utils
 
@@ -93,6 +99,20 @@ def _trl() -> Iterator[Peer]:
             return GKDTrainer.generalized_jsd_loss(z[None], teacher_logits[None], beta=beta, reduction="sum")
 
         yield Peer("trl", GKDTrainer.generalized_jsd_loss, jsd, "jsd", {"beta": beta}, f"beta={beta}", TEACHER)
+
+    def softened(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        return GKDTrainer.generalized_jsd_loss(
+            z[None], teacher_logits[None], beta=0.0, temperature=2.0, reduction="sum"
+        )
+
+    yield Peer(
+        "trl", GKDTrainer.generalized_jsd_loss, softened, "kd", {"temperature": 2.0}, "beta=0, temperature=2", TEACHER
+    )
+    yield Peer(
+        "trl", GRPOTrainer._compute_loss,
+        lambda z, y, old_logits: _grpo_trainer_loss(GRPOTrainer, z, y, old_logits),
+        "psft", {"clip": 0.2}, "loss_type=grpo, every advantage 1", ("old_logits",),
+    )  # fmt: skip
 
     full, top, sampled = (
         loss_utils.compute_full_logit_self_distillation_loss,
@@ -130,6 +150,22 @@ def _sft_trainer_loss(trainer: Any, z: Tensor, y: Tensor, items: Any, kind: str)
     return trainer.compute_loss(stage, lambda **_: outputs, inputs, num_items_in_batch=items)
 
 
+def _grpo_trainer_loss(trainer: Any, z: Tensor, y: Tensor, old_logits: Tensor) -> Tensor:
+    """The trainer's own loss on completions of one token, each with advantage 1."""
+    token, one = y[:, None], torch.ones(len(y), 1, dtype=z.dtype)
+    log_probs, old = (x.log_softmax(-1).gather(-1, token) for x in (z, old_logits))
+    stage = mock.MagicMock()
+    stage.args = SimpleNamespace(delta=None)
+    stage.loss_type, stage.epsilon_low, stage.epsilon_high, stage.beta = "grpo", 0.2, 0.2, 0.0
+    stage.importance_sampling_level, stage.top_entropy_quantile = "token", 1.0
+    stage.off_policy_mask_threshold, stage.use_vllm, stage._entropy_bonus_enabled = None, False, False
+    stage.model.training, stage.aux_loss_enabled = False, False
+    stage.accelerator.gather = stage.accelerator.gather_for_metrics = lambda x: x
+    stage._get_per_token_logps_and_entropies = lambda *_, **__: (log_probs, torch.zeros_like(one), None)
+    batch = {"prompt_ids": token, "prompt_mask": one, "completion_ids": token, "completion_mask": one}
+    return trainer._compute_loss(stage, None, batch | {"advantages": one[:, 0], "old_per_token_logps": old})
+
+
 def _entmax() -> Iterator[Peer]:
     import entmax
 
@@ -142,13 +178,24 @@ def _entmax() -> Iterator[Peer]:
 
 
 def _kornia() -> Iterator[Peer]:
-    from kornia.losses import focal_loss
+    from kornia.losses import dice_loss, focal_loss, lovasz_softmax_loss, tversky_loss
+
+    def per_image(code: Any, **setting: Any) -> LOSS:
+        """Every token as an image of one pixel."""
+        return lambda z, y: code(z[:, :, None, None], y[:, None, None], **setting)
 
     for alpha in (None, 0.25):
         yield Peer(
             "kornia", focal_loss, lambda z, y, a=alpha: focal_loss(z, y, alpha=a, gamma=2.0).sum(-1),
             "focal", {"gamma": 2.0}, f"alpha={alpha}, gamma=2",
         )  # fmt: skip
+
+    for average in ("micro", "macro"):
+        yield Peer("kornia", dice_loss, per_image(dice_loss, average=average), setting=f"one pixel, average={average}")
+    yield Peer(
+        "kornia", tversky_loss, per_image(tversky_loss, alpha=0.3, beta=0.7), setting="one pixel, alpha=0.3, beta=0.7"
+    )
+    yield Peer("kornia", lovasz_softmax_loss, per_image(lovasz_softmax_loss), setting="one pixel")
 
 
 def _pytorch_optimizer() -> Iterator[Peer]:
@@ -167,6 +214,15 @@ def _pytorch_optimizer() -> Iterator[Peer]:
             "bi_tempered", {"t1": 0.8, "t2": 1.4}, f"t1=0.8, t2=1.4, num_iters={steps}",
         )  # fmt: skip
 
+    def smooth(z: Tensor, y: Tensor) -> Tensor:
+        one_hot = F.one_hot(y, z.shape[-1]).to(z.dtype)
+        return bi_tempered_logistic_loss(z, one_hot, 1.0, 1.0, label_smooth=0.1, reduction="none")
+
+    yield Peer(
+        "pytorch-optimizer", bi_tempered_logistic_loss, smooth,
+        "label_smoothing", {"smoothing": 0.1}, "t1=t2=1, label_smooth=0.1",
+    )  # fmt: skip
+
     def ldam(z: Tensor, y: Tensor) -> Tensor:
         return LDAMLoss([10] * z.shape[-1], max_m=0.5, s=1.0)(z, y)
 
@@ -177,33 +233,30 @@ def _pytorch_optimizer() -> Iterator[Peer]:
 
 def _optax() -> Iterator[Peer]:
     import jax
+    import numpy as np
     from optax import losses
 
-    def through_jax(loss: Callable[..., Any]) -> LOSS:
-        """A loss of JAX arrays as one of tensors, in float64."""
+    class ThroughJAX(torch.autograd.Function):
+        """Losses and their slopes as JAX computes them, in float64."""
 
-        class Bridge(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, z: Tensor, y: Tensor, *others: Tensor) -> Tensor:
-                with jax.enable_x64(True):
-                    arrays = [jax.numpy.asarray(x.detach().numpy()) for x in (z, y, *others)]
-                    value, pull = jax.vjp(lambda x: loss(x, *arrays[1:]), arrays[0])
-                    (slope,) = pull(jax.numpy.ones_like(value))
-                ctx.save_for_backward(torch.tensor(slope.tolist(), dtype=z.dtype))
-                return torch.tensor(value.tolist(), dtype=z.dtype)
+        @staticmethod
+        def forward(ctx: Any, z: Tensor, y: Tensor, rows: LOSS) -> Tensor:
+            n, more = len(z), -len(z) % 1024  # compiled once per shape, and probes have many
+            with jax.enable_x64(True):
+                values, slopes = rows(F.pad(z.detach(), (0, 0, 0, more)).numpy(), F.pad(y, (0, more)).numpy())
+            ctx.save_for_backward(torch.tensor(np.asarray(slopes)[:n]))
+            return torch.tensor(np.asarray(values)[:n])
 
-            @staticmethod
-            def backward(ctx: Any, given: Tensor) -> tuple[Tensor | None, ...]:
-                (slope,) = ctx.saved_tensors
-                return given[:, None] * slope, None, None
+        @staticmethod
+        def backward(ctx: Any, given: Tensor) -> tuple[Tensor, None, None]:
+            return given[:, None] * ctx.saved_tensors[0], None, None
 
-        def of_tensors(z: Tensor, y: Tensor, teacher_logits: Tensor | None = None) -> Tensor:
-            return Bridge.apply(z, y, *(() if teacher_logits is None else (teacher_logits,)))
-
-        return of_tensors
+    def of_tensors(row: Callable[[Any, Any], Any]) -> LOSS:
+        rows = jax.jit(jax.vmap(jax.value_and_grad(row)))
+        return lambda z, y: ThroughJAX.apply(z, y, rows)
 
     def one_hot(z: Any, y: Any) -> Any:
-        return jax.nn.one_hot(y, z.shape[-1], dtype=z.dtype)
+        return jax.nn.one_hot(y, z.size, dtype=z.dtype)
 
     def smoothed(z: Any, y: Any) -> Any:
         return losses.softmax_cross_entropy(z, losses.smooth_labels(one_hot(z, y), 0.1))
@@ -211,10 +264,17 @@ def _optax() -> Iterator[Peer]:
     def poly(z: Any, y: Any) -> Any:
         return losses.poly_loss_cross_entropy(z, one_hot(z, y), epsilon=2.0)
 
-    yield Peer("optax", losses.smooth_labels, through_jax(smoothed), "label_smoothing", {"smoothing": 0.1}, "alpha=0.1")
-    yield Peer("optax", losses.poly_loss_cross_entropy, through_jax(poly), "poly1", {"epsilon": 2.0}, "epsilon=2")
-    yield Peer("optax", losses.multiclass_hinge_loss, through_jax(jax.vmap(losses.multiclass_hinge_loss)))
-    yield Peer("optax", losses.multiclass_sparsemax_loss, through_jax(losses.multiclass_sparsemax_loss), "sparsemax")
+    def focal(z: Any, y: Any) -> Any:
+        return losses.sigmoid_focal_loss(z, one_hot(z, y), gamma=2.0).sum()
+
+    def sparsemax(z: Any, y: Any) -> Any:
+        return losses.multiclass_sparsemax_loss(z[None], y[None]).sum()
+
+    yield Peer("optax", losses.smooth_labels, of_tensors(smoothed), "label_smoothing", {"smoothing": 0.1}, "alpha=0.1")
+    yield Peer("optax", losses.poly_loss_cross_entropy, of_tensors(poly), "poly1", {"epsilon": 2.0}, "epsilon=2")
+    yield Peer("optax", losses.sigmoid_focal_loss, of_tensors(focal), "focal", {"gamma": 2.0}, "gamma=2")
+    yield Peer("optax", losses.multiclass_sparsemax_loss, of_tensors(sparsemax), "sparsemax")
+    yield Peer("optax", losses.multiclass_hinge_loss, of_tensors(losses.multiclass_hinge_loss))
 
 
 def _bugs() -> Iterator[Peer]:

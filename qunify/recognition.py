@@ -326,7 +326,7 @@ def _in_vocab(values: list[Any]) -> Any:
             multiple = next(iter(simple_numbers(parts[0], within=1e-5)), parts[0])
             if form == 1:
                 return multiple
-            return form if multiple == 1 else multiple * form
+            return (int(multiple) if float(multiple).is_integer() else multiple) * form
     return None
 
 

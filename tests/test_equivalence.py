@@ -345,6 +345,11 @@ def test_compare_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None
     data = json.loads(capsys.readouterr().out)
     assert (data["level"], data["factor"], data["proved"]) == ("scaled", "10/7", True)
     assert data["level"] in LEVELS
+    both = ["compare", "kd_hybrid", "sft_kl", "--set", "kd_hybrid.mix=0.5", "--set", "sft_kl.kl_weight=1", "--json"]
+    assert main([*both, "--alias", "reference_logits=teacher_logits"]) == 0
+    assert json.loads(capsys.readouterr().out)["factor"] == "2"
+    assert main([*both, "--alias", "reference=teacher_logits"]) == 2
+    assert "compare: alias: expected names among" in capsys.readouterr().err
     assert main(["compare", "sft", "dtf"]) == 2
     assert "did you mean dft" in capsys.readouterr().err
 

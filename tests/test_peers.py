@@ -49,7 +49,7 @@ def test_known_bugs_are_named() -> None:
     assert (undetached["found"], undetached["level"], undetached["agreement"]) == (
         "dft_undetached", "identical", "another method",
     )  # fmt: skip
-    assert (ignored["found"], ignored["level"]) == ("sft", "identical")
+    assert (ignored["found"], ignored["agreement"]) == ("sft", "as named, miscounted")
     assert "the accumulation bug" in ignored["notes"]
     assert others["found"] == "label_smoothing(smoothing=0.1*V/(V - 1))"
     assert (others["level"], others["agreement"]) == ("identical", "other parameters")

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from qunify.commands import settings
-from qunify.commands.base import Command
+from qunify.commands.base import Command, UsageError
 
 
 class Compare(Command):
@@ -15,16 +15,33 @@ class Compare(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("a", metavar="A", help="id of a method")
         parser.add_argument("b", metavar="B", help="id of another")
+        parser.add_argument(
+            "--alias",
+            action="append",
+            default=[],
+            metavar="CONTEXT=CONTEXT",
+            help="count two contexts as one, e.g. reference_logits=teacher_logits",
+        )
         settings.add_set(parser)
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         from qunify.equivalence import compare
 
         a, b = settings.methods([args.a, args.b], args.set)
-        return described(compare(a, b))
+        try:
+            return described(compare(a, b, alias=dict(_pair(text) for text in args.alias)))
+        except ValueError as error:
+            raise UsageError(str(error)) from None
 
     def render(self, data: dict[str, Any]) -> str:
         return text(data)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, equals, source = text.partition("=")
+    if not (name and equals and source):
+        raise UsageError(f"--alias: expected CONTEXT=CONTEXT, got {text!r}")
+    return name, source
 
 
 def described(verdict: Any) -> dict[str, Any]:
@@ -42,6 +59,7 @@ def described(verdict: Any) -> dict[str, Any]:
         "silent_b": verdict.silent_b,
         "steps": [step.latex for step in verdict.steps],
         "argument": [step.plain for step in verdict.steps],
+        "ties": list(verdict.ties),
         "witness": None if verdict.witness is None else str(verdict.witness),
     }
 
