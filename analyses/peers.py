@@ -150,7 +150,7 @@ def _key(figure: Figure, table: pd.DataFrame) -> None:
         if counts[word]:
             ax.plot(x + 0.08, 0.75, marker="s", color=colour, markersize=8)
             ax.text(x + 0.2, 0.75, f"{word} ({counts[word]})", fontsize=9, va="center")
-            x += 0.55 + 0.08 * len(word)
+            x += 0.68 + 0.063 * len(word)
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
