@@ -99,7 +99,7 @@ def _listed(params: Any) -> str:
 
 
 def draw(table: pd.DataFrame) -> Figure:
-    table = table.fillna("")
+    table = table.astype(object).fillna("")
     height = 0.27 * len(table) + 1.5
     with plots.style():
         figure = Figure(figsize=(12.5, height))
@@ -156,11 +156,11 @@ def _key(figure: Figure, table: pd.DataFrame) -> None:
 def digest(table: pd.DataFrame) -> pd.DataFrame:
     shown = {"library": "Library", "function": "Function", "setting": "As called", "claim": "Its name says"}
     shown |= {"found": "It is", "level": "Level", "agreement": "Agreement"}
-    return table[list(shown)].fillna("").rename(columns=shown)
+    return table[list(shown)].astype(object).fillna("").rename(columns=shown)
 
 
 def see(table: pd.DataFrame) -> str:
-    table = table.fillna("")
+    table = table.astype(object).fillna("")
     shipped = table[table["library"] != "known bug"]
     counts = Counter(shipped["agreement"])
     named = counts["as named"] + counts["as named, scaled"]

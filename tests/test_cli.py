@@ -180,9 +180,7 @@ def test_a_closed_pipe_is_not_an_error(argv: list[str]) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
-        done = subprocess.run(
-            [sys.executable, "-m", "qunify", "list"], stdout=closed, stderr=subprocess.PIPE, text=True
-        )
+        done = subprocess.run([sys.executable, "-m", "qunify", *argv], stdout=closed, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 141
     assert done.stderr == ""
 

@@ -16,7 +16,7 @@ FOUND = list(all_peers())
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
-    return runner.read("peers", runner.FIGURES).fillna("")
+    return runner.read("peers", runner.FIGURES).astype(object).fillna("")
 
 
 def rerun(function: str, setting: str = "") -> pd.Series:

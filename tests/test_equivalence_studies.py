@@ -1,0 +1,91 @@
+"""The studies of equivalence and of special cases: committed rows come out again, pictures say what the rows say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import qunify as qu
+from analyses import cache, equivalence, family, runner
+
+
+@pytest.fixture(scope="module")
+def pairs() -> pd.DataFrame:
+    return runner.read("equivalence", runner.FIGURES)
+
+
+@pytest.fixture(scope="module")
+def edges() -> pd.DataFrame:
+    return runner.read("family", runner.FIGURES)
+
+
+def test_every_pair_is_decided_once(pairs: pd.DataFrame) -> None:
+    names = qu.names()
+    assert {frozenset(p) for p in zip(pairs["a"], pairs["b"], strict=True)} == {
+        frozenset((a, b)) for a in names for b in names if a != b
+    }
+    assert len(pairs) == len(names) * (len(names) - 1) // 2
+    assert set(pairs["level"]) == set(qu.equivalence.LEVELS)
+
+
+@pytest.mark.parametrize("name", ["mbls", "unlikelihood", "elr", "z_loss"])
+def test_committed_verdicts_come_out_again(pairs: pd.DataFrame, name: str) -> None:
+    again = equivalence._against(qu.names().index(name)).astype(str)
+    before = pairs[pairs["a"] == name].astype(object).fillna("").astype(str)
+    for column in ("b", "level", "same_direction", "same_optimum", "factor", "proved", "ties"):
+        assert list(again[column]) == list(before[column]), column
+
+
+def test_classes_are_what_the_rows_say(pairs: pd.DataFrame) -> None:
+    order, blocks = equivalence.ordered(pairs)
+    assert sorted(order) == sorted(qu.names())
+    bounds = {title: (start, end) for title, start, end in blocks}
+    start, end = bounds["gates: one direction"]
+    gates = set(order[start:end])
+    directional = pairs[equivalence.true(pairs["same_direction"])]
+    assert {*directional["a"], *directional["b"]} == gates
+    assert len(directional) == len(gates) * (len(gates) - 1) // 2
+    start, end = bounds["the teacher"]
+    assert {"kd", "reverse_kl", "jsd", "tvd"} <= set(order[start:end])
+
+
+def test_what_is_said_is_counted(pairs: pd.DataFrame) -> None:
+    said = equivalence.see(pairs)
+    assert f"Of {len(pairs)} pairs" in said
+    assert "dft and mae" in said
+    assert int(equivalence.digest(pairs)["Pairs"].sum()) == len(pairs)
+
+
+@pytest.mark.parametrize("general", ["agce", "js_noisy", "kd_hybrid"])
+def test_committed_special_cases_come_out_again(edges: pd.DataFrame, general: str) -> None:
+    again = family._below(general)
+    before = edges[edges["general"] == general]
+    assert list(again["statement"]) == list(before["statement"])
+    assert list(again["proved"].astype(str)) == list(before["proved"].astype(str))
+
+
+def test_the_tree_has_agce_as_its_hub(edges: pd.DataFrame) -> None:
+    graph = family.tree(edges)
+    assert "agce is the hub" in family.see(edges)
+    assert graph.edges[("luffy",), ("agce",)]["at"] == "a=gamma, q=-1"
+    assert (("sft",), ("agce",)) not in graph.edges, "it follows from smaller steps"
+    assert any({"dft", "mae"} <= set(node) for node in graph)
+
+
+def test_a_part_is_made_once_and_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cache, "FOLDER", tmp_path)
+    made = []
+
+    def make() -> pd.DataFrame:
+        made.append(1)
+        return pd.DataFrame({"x": [True], "word": ["NA"]})
+
+    first, second = cache.part("equivalence", "sft", make), cache.part("equivalence", "sft", make)
+    assert len(made) == 1
+    assert first.equals(second)
+    assert list(first.loc[0]) == ["True", "NA"]
+    (tmp_path / "equivalence" / "of other code").mkdir()
+    cache.part("equivalence", "dft", make)
+    assert not (tmp_path / "equivalence" / "of other code").exists()
