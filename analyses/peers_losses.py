@@ -187,7 +187,7 @@ def _kornia() -> Iterator[Peer]:
     for alpha in (None, 0.25):
         yield Peer(
             "kornia", focal_loss, lambda z, y, a=alpha: focal_loss(z, y, alpha=a, gamma=2.0).sum(-1),
-            "focal", {"gamma": 2.0}, f"alpha={alpha}, gamma=2",
+            "focal", {"focusing": 2.0}, f"alpha={alpha}, gamma=2",
         )  # fmt: skip
 
     for average in ("micro", "macro"):
@@ -228,7 +228,7 @@ def _pytorch_optimizer() -> Iterator[Peer]:
 
     yield Peer("pytorch-optimizer", LDAMLoss, ldam, "margin_softmax", {"margin": 0.5}, "equal classes, max_m=0.5, s=1")
     yield Peer("pytorch-optimizer", FocalCosineLoss, lambda z, y: FocalCosineLoss(reduction="none")(z, y), "focal",
-               {"gamma": 2.0}, "gamma=2")  # fmt: skip
+               {"focusing": 2.0}, "gamma=2")  # fmt: skip
 
 
 def _optax() -> Iterator[Peer]:
@@ -272,7 +272,7 @@ def _optax() -> Iterator[Peer]:
 
     yield Peer("optax", losses.smooth_labels, of_tensors(smoothed), "label_smoothing", {"smoothing": 0.1}, "alpha=0.1")
     yield Peer("optax", losses.poly_loss_cross_entropy, of_tensors(poly), "poly1", {"epsilon": 2.0}, "epsilon=2")
-    yield Peer("optax", losses.sigmoid_focal_loss, of_tensors(focal), "focal", {"gamma": 2.0}, "gamma=2")
+    yield Peer("optax", losses.sigmoid_focal_loss, of_tensors(focal), "focal", {"focusing": 2.0}, "gamma=2")
     yield Peer("optax", losses.multiclass_sparsemax_loss, of_tensors(sparsemax), "sparsemax")
     yield Peer("optax", losses.multiclass_hinge_loss, of_tensors(losses.multiclass_hinge_loss))
 

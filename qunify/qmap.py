@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import numbers
 import re
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, dataclass_transform
@@ -247,7 +248,7 @@ def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     fits = (
         isinstance(value, kind)
         and not isinstance(value, bool)
-        and abs(float(value)) < float("inf")
+        and -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
         and (limits["low"] is None or value >= limits["low"])
         and (limits["above"] is None or value > limits["above"])
         and (limits["high"] is None or value <= limits["high"])

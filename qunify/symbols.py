@@ -98,16 +98,20 @@ class Rest(sp.Function):
     is_commutative = True
     is_real = True
 
-    @classmethod
-    def eval(cls, summand: Any) -> Any:
-        """One form of each summand: p²·p^(−t), which SymPy keeps apart, is p^(2−t)."""
-        if any(a.exp.free_symbols for a in summand.atoms(sp.Pow)):
-            merged = sp.powsimp(summand, combine="exp")
-            return cls(merged) if merged != summand else None
-        return None
+    def __new__(cls, summand: Any, **options: Any) -> Any:
+        """One form of each summand: p²·p^(−t), t a parameter, which SymPy keeps apart, is p^(2−t)."""
+        summand = sp.sympify(summand)
+        if any(_of_parameters(a.exp) for a in summand.atoms(sp.Pow)):
+            summand = sp.powsimp(summand, combine="exp")
+        return super().__new__(cls, summand, **options)
 
     def _eval_derivative(self, symbol: Any) -> Any:
         return rest(self.args[0].diff(symbol))
+
+
+def _of_parameters(exponent: sp.Expr) -> bool:
+    """Whether it has symbols, and none of the token."""
+    return bool(exponent.free_symbols) and not any(s.name.endswith((_AT_K, "_y")) for s in exponent.free_symbols)
 
 
 _AT_K = "_k"  # symbols with this suffix vary over the vocabulary

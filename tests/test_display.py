@@ -36,7 +36,7 @@ def test_targets_show_their_first_tokens() -> None:
 def test_methods_show_formula_and_parameters() -> None:
     m = qu.get("focal")
     assert m.formula in m._repr_latex_()
-    assert "<td>gamma</td><td>2</td>" in m._repr_html_()
+    assert "<td>focusing</td><td>2</td>" in m._repr_html_()
     assert "Lin et al. 2017" in m._repr_html_()
 
 

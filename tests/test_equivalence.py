@@ -48,7 +48,7 @@ VERDICTS = [
     ("identical", m("talr", temperature=2, floor=0), "beyond_log", True),
     ("identical", m("talr", floor=1), "sft", True),
     ("identical", m("phuber_ce", tau=1), "mae", True),
-    ("identical", m("focal", gamma=0), "sft", True),
+    ("identical", m("focal", focusing=0), "sft", True),
     ("identical", m("idft", low=1, high=1), "dft", True),
     ("identical", m("mile", gamma=0), "sft", True),
     ("identical", m("gold", floor=1), "iw_sft", True),
@@ -190,7 +190,7 @@ q, g, x = sp.symbols("q g x")
         (m("bootstrap_soft", beta=x), m("confidence_penalty", weight=-(1 - x) / x), "scaled", 1 / x),
         (m("profit", threshold=x), m("threshold", low=x), "identical", 1),
         (m("gce", q=q), "dft", "directional", None),
-        (m("focal", gamma=g), "sft", "directional", None),
+        (m("focal", focusing=g), "sft", "directional", None),
     ],
     ids=str,
 )

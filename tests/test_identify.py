@@ -31,7 +31,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "eaft": {"top_k": 7},
     "psft": {"clip": 0.317},
     "gce": {"q": 1.234},
-    "focal": {"gamma": 1.37},
+    "focal": {"focusing": 1.37},
     "poly1": {"epsilon": -0.413},
     "taylor_ce": {"order": 5},
     "symmetric_ce": {"ce_weight": 0.6137, "rce_weight": 0.33},

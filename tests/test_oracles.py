@@ -171,7 +171,7 @@ def test_optax() -> None:
 def test_kornia_focal(gamma: float) -> None:
     from kornia.losses import focal_loss
 
-    agrees("focal", lambda z: focal_loss(z, LABELS, alpha=None, gamma=gamma).sum(-1), tolerance=1e-9, gamma=gamma)
+    agrees("focal", lambda z: focal_loss(z, LABELS, alpha=None, gamma=gamma).sum(-1), tolerance=1e-9, focusing=gamma)
 
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.4), (0.2, 2.0), (0.5, 1.0)])

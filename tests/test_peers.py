@@ -60,7 +60,7 @@ def test_known_bugs_are_named() -> None:
     [
         ("label_smoothing", {"smoothing": 0.1}, "as named"),
         ("label_smoothing", {"smoothing": 0.2}, "other parameters"),
-        ("focal", {"gamma": 2.0}, "another method"),
+        ("focal", {"focusing": 2.0}, "another method"),
     ],
 )
 def test_a_wrong_name_is_noticed(claim: str, params: dict[str, float], says: str) -> None:
