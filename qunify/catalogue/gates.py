@@ -237,15 +237,15 @@ class Focal(Gate):
     name = "focal"
     formula = r"-(1-u)^{\gamma}\log u"
     simplex = "sometimes"
-    examples = ({"gamma": 0.5}, {"gamma": 1})
-    gamma: float = param(2.0, low=0, doc="focusing; 0 is cross-entropy")
+    examples = ({"focusing": 0.5}, {"focusing": 1})
+    focusing: float = param(2.0, low=0, doc="γ, how hard it is turned down; 0 is cross-entropy")
 
     def loss(self, t: Token) -> Scalar:
-        return -t.exp(self.gamma * t.log_p_rest) * t.log_p_label
+        return -t.exp(self.focusing * t.log_p_rest) * t.log_p_label
 
     def weight(self, t: Token) -> Scalar:
-        slope = self.gamma * t.p_label * t.exp((self.gamma - 1) * t.log_p_rest) * t.log_p_label
-        return t.exp(self.gamma * t.log_p_rest) - slope
+        slope = self.focusing * t.p_label * t.exp((self.focusing - 1) * t.log_p_rest) * t.log_p_label
+        return t.exp(self.focusing * t.log_p_rest) - slope
 
 
 class Poly1(Gate):

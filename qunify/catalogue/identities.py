@@ -139,7 +139,7 @@ IDENTITIES: tuple[Identity, ...] = (
         for name, params in (
             ("gce", {"q": 0}),
             ("beyond_log", {"alpha": 0}),
-            ("focal", {"gamma": 0}),
+            ("focal", {"focusing": 0}),
             ("poly1", {"epsilon": 0}),
             ("profit", {"threshold": 0}),
             ("threshold", {}),
