@@ -50,7 +50,7 @@ def get(name: str, **params: Any) -> QMap:
     ValueError
         Unknown or out-of-range parameter; the message names it and its range.
     """
-    if name not in ENTRIES:
+    if not isinstance(name, str) or name not in ENTRIES:
         near = difflib.get_close_matches(str(name).lower(), ENTRIES, 3)
         hint = f", did you mean {' or '.join(near)}?" if near else "; qunify.names() lists them"
         raise KeyError(f"unknown method {name!r}{hint}")
