@@ -11,7 +11,7 @@ labels are wrong. What iw_sft weighs by and cft leaves out is said in `digits_ru
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -29,7 +29,10 @@ FULL = Plan(seeds=tuple(range(10)), steps=1200, rates=(3e-4, 1e-3, 3e-3))
 
 NOISY = tuple(condition for condition in CONDITIONS if condition != "clean")
 ACCURACY, RIGHT, WRONG = "accuracy", "trust in right labels", "trust in wrong labels"
-DIGEST = (ACCURACY, "negative log-likelihood", "calibration error", RIGHT, WRONG, "wrong labels memorised")
+FINAL = (ACCURACY, "negative log-likelihood", "calibration error")
+DIGEST = (*FINAL, RIGHT, WRONG, "wrong labels memorised")
+
+MOVED = 0.05  # a change of trust that the picture can show
 
 Values = dict[Any, float]  # by (condition, method, metric)
 
@@ -39,15 +42,18 @@ def rows(full: bool) -> pd.DataFrame:
     return run(FULL if full else QUICK)
 
 
-def summary(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean and half-width of the 95 % interval over seeds (Student), at the end, by (condition, method, metric).
+def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.DataFrame:
+    """Mean and half-width of the 95 % interval over seeds (Student), by (condition, method, metric).
+
+    `when`: the last measurement or the first; they differ for trust and memorisation, which are watched on the way.
 
     Methods are taken at their tuned learning rate. The half-width is NaN for a single seed.
     """
     fixed = table[table["lr"].isna()]  # the reference, the teacher and the data have no learning rate
     measured = pd.concat([fixed, tuned(table[table["lr"].notna()], table)])
-    last = measured.groupby(["condition", "method", "seed"])["step"].transform("max")
-    values = measured[measured["step"] == last].groupby(["condition", "method", "metric"])["value"]
+    steps = measured.groupby(["condition", "method", "seed", "metric"])["step"]
+    chosen = steps.transform("max" if when == "end" else "min")
+    values = measured[measured["step"] == chosen].groupby(["condition", "method", "metric"])["value"]
     half = values.sem() * student.ppf(0.975, values.count() - 1)
     return pd.DataFrame({"mean": values.mean(), "half": half})
 
@@ -59,9 +65,17 @@ def ranking(mean: Values, condition: str) -> list[str]:
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
-    """Means at the end, a row per condition and method, best accuracy first."""
-    wide = summary(table).reset_index().pivot_table(index=["condition", "method"], columns="metric", values="mean")
-    wide = wide.drop(index="data", level="method")[list(DIGEST)].rename_axis(columns=None).reset_index()
+    """Means at the end, a row per condition and method, best accuracy first; ± is half of the 95 % interval."""
+    found = summary(table).drop(index="data", level="method").reset_index()
+    mean, half = (
+        found.pivot_table(index=["condition", "method"], columns="metric", values=v) for v in ("mean", "half")
+    )
+    columns = {}
+    for metric in DIGEST:
+        columns[metric] = mean[metric]
+        if metric in FINAL:
+            columns[f"{metric} ±"] = half[metric]
+    wide = pd.DataFrame(columns).reset_index()
     wide["condition"] = pd.Categorical(wide["condition"], list(CONDITIONS))
     return wide.sort_values(["condition", ACCURACY], ascending=[True, False], ignore_index=True)
 
@@ -93,17 +107,18 @@ def draw(table: pd.DataFrame) -> Figure:
     found = summary(table)
     mean: Values = found["mean"].to_dict()
     half: Values = found["half"].to_dict()
+    start: Values = summary(table, "start")["mean"].to_dict()
     with plots.style():
         figure = Figure(figsize=(13.5, 7.2))
         widths = (1, 1, 0.55, 1, 1)  # the third is a gap
         grid = figure.add_gridspec(1, 5, width_ratios=widths, wspace=0.07)
-        figure.subplots_adjust(left=0.118, right=0.988, bottom=0.13, top=0.845)
+        figure.subplots_adjust(left=0.118, right=0.988, bottom=0.155, top=0.845)
         accuracy = [figure.add_subplot(grid[0]), figure.add_subplot(grid[3])]
         trust = [figure.add_subplot(grid[1]), figure.add_subplot(grid[4])]
         for condition, left, right in zip(NOISY, accuracy, trust, strict=True):
             order = ranking(mean, condition)
             draw_accuracy(left, condition, order, mean, half)
-            draw_trust(right, condition, order, mean)
+            draw_trust(right, condition, order, mean, start)
             share = mean[condition, "data", "share of labels wrong"]
             heading = f"{100 * share:.0f} % of the labels {CONDITIONS[condition]}"
             left.text(0, 1.13, heading, transform=left.transAxes, fontsize=13.5, weight="bold")
@@ -152,16 +167,19 @@ def draw_accuracy(ax: Axes, condition: str, order: list[str], mean: Values, half
     ax.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
 
 
-def draw_trust(ax: Axes, condition: str, order: list[str], mean: Values) -> None:
-    """Mean trust at the end, a row per method: a ring for the wrong labels, a dot for the right ones."""
+def draw_trust(ax: Axes, condition: str, order: list[str], mean: Values, start: Values) -> None:
+    """Mean trust, a row per method: a ring for the wrong labels, a dot for the right ones, a bar where each began."""
     for y, method in enumerate(order):
         right, wrong = (mean[condition, method, metric] for metric in (RIGHT, WRONG))
         colour = plots.colour(method)
         ax.plot([wrong, right], [y, y], color=colour, linewidth=2, alpha=0.5)
+        for metric in (RIGHT, WRONG):
+            if abs(start[condition, method, metric] - mean[condition, method, metric]) > MOVED:
+                ax.plot(start[condition, method, metric], y, "|", color=colour, markersize=13, markeredgewidth=1.6)
         ax.plot(right, y, "o", color=colour, markersize=7)
         ax.plot(wrong, y, "o", color=colour, markersize=11, fillstyle="none", markeredgewidth=1.6)
     ax.set_yticks(range(len(order)), [""] * len(order))
-    ax.set_xlabel("trust in ○ wrong, ● right labels")
+    ax.set_xlabel("trust in ○ wrong, ● right labels\n| where it began, if it moved")
 
 
 def _title(method: str) -> str:
@@ -170,7 +188,10 @@ def _title(method: str) -> str:
 
 STUDY = Study(
     name="digits",
-    title="A fifth of the labels wrong: what each method makes of it",
+    title=(
+        "A fifth of the labels wrong: what each method makes of it. In the table, ± is half of the 95 % interval over "
+        "seeds. iw-SFT weighs labels by the model all start from, and that one has seen right labels only."
+    ),
     question="Which methods learn from real images when some of the labels are wrong?",
     rows=rows,
     draw=draw,

@@ -6,6 +6,7 @@ import math
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
@@ -169,12 +170,19 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def sign_changes(curve: pd.DataFrame) -> list[float]:
+    """Where a gate's weight turns from negative to positive, on the straight line between two points of its table."""
+    u, w = curve["u"].to_numpy(), curve["weight"].to_numpy()
+    before = np.flatnonzero((w[:-1] < 0) & (w[1:] >= 0))
+    return [float(u[i] - w[i] * (u[i + 1] - u[i]) / (w[i + 1] - w[i])) for i in before]
+
+
 def _panel(ax: Axes, curve: pd.DataFrame, name: str) -> None:
     colour = plots.colour(name)
     ax.plot(curve["u"], curve["weight"], color=colour, lw=2.2)
     ax.axhline(0, color=plots.SOFT, lw=0.8)
     blank = {"facecolor": BAND, "edgecolor": "none", "pad": 1}
-    for u in curve.loc[(curve["weight"] < 0) & (curve["weight"].shift(-1) >= 0), "u"]:
+    for u in sign_changes(curve):
         ax.plot(u, 0, marker="o", color=colour, markerfacecolor="white", markersize=7, zorder=5)
         ax.annotate(
             f"0 at u = {u:.2f}",
@@ -221,12 +229,12 @@ def see(table: pd.DataFrame) -> str:
     lowest, highest = (table.groupby("method", sort=False)["weight"].agg(how) for how in ("min", "max"))
     above, negative = int((highest > 1 + 1e-6).sum()), int((lowest < -1e-9).sum())
     most, worst = str(highest.idxmax()), str(lowest.idxmin())
-    unlearned = table.loc[(table["method"] == worst) & (table["weight"] < 0), "u"].max()
+    unlearned = sign_changes(table[table["method"] == worst])
     return (
         f"All {len(highest)} gates pull toward the same label and differ only in how hard. {above} of them exceed 1 "
         f"somewhere (most of all {qu.get(most).title}, {highest.max():.2f}), so that their unit target can leave the "
         f"simplex; {negative} turn{'s' if negative == 1 else ''} negative: {qu.get(worst).title} unlearns labels below "
-        f"u = {unlearned:.2f}."
+        f"u = {unlearned[-1]:.2f}."
     )
 
 

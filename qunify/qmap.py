@@ -168,6 +168,8 @@ class Designed(QMap):
 
     def _trust(self, t: Token) -> Scalar:
         gamma = self._call(self.trust, t)
+        if not (isinstance(gamma, numbers.Real | torch.Tensor) or hasattr(gamma, "free_symbols")):
+            raise ValueError(f"{self.name}: trust: expected one number per token, got {type(gamma).__name__}")
         shape = tuple(getattr(gamma, "shape", ()))
         expected = tuple(getattr(t.p_label, "shape", ()))
         if shape not in ((), expected):

@@ -36,14 +36,17 @@ def induced(
     Raises
     ------
     ValueError
-        If the losses have the wrong shape, are not finite, or do not depend on the logits differentiably.
+        If `loss_fn` is no function, or the losses have the wrong shape, are not finite, or do not depend on the logits
+        differentiably.
     """
+    if not callable(loss_fn):
+        raise ValueError(f"induced: loss_fn: expected a function (logits, labels, …), got {loss_fn!r}")
     who = getattr(loss_fn, "__name__", "loss_fn")
-    logits, context = _double(logits), {name: _double(value) for name, value in context.items()}
+    logits, context = _double(who, "logits", logits), {name: _double(who, name, x) for name, x in context.items()}
     t, layout = tensors.read(who, None, logits, labels, ignore_index, context)
     if int(layout.mask.sum()):
         rows = t.logits.masked_fill(~t.allowed, -torch.inf).requires_grad_()
-        losses, gradient = _differentiate(who, loss_fn, rows, layout.rows(torch.as_tensor(labels)), t)
+        losses, gradient = _differentiate(who, loss_fn, rows, t.index[:, 0], t)
     else:
         losses, gradient = t.p_label[:, 0], t.policy.probs
     rounding = _rounding(losses, gradient)
@@ -51,8 +54,11 @@ def induced(
     return gauges.finish(losses[:, None], _measured(t, gradient, rounding), layout, invariant)
 
 
-def _double(x: Any) -> Any:
-    return x.double() if isinstance(x, Tensor) and x.is_floating_point() else x
+def _double(who: str, name: str, x: Any) -> Any:
+    if x is None:  # a missing context, which `read` names
+        return None
+    tensor = tensors.as_tensor(who, name, x)
+    return tensor.double() if tensor.is_floating_point() else tensor
 
 
 def _differentiate(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -336,9 +337,9 @@ def read(
     ValueError
         One sentence naming method, argument, what was expected and what came.
     """
-    logits = _as_tensor(method, "logits", logits)
-    labels = _as_tensor(method, "labels", labels, logits.device)
-    if not isinstance(ignore_index, int):
+    logits = as_tensor(method, "logits", logits)
+    labels = as_tensor(method, "labels", labels, logits.device)
+    if not isinstance(ignore_index, numbers.Integral) or isinstance(ignore_index, bool):
         raise ValueError(f"{method}: ignore_index: expected an integer, got {ignore_index!r}")
     if not logits.is_floating_point():
         raise ValueError(f"{method}: logits: expected floating point, got {_short(logits.dtype)}")
@@ -375,7 +376,7 @@ def read(
     kept_logits = _checked(method, "logits", layout.rows(logits), dtype)
     given = {}
     for name in wanted:
-        value = _as_tensor(method, name, context[name], logits.device)
+        value = as_tensor(method, name, context[name], logits.device)
         expected = lead if name.startswith("token_") else logits.shape
         if name.endswith("_logits"):
             if not value.is_floating_point():
@@ -393,11 +394,17 @@ def read(
     return TensorToken(kept_logits, kept_labels, given, method), layout
 
 
-def _as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
+def as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
+    """A tensor, array or list of numbers as a tensor; ValueError naming the argument for anything else."""
+    if isinstance(value, np.ndarray):  # torch wants the machine's byte order, forward strides, and leave to write
+        value = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
     try:
         tensor = torch.as_tensor(value, device=device)
     except (TypeError, ValueError, RuntimeError):
-        raise ValueError(f"{method}: {name}: expected a tensor or an array, got {type(value).__name__}") from None
+        got = type(value).__name__ + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
+        raise ValueError(f"{method}: {name}: expected a tensor or an array, got {got}") from None
+    if tensor.layout != torch.strided:
+        raise ValueError(f"{method}: {name}: expected a dense tensor, got {tensor.layout}")
     if tensor.is_complex():
         raise ValueError(f"{method}: {name}: expected real numbers, got {_short(tensor.dtype)}")
     return tensor

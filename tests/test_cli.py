@@ -136,6 +136,8 @@ def test_plot_names_its_file_after_the_method(tmp_path: Path, monkeypatch: pytes
         ("plot dft --out missing/dft.png", "the folder missing does not exist"),
         ("plot dft --out dft.gif", "expected a file name that ends in .png, .svg, .pdf"),
         ("plot dfft", "unknown method 'dfft', did you mean dft"),
+        ("plot sft dft gem kd brier mae asft", "overview: expected one to six methods, got 7"),
+        ("plot dft --out /proc/dft.png", "--out /proc/dft.png: cannot be written"),
     ],
 )
 def test_a_usage_error_is_one_sentence_and_exits_2(

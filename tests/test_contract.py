@@ -64,13 +64,18 @@ def test_get_gives_a_frozen_map_with_its_facts() -> None:
             "threshold: parameter low: expected at most high=0.2, got 0.9",
         ),
         ("DFT", {}, KeyError, "unknown method 'DFT', did you mean dft"),
+        (["dft"], {}, KeyError, r"unknown method \['dft'\]"),
         ("threshold", {"base": "exp"}, ValueError, "threshold: parameter base: expected 'log' or 'p', got 'exp'"),
         ("sft_kl", {"kl_weight": "0.1"}, ValueError, r"sft_kl: parameter kl_weight: expected a number .* got '0.1'"),
     ],
 )
-def test_unknown_names_and_parameters(name: str, params: dict, error: type[Exception], message: str) -> None:
+def test_unknown_names_and_parameters(name: object, params: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        qu.get(name, **params)
+        qu.get(name, **params)  # type: ignore[arg-type]
+
+
+def test_a_parameter_is_named_after_what_it_does_not_after_its_symbol() -> None:
+    assert qu.get("focal", focusing=1).params == {"focusing": 1.0}
 
 
 # ---- bad input, before any arithmetic -----------------------------------------------------------------------
@@ -95,7 +100,10 @@ def test_unknown_names_and_parameters(name: str, params: dict, error: type[Excep
         ({"labels": None}, "sft: labels: expected a tensor or an array, got NoneType"),
         ({"logits": "abc"}, "sft: logits: expected a tensor or an array, got str"),
         ({"logits": LOGITS.to(torch.complex64)}, "sft: logits: expected real numbers, got complex64"),
+        ({"logits": LOGITS.to_sparse()}, "sft: logits: expected a dense tensor, got torch.sparse_coo"),
+        ({"logits": np.array(["a", "b"])}, "sft: logits: expected a tensor or an array, got ndarray of <U1"),
         ({"ignore_index": None}, "sft: ignore_index: expected an integer, got None"),
+        ({"ignore_index": True}, "sft: ignore_index: expected an integer, got True"),
         ({"techer_logits": LOGITS}, "sft: unknown context 'techer_logits', did you mean teacher_logits"),
         ({"name": "kd"}, "kd: missing context, expected the keyword argument teacher_logits"),
         ({"name": "kd", "teacher_logits": None}, "kd: missing context"),
@@ -281,6 +289,18 @@ def test_arrays_and_other_ignore_index() -> None:
     q = qu.get("sft")(np.array([[1.0, 2.0], [0.0, 0.0]]), np.array([1, 0]), ignore_index=0)
     assert q.mask.tolist() == [True, False]
     assert q.loss.dtype == torch.float64
+    assert qu.get("sft")(LOGITS, LABELS, ignore_index=np.int64(2)).mask.tolist() == [True, False]
+
+
+@pytest.mark.filterwarnings("error")
+def test_any_numpy_array_will_do() -> None:
+    """Read-only ones, as pandas and jax give them, reversed ones, and those of another byte order."""
+    expected = qu.get("sft")(LOGITS, LABELS).loss
+    logits = LOGITS.numpy().copy()
+    logits.flags.writeable = False
+    assert torch.equal(qu.get("sft")(logits, LABELS.numpy()).loss, expected)
+    assert torch.equal(qu.get("sft")(logits[::-1], LABELS.numpy()[::-1]).loss, expected.flip(0))
+    assert torch.equal(qu.get("sft")(logits.astype(">f4"), LABELS).loss, expected)
 
 
 def test_inputs_stay_untouched_and_no_graph_is_kept() -> None:

@@ -243,3 +243,16 @@ def test_the_digest_has_one_row_per_condition_and_method(table: pd.DataFrame) ->
     digest = digits.STUDY.digest(table)
     assert len(digest) == 3 + 2 * len(TINY.methods)
     assert digest.groupby("condition", observed=True)["accuracy"].is_monotonic_decreasing.all()
+    half = digits.summary(table)["half"]
+    for metric in ("accuracy", "negative log-likelihood", "calibration error"):
+        told = digest.set_index(["condition", "method"])[f"{metric} ±"]
+        assert told["redrawn", "sft"] == half["redrawn", "sft", metric]
+
+
+def test_the_start_is_told_apart_from_the_end(table: pd.DataFrame) -> None:
+    start, end = (digits.summary(table, when)["mean"] for when in ("start", "end"))
+    key = ("redrawn", "target_sft", digits.RIGHT)
+    steps = table[(table["condition"] == key[0]) & (table["method"] == key[1]) & (table["metric"] == key[2])]
+    assert start[key] == pytest.approx(steps.loc[steps["step"] == 0, "value"].mean())
+    assert start[key] != end[key]
+    assert start["redrawn", "sft", "accuracy"] == end["redrawn", "sft", "accuracy"]  # measured once

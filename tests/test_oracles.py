@@ -167,11 +167,14 @@ def test_optax() -> None:
             assert float(jnp.abs(loss(z) - jnp.asarray(q.loss.numpy())).max()) < 1e-11
 
 
-@pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_kornia_focal(gamma: float) -> None:
+@pytest.mark.parametrize("focusing", [0.5, 2.0])
+def test_kornia_focal(focusing: float) -> None:
     from kornia.losses import focal_loss
 
-    agrees("focal", lambda z: focal_loss(z, LABELS, alpha=None, gamma=gamma).sum(-1), tolerance=1e-9, focusing=gamma)
+    def theirs(z: Tensor) -> Tensor:
+        return focal_loss(z, LABELS, alpha=None, gamma=focusing).sum(-1)
+
+    agrees("focal", theirs, tolerance=1e-9, focusing=focusing)
 
 
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.4), (0.2, 2.0), (0.5, 1.0)])

@@ -57,7 +57,10 @@ def test_links_into_the_checkout_lead_somewhere(text: Path) -> None:
 def test_the_worked_method_is_right(power: float) -> None:
     cautious = run(blocks(CONTRIBUTING, "python")[0])["Cautious"]
     m: QMap = cautious(power=power)
-    assert (m.title, m.source) == ("Cautious", "where the loss was published, with its arXiv number")
+    assert (m.title, m.source) == (
+        "Cautious",
+        "an example for this page, 2026; otherwise authors, year and arXiv number",
+    )
     b = batch(5)
     q = m(b.logits, b.labels)
     torch.testing.assert_close(q.gradient, autograd(m, b), rtol=0, atol=1e-12)

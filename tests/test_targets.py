@@ -128,9 +128,40 @@ def test_design_is_told_of_missing_contexts_and_unknown_parameters() -> None:
         qu.design("mine", trust=lambda t: 0.5, residual=lambda t: t.policy, b=1)
 
 
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def test_induced_measures_in_float64_whatever_it_is_given() -> None:
+    logits, labels = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    expected = qu.induced(cross_entropy, logits, labels)
+    for same in (logits.numpy(), logits.tolist()):
+        q = qu.induced(cross_entropy, same, labels.tolist())
+        assert q.gradient.dtype == torch.float64
+        torch.testing.assert_close(q.gradient, expected.gradient)
+    teacher = torch.zeros(4, 6).numpy()
+    seen = []
+    qu.induced(lambda z, y, teacher_logits: seen.append(teacher_logits.dtype) or cross_entropy(z, y), logits, labels,
+               teacher_logits=teacher)  # fmt: skip
+    assert seen == [torch.float64]
+
+
+def test_induced_gives_the_loss_labels_it_can_index_with() -> None:
+    logits, labels = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), torch.arange(4)
+    q = qu.induced(cross_entropy, logits, labels.int())
+    torch.testing.assert_close(q.loss, qu.induced(cross_entropy, logits, labels).loss)
+
+
+def test_induced_wants_a_function() -> None:
+    with pytest.raises(ValueError, match=r"induced: loss_fn: expected a function \(logits, labels, …\), got 'sft'"):
+        qu.induced("sft", torch.zeros(1, 2), torch.tensor([0]))  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("trust", "residual", "message"),
     [
+        (lambda t: None, lambda t: t.policy, "mine: trust: expected one number per token, got NoneType"),
+        (lambda t: t.policy, lambda t: t.policy, "mine: trust: expected one number per token, got Distribution"),
         (0.5, lambda t: t.policy, "mine: trust: expected a function of a Token, got 0.5"),
         (
             lambda t: t.p_label[:, 0],

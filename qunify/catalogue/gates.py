@@ -238,7 +238,7 @@ class Focal(Gate):
     formula = r"-(1-u)^{\gamma}\log u"
     simplex = "sometimes"
     examples = ({"focusing": 0.5}, {"focusing": 1})
-    focusing: float = param(2.0, low=0, doc="γ; 0 is cross-entropy")
+    focusing: float = param(2.0, low=0, doc="γ, how hard it is turned down; 0 is cross-entropy")
 
     def loss(self, t: Token) -> Scalar:
         return -t.exp(self.focusing * t.log_p_rest) * t.log_p_label

@@ -27,12 +27,17 @@ class Plot(Command):
         maps = settings.methods(args.names, args.set)
         from qunify import plots
 
-        figure = plots.overview(maps)
+        try:
+            figure = plots.overview(maps)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         unfinished = out.with_name(f".{os.getpid()}.{out.name}")
         try:
             with plots.style():
                 figure.savefig(unfinished)
             unfinished.replace(out)
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
         finally:
             unfinished.unlink(missing_ok=True)
         return {"file": str(out), "methods": [{"id": m.name, "parameters": m.params} for m in maps]}
