@@ -8,7 +8,6 @@ from collections import Counter
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
@@ -40,7 +39,6 @@ SHARED = "white"  # the dot on pairs that share direction and optimum
 
 def rows(full: bool) -> pd.DataFrame:
     """One row per pair, the method that comes first in the catalogue as `a`. One size only."""
-    torch.set_num_threads(1)
     names = qu.names()
     tables = [cache.part("equivalence", name, functools.partial(_against, i)) for i, name in enumerate(names[:-1])]
     return pd.concat(tables, ignore_index=True)
@@ -70,17 +68,12 @@ def _against(i: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
-def true(column: pd.Series) -> pd.Series:
-    """Booleans, whether they were read as such or as words."""
-    return column.astype(str) == "True"
-
-
 def draw(table: pd.DataFrame) -> Figure:
     order, blocks = ordered(table)
     place = {name: i for i, name in enumerate(order)}
     grid = np.zeros((len(order), len(order)))
     dots = []
-    for a, b, level, optimum in zip(table["a"], table["b"], table["level"], true(table["same_optimum"]), strict=True):
+    for a, b, level, optimum in zip(table["a"], table["b"], table["level"], table["same_optimum"], strict=True):
         i, j = place[a], place[b]
         grid[i, j] = grid[j, i] = LEVELS.index(level)
         if optimum and level == "directional":
@@ -93,8 +86,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set_xticks(range(len(order)), order, rotation=90, fontsize=7.5)
         ax.set_yticks(range(len(order)), order, fontsize=7.5)
         ax.xaxis.tick_top()
-        ax.tick_params(length=0, pad=2)
-        ax.tick_params(labelcolor=plots.INK)
+        ax.tick_params(length=0, pad=2, labelcolor=plots.INK)
         ax.spines[:].set_visible(False)
         _outline(ax, blocks)
         _legend(figure, table)
@@ -127,7 +119,7 @@ def _legend(figure: Figure, table: pd.DataFrame) -> None:
         y = 0.952 - 0.019 * i
         figure.text(x, y, "■", color=COLOURS[level], fontsize=13, va="center")
         figure.text(x + 0.022, y, f"{MEANING[level]}  ({counts[level]})", fontsize=10, va="center")
-    both = int((true(table["same_optimum"]) & (table["level"] == "directional")).sum())
+    both = int((table["same_optimum"] & (table["level"] == "directional")).sum())
     figure.text(x + 0.45, 0.952, "■", color=COLOURS["directional"], fontsize=13, va="center")
     figure.text(x + 0.4562, 0.952, "●", color=SHARED, fontsize=4.5, va="center")
     figure.text(x + 0.472, 0.952, f"the same optimum too  ({both})", fontsize=10, va="center")
@@ -154,7 +146,7 @@ def ordered(table: pd.DataFrame) -> tuple[list[str], list[tuple[str, int, int]]]
 def _partners(table: pd.DataFrame, column: str) -> dict[str, set[str]]:
     """Every method, and the ones it shares this with, itself among them."""
     found = {name: {name} for name in (*table["a"], *table["b"])}
-    shared = table[true(table[column])]
+    shared = table[table[column]]
     for a, b in zip(shared["a"], shared["b"], strict=True):
         found[a].add(b)
         found[b].add(a)
@@ -172,7 +164,7 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
                 {
                     "Level": MEANING[level],
                     "Pairs": len(group),
-                    "Proved": int(true(group["proved"]).sum()),
+                    "Proved": int(group["proved"].sum()),
                     "For example": f"{first['a']}, {first['b']}",
                 }
             )
@@ -181,7 +173,7 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
 
 def see(table: pd.DataFrame) -> str:
     counts = Counter(table["level"])
-    measured = int((~true(table["proved"])).sum())
+    measured = int((~table["proved"]).sum())
     same = table[table["level"].isin(["identical", "scaled"])]
     pairs = ", ".join(f"{a} and {b}" for a, b in zip(same["a"], same["b"], strict=True))
     return (

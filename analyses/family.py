@@ -7,7 +7,6 @@ import itertools
 
 import networkx as nx
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,7 +27,6 @@ def rows(full: bool) -> pd.DataFrame:
     full run makes it; the quick one reads what it found."""
     if not full:
         return runner.read("family", runner.FIGURES)
-    torch.set_num_threads(1)
     tables = [cache.part("family", name, functools.partial(_below, name)) for name in qu.names()]
     return pd.concat(tables, ignore_index=True)
 
@@ -61,7 +59,7 @@ def _below(general: str) -> pd.DataFrame:
 def tree(table: pd.DataFrame) -> nx.DiGraph:
     """Edges from special to general, methods that contain each other made one node, and what follows left out."""
     graph = nx.DiGraph()
-    proper = table[table["special_at_defaults"].astype(str) == "False"]
+    proper = table[~table["special_at_defaults"]]
     kd = table[table["special"] == "kd"]  # whose default, temperature 1, is what others mean by it
     for row in pd.concat([proper, kd]).drop_duplicates(["general", "special"]).itertuples():
         graph.add_edge(row.special, row.general, at=row.at, factor=row.factor)
@@ -165,8 +163,8 @@ def see(table: pd.DataFrame) -> str:
     graph = tree(table)
     hub = max(graph, key=lambda n: len(nx.ancestors(graph, n)))
     below = sorted({name for n in nx.ancestors(graph, hub) for name in n}, key=qu.names().index)
-    proved = int((table["proved"].astype(str) == "True").sum())
-    limits = int((table["limit"].astype(str) == "True").sum())
+    proved = int(table["proved"].sum())
+    limits = int(table["limit"].sum())
     return (
         f"{len(table)} times one method holds another at some parameters, {limits} times as a limit; {proved} are "
         f"proved for every vocabulary size, the others measured. {' = '.join(hub)} is the hub: it holds "

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from scipy.optimize import least_squares
 
-from qunify import gauges
 from qunify.probes import Probe
 from qunify.qmap import Gate, QMap
 
@@ -69,8 +68,7 @@ class Sample:
         if self.gate and isinstance(m, Gate):  # its weight says it all
             weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
             return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
-        found = [gauges.gradient(p.token, m.pulls(p.token)) for p in self.probes]
-        return [self._block(i, _finite(g)) for i, g in enumerate(found)]
+        return [self._block(i, _finite(p.gradient(m))) for i, p in enumerate(self.probes)]
 
     def only(self, i: int) -> Sample:
         """One vocabulary."""

@@ -89,7 +89,7 @@ def _sum(summand: sp.Expr) -> sp.Expr:
                 varying *= factor
             else:
                 constant *= factor
-        total += constant * _apart(sp.powsimp(varying, combine="exp"))
+        total += constant * _apart(varying)
     return total
 
 

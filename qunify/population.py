@@ -102,8 +102,8 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
     """
     truth = _distribution(m, "truth", truth)
     flow = _flow(m, truth, context)
-    begin = torch.full_like(flow.truth, 1 / flow.vocab) if start is None else _start(m, start, truth.shape)
-    found, reached = _search(flow, torch.cat([begin[:, None], _default_starts(flow)], 1))
+    begin = None if start is None else _start(m, start, truth.shape)
+    found, reached = _search(flow, _starts(flow, begin))
     lead = truth.shape[:-1]
     return Optimum(
         probs=reached.probs.reshape(truth.shape),
@@ -124,8 +124,7 @@ def stable_points(m: QMap, truths: Any, starts: Any = None, **context: Any) -> l
     truth = _distribution(m, "truths", truths)
     flow = _flow(m, truth, context)
     if starts is None:
-        uniform = torch.full_like(flow.truth, 1 / flow.vocab)
-        begin = torch.cat([uniform[:, None], _default_starts(flow)], 1)
+        begin = _starts(flow)
     else:
         begin = _inside(m, "starts", starts, (-1, flow.vocab)).expand(len(flow.truth), -1, -1)
     return _search(flow, begin)[0]
@@ -161,8 +160,7 @@ def settled(m: QMap, truth: Tensor, **context: Any) -> Settled:
     known = closed_forms.value(flow)
     if known is not None:
         return Settled(tuple(known[:, None]), closed_forms.find(flow), flow)
-    uniform = torch.full_like(flow.truth, 1 / flow.vocab)
-    return Settled(tuple(_search(flow, torch.cat([uniform[:, None], _default_starts(flow)], 1))[0]), None, flow)
+    return Settled(tuple(_search(flow, _starts(flow))[0]), None, flow)
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
@@ -201,6 +199,12 @@ def _distinct(points: Tensor) -> Tensor:
         if all(float((point - other).abs().max()) > SAME for other in kept):
             kept.append(point)
     return torch.stack(kept) if kept else points
+
+
+def _starts(flow: Flow, begin: Tensor | None = None) -> Tensor:
+    """Where flows begin, (B, S, V): the start (B, V), uniform by default, and the usual others."""
+    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
+    return torch.cat([first[:, None], _default_starts(flow)], 1)
 
 
 def _default_starts(flow: Flow) -> Tensor:

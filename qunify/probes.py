@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qunify import gauges
+from qunify.qmap import QMap
 from qunify.targets import LossFunction
 from qunify.tensors import TensorToken, read
 from qunify.token import CONTEXTS
@@ -41,6 +43,11 @@ class Probe:
     def token(self) -> TensorToken:
         """What catalogue entries see. It caches, so one token serves a whole fit."""
         return read("probe", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
+
+    @torch.no_grad()
+    def gradient(self, m: QMap) -> Tensor:
+        """A method's gradient at every token, (N, V)."""
+        return gauges.gradient(self.token, m.pulls(self.token))
 
 
 @functools.cache

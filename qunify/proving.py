@@ -198,12 +198,11 @@ def _ratio(ga: Vector, gb: Vector) -> sp.Expr | None:
     if ga.label == 0:
         return None
     ratio = sp.simplify(gb.label / ga.label) if sp.count_ops(ga.label) < 200 else sp.cancel(gb.label / ga.label)
-    return None if ratio.free_symbols & _of_the_token(ga, gb) or ratio.has(sp.Piecewise) else ratio
+    return None if any(map(_of_the_token, ratio.free_symbols)) or ratio.has(sp.Piecewise) else ratio
 
 
-def _of_the_token(*vectors: Vector) -> set[sp.Symbol]:
-    found = {s for v in vectors for e in (v.label, v.elsewhere) for s in e.free_symbols}
-    return {s for s in found if s.name.endswith(("_y", "_k")) or s.name in GIVEN or s == symbols.V}
+def _of_the_token(s: sp.Symbol) -> bool:
+    return s.name.endswith(("_y", "_k")) or s.name in GIVEN or s == symbols.V
 
 
 @functools.lru_cache(maxsize=1024)

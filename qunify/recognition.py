@@ -12,7 +12,7 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import display, gauges
+from qunify import display
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Mode, Sample, fit, simple_numbers, simplified
 from qunify.probes import VOCABS, Measured, Probe, Subject, along_u, beside_jumps, examine, joined, probe
@@ -221,7 +221,7 @@ def _candidates(d: Diagnosis) -> list[type[QMap]]:
 
 def _is_gate(cls: type[QMap]) -> bool:
     p = probe(5, seed=0)[:20]
-    return Measured(p, gauges.gradient(p.token, cls().pulls(p.token)), torch.float64).is_gate
+    return Measured(p, p.gradient(cls()), torch.float64).is_gate
 
 
 def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:

@@ -13,7 +13,7 @@ import numpy as np
 import sympy as sp
 import torch
 
-from qunify import gauges, proving, symbols
+from qunify import proving, symbols
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Sample, fit, simplified
 from qunify.probes import Measured, probe
@@ -110,8 +110,8 @@ def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
     if not dataclasses.fields(cls) or (issubclass(cls, Gate) and not _is_gate(m)):  # type: ignore[arg-type]
         return None
     free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str) else ()
-    for symbols_ in dict.fromkeys((free, ())):
-        found = _guessed(cls, m, symbols_) or _fitted(cls, m, symbols_)
+    for own in dict.fromkeys((free, ())):
+        found = _guessed(cls, m, own) or _fitted(cls, m, own)
         if found is not None:
             return found
     return _limit(cls, m)
@@ -125,8 +125,7 @@ def _guessed(cls: type[QMap], m: QMap, free: tuple[str, ...]) -> Bindings | None
     settings = _settings(m, free)
     samples = [_sample(s, cls) for s in settings]
     for found in _guesses(cls, free):
-        fits = [_at(cls, found, s, x.only(0)) for s, x in zip(settings[:1], samples, strict=False)]
-        if fits[0] is None:
+        if _at(cls, found, settings[0], samples[0].only(0)) is None:
             continue
         each = [_at(cls, found, s, x) for s, x in zip(settings, samples, strict=True)]
         factor = _expression([dict.fromkeys(ROWS, f) for f in each], settings, free) if None not in each else None
@@ -142,10 +141,10 @@ def _certain(
 ) -> Bindings | None:
     """What was found, proved, or at least met again at many other tokens and larger vocabularies."""
     proved = _proved(cls, m, free, found, factor)
-    if not proved and not any(isinstance(v, sp.Basic) and v.has(V) for v in found.values()):
-        point = {sp.Symbol(k): getattr(setting, k) for k in free}
-        values = {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
-        if relate(cls(**values), setting).level not in ("identical", "scaled"):
+    met_at_every_size = any(isinstance(v, sp.Basic) and v.has(V) for v in found.values())
+    if not (proved or met_at_every_size):
+        relation = relate(cls(**_values(found, setting)), setting)
+        if relation.level not in ("identical", "scaled"):
             return None
     at_defaults = bool(m.params) and not free
     return Bindings(cls.name, m.name, found, factor, limit=False, proved=proved, at_defaults=at_defaults)
@@ -155,12 +154,16 @@ def _number(v: Any) -> Any:
     return symbols.rational(v) if isinstance(v, float) else v
 
 
+def _values(found: Mapping[str, Any], special: QMap) -> dict[str, Any]:
+    """Numbers for expressions in the special method's parameters."""
+    point = {sp.Symbol(k): v for k, v in special.params.items() if isinstance(v, float)}
+    return {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+
+
 def _at(cls: type[QMap], found: Mapping[str, Any], special: QMap, sample: Sample) -> float | None:
     """The factor, where these values make the two equal; None where they do not."""
-    point = {sp.Symbol(k): v for k, v in special.params.items() if isinstance(v, float)}
-    values = {k: float(v.subs(point)) if isinstance(v, sp.Basic) else v for k, v in found.items()}
     try:
-        blocks, factor = sample.difference(cls(**values), "ratio")
+        blocks, factor = sample.difference(cls(**_values(found, special)), "ratio")
     except ValueError:  # out of range here
         return None
     return factor if max(float(np.linalg.norm(b)) for b in blocks) <= EXACT and factor > 0 else None
@@ -231,12 +234,8 @@ def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
 
 @functools.lru_cache(maxsize=512)
 def _measured(m: QMap) -> tuple[Measured, ...]:
-    found = []
-    for vocab, rows in ROWS.items():
-        p = probe(vocab, seed=0)[:rows]
-        with torch.no_grad():
-            found.append(Measured(p, gauges.gradient(p.token, m.pulls(p.token)), torch.float64))
-    return tuple(found)
+    probes = [probe(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
+    return tuple(Measured(p, p.gradient(m), torch.float64) for p in probes)
 
 
 def _is_gate(m: QMap) -> bool:
@@ -347,9 +346,7 @@ def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
     u = every.token.p_label[order, 0]
     order = order[(u > 0.004) & (u < 0.996)]  # limits need not be uniform towards u = 0 and 1
     middle = every[order[torch.linspace(0, len(order) - 1, 60).long()]]
-    with torch.no_grad():
-        g = gauges.gradient(middle.token, m.pulls(middle.token)).numpy()
-    sample = Sample((middle,), (g,), issubclass(cls, Gate))
+    sample = Sample((middle,), (middle.gradient(m).numpy(),), issubclass(cls, Gate))
     for name, end, path in _ends(cls):
         errors: list[float] = []
         for value in path:

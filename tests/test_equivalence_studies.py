@@ -44,7 +44,7 @@ def test_classes_are_what_the_rows_say(pairs: pd.DataFrame) -> None:
     bounds = {title: (start, end) for title, start, end in blocks}
     start, end = bounds["gates: one direction"]
     gates = set(order[start:end])
-    directional = pairs[equivalence.true(pairs["same_direction"])]
+    directional = pairs[pairs["same_direction"]]
     assert {*directional["a"], *directional["b"]} == gates
     assert len(directional) == len(gates) * (len(gates) - 1) // 2
     start, end = bounds["the teacher"]
