@@ -136,7 +136,8 @@ def _node(
     row: float,
 ) -> None:
     x, y = COLUMNS[generation[node]], LINE * row
-    ax.text(x, y, " = ".join(node), fontsize=10.5, va="center", fontweight="bold", color=plots.INK)
+    blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the lines that pass behind
+    ax.text(x, y, " = ".join(node), fontsize=10.5, va="center", fontweight="bold", color=plots.INK, bbox=blank)
     arriving = sorted(graph.predecessors(node), key=order.__getitem__)
     for i, source in enumerate(arriving):
         port = y + LINE * (i - (len(arriving) - 1) / 2)
@@ -144,11 +145,10 @@ def _node(
         factor = "" if edge["factor"] in ("1", "") else f"{edge['factor']} ×  "
         label = f"{factor}{edge['at']}".replace("*", "·")
         colour = plots.colour(source[0])
-        start = COLUMNS[generation[source]] + 0.1 * len(" = ".join(source)) + 0.08
+        start = COLUMNS[generation[source]] + 0.095 * len(" = ".join(source)) + 0.06
         end = x - 0.078 * len(label) - 0.22
         ax.plot([start, max(end, start + 0.2)], [LINE * order[source], port], color=colour, lw=1.1, alpha=0.85)
-        ax.text(x - 0.14, port, label, fontsize=8.5, va="center", ha="right", color=plots.INK,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6})  # fmt: skip
+        ax.text(x - 0.14, port, label, fontsize=8.5, va="center", ha="right", color=plots.INK, bbox=blank)
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

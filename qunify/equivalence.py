@@ -121,8 +121,8 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     KeyError
         Unknown id.
     ValueError
-        A loss function that `induced` refuses, an unknown context in `alias`, or symbolic parameters for which no
-        value fits.
+        Neither id, QMap nor function; a loss function that `induced` refuses; an unknown context in `alias`; or
+        symbolic parameters for which no value fits.
     """
     key = _checked_alias(alias)
     a, b = as_map(a), as_map(b)

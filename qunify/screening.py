@@ -88,6 +88,8 @@ def as_map(m: Method) -> QMap:
         return m
     if isinstance(m, str):
         return catalogue.get(m)
+    if not callable(m):
+        raise ValueError(f"expected the id of a method, a QMap or a loss function, got {m!r}")
     names = inspect.signature(m).parameters
     return Foreign(name=getattr(m, "__name__", "loss"), function=m, needs=tuple(n for n in CONTEXTS if n in names))
 

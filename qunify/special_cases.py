@@ -18,7 +18,7 @@ from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Sample, fit, simplified
 from qunify.probes import Measured, probe
 from qunify.qmap import Gate, QMap
-from qunify.screening import as_map, relate
+from qunify.screening import Foreign, as_map, relate
 from qunify.symbols import V
 
 #: Relative gradient error of a fit that is exact.
@@ -96,6 +96,8 @@ def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
     ------
     KeyError
         Unknown id.
+    ValueError
+        A loss function, or a designed map as the general method.
 
     Examples
     --------
@@ -105,6 +107,11 @@ def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
     {'alpha': 0}
     """
     cls, m = type(as_map(general)), as_map(special)
+    for what, given in (("general", cls), ("special", type(m))):
+        if given is Foreign or (what == "general" and given.name not in ENTRIES):
+            raise ValueError(
+                f"subsumes: {what}: expected a method of the catalogue; identify finds out what others are"
+            )
     if cls is type(m) or not set(m.needs) <= set(cls.needs) or cls.shift_invariant != m.shift_invariant:
         return None
     if not dataclasses.fields(cls) or (issubclass(cls, Gate) and not _is_gate(m)):  # type: ignore[arg-type]

@@ -200,6 +200,11 @@ def test_symbolic_parameters(a: QMap, b: QMap | str, level: str, factor: Any) ->
     assert (verdict.factor is None) if factor is None else sp.simplify(verdict.factor - factor) == 0
 
 
+def test_what_is_no_method_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected the id of a method, a QMap or a loss function, got 3"):
+        compare("sft", 3)  # type: ignore[arg-type]
+
+
 def test_symbols_without_a_value_in_range_are_refused() -> None:
     with pytest.raises(ValueError, match="compare: no value of x that was tried is in the range of"):
         compare(m("tailr", gamma=x + 7), "sft")
