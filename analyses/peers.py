@@ -23,11 +23,13 @@ from qunify.recognition import Match, Matches
 #: Where the columns of the picture begin, in inches.
 COLUMNS = {0.25: "library", 1.9: "function", 4.6: "as called", 7.2: "its name says", 9.75: "it is"}
 
+MISCOUNTED = "as named, miscounted"
+
 #: What a comparison of name and finding can say, and the colour it has.
 AGREEMENT = {
     "as named": "#0072B2",
     "as named, scaled": "#56B4E9",
-    "as named, miscounted": "#CC79A7",
+    MISCOUNTED: "#CC79A7",
     "other parameters": "#E69F00",
     "another method": "#D55E00",
     "has another name here": "#009E73",
@@ -81,7 +83,7 @@ def agreement(peer: Peer, best: Match | None, notes: str = "") -> str:
     if best.name != peer.claim:
         return "another method" if peer.claim else "has another name here"
     if "the accumulation bug" in notes:
-        return "as named, miscounted"
+        return MISCOUNTED
     if any(not _same(best.params.get(k), v) for k, v in peer.params.items()):
         return "other parameters"
     return "as named" if best.level == "identical" else "as named, scaled"
@@ -165,7 +167,10 @@ def see(table: pd.DataFrame) -> str:
     counts = Counter(shipped["agreement"])
     named = counts["as named"] + counts["as named, scaled"]
     bugs = table[table["library"] == "known bug"]
-    said = "; ".join(f"{t['function'].rpartition('.')[2]} is {_finding(t)}" for t in bugs.to_dict("records"))
+    said = "; ".join(
+        f"{bug['function'].rpartition('.')[2]} is {_finding(bug)}, {bug['agreement']}"
+        for bug in bugs.to_dict("records")
+    )
     return (
         f"Of {len(shipped)} losses as {shipped['library'].nunique()} libraries ship them, {named} are what their name "
         f"says, {counts['other parameters']} have other parameters, {counts['another method']} are another method, "

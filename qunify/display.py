@@ -10,11 +10,6 @@ def paragraph(text: str) -> str:
     return f"<p>{escape(text)}</p>"
 
 
-def formula(latex: str) -> str:
-    """A line that MathJax sets. What it does not know stays readable."""
-    return f"<p>$\\displaystyle {escape(latex, quote=False)}$</p>"
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """A table; floats to four digits."""
     head = "".join(f"<th>{escape(str(h))}</th>" for h in header)

@@ -82,7 +82,7 @@ class Equivalence:
 
     def _repr_html_(self) -> str:
         rows = [("same direction", self.same_direction), ("same optimum", self.same_optimum), ("proved", self.proved)]
-        argument = "".join(display.formula(step.latex) for step in self.steps)
+        argument = "".join(display.paragraph(step.plain) for step in self.steps)
         witness = display.paragraph(str(self.witness)) if self.witness else ""
         return display.paragraph(str(self)) + display.table(("", ""), rows) + argument + witness
 

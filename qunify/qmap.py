@@ -99,13 +99,14 @@ class QMap(ABC):
 
     def _repr_html_(self) -> str:
         rows = [
+            ("loss", self.loss_text),
             ("pulls", self.pulls_text),
             ("source", self.source),
             ("needs", ", ".join(self.needs) or "logits and labels"),
         ]
         rows += [(name, value) for name, value in self.params.items()]
         title = f"{self.name}: {self.title}. {self.summary}"
-        return display.paragraph(title) + display.formula(self.formula) + display.table(("", ""), rows)
+        return display.paragraph(title) + display.table(("", ""), rows)
 
     @torch.no_grad()
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> gauges.QTarget:

@@ -12,7 +12,8 @@ def test_equivalence_shows_its_argument() -> None:
     verdict = qu.compare("sft", "dft")
     page, latex = verdict._repr_html_(), verdict._repr_latex_()
     assert str(verdict) in page
-    assert r"w_b=u\ge 0" in page
+    assert "w_b = u ≥ 0" in page
+    assert r"w_b=u\ge 0" in latex
     assert latex.startswith(r"$\begin{array}{l}")
     assert latex.endswith(r"\end{array}$")
     assert latex.count("{") == latex.count("}")
@@ -36,6 +37,8 @@ def test_targets_show_their_first_tokens() -> None:
 def test_methods_show_formula_and_parameters() -> None:
     m = qu.get("focal")
     assert m.formula in m._repr_latex_()
+    assert m.loss_text in m._repr_html_()
+    assert "$" not in m._repr_html_(), "raw LaTeX is unreadable where nothing sets it"
     assert "<td>focusing</td><td>2</td>" in m._repr_html_()
     assert "Lin et al. 2017" in m._repr_html_()
 
