@@ -1,9 +1,10 @@
-"""How notebooks show our objects: small pieces of HTML, every text escaped."""
+"""How notebooks show our objects: small pieces of HTML and LaTeX, every text escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
+from math import isfinite
 
 
 def paragraph(text: str) -> str:
@@ -15,6 +16,26 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     head = "".join(f"<th>{escape(str(h))}</th>" for h in header)
     body = "".join(f"<tr>{''.join(f'<td>{escape(_cell(x))}</td>' for x in row)}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def array(lines: Sequence[str], columns: str = "l") -> str:
+    """Lines of a formula below each other."""
+    body = r"\\".join(lines)
+    return rf"$\begin{{array}}{{{columns}}}{body}\end{{array}}$"
+
+
+def number(x: float) -> str:
+    """Three digits, in LaTeX."""
+    if not isfinite(x):
+        return r"\text{none}" if x != x else (r"\infty" if x > 0 else r"-\infty")
+    digits, _, exponent = f"{x:.3g}".partition("e")
+    return rf"{digits}\cdot 10^{{{int(exponent)}}}" if exponent else digits
+
+
+def words(text: str) -> str:
+    """Plain text inside a formula."""
+    escaped = "".join(rf"\{c}" if c in "#$%&_{}" else c for c in text.replace("\\", "/"))
+    return rf"\text{{{escaped}}}"
 
 
 def _cell(x: object) -> str:

@@ -77,8 +77,7 @@ class Equivalence:
         return self.same_direction and LEVELS.index(self.level) <= LEVELS.index(level)
 
     def _repr_latex_(self) -> str:
-        lines = r"\\".join(step.latex for step in self.steps)
-        return rf"$\begin{{array}}{{l}}{lines}\end{{array}}$" if lines else ""
+        return display.array([step.latex for step in self.steps]) if self.steps else ""
 
     def _repr_html_(self) -> str:
         rows = [("same direction", self.same_direction), ("same optimum", self.same_optimum), ("proved", self.proved)]

@@ -133,18 +133,32 @@ class QTarget:
         )
         return f"QTarget(shape={tuple(self.target.shape)}, tokens={kept}, {where})"
 
-    def _repr_html_(self) -> str:
-        """The first tokens; of a large vocabulary the entries with most mass in prediction or target."""
+    def _shown(self) -> list[tuple[int, float, float, list[tuple[int, float, float]]]]:
+        """Number, loss, trust and (k, p_k, Q_k) of the first tokens; of a large vocabulary the entries with most
+        mass in prediction or target."""
         rows = self._layout.rows
         q, p = rows(self.target)[:SHOWN], self._pulled.policy[:SHOWN]
         trust, loss = rows(self.trust)[:SHOWN], rows(self.loss)[:SHOWN]
-        table = []
-        for i in range(len(q)):
-            most = torch.maximum(p[i], q[i].nan_to_num()).argsort(descending=True, stable=True)[:SHOWN].sort().values
-            entries = ", ".join(f"{k}: {float(p[i, k]):.3g} → {float(q[i, k]):.3g}" for k in most.tolist())
-            table.append((i, float(loss[i]), float(trust[i]), entries))
+        most = torch.maximum(p, q.nan_to_num()).argsort(dim=-1, descending=True, stable=True)[:, :SHOWN].sort(-1).values
+        return [
+            (i, float(loss[i]), float(trust[i]), [(k, float(p[i, k]), float(q[i, k])) for k in most[i].tolist()])
+            for i in range(len(q))
+        ]
+
+    def _repr_html_(self) -> str:
+        table = [
+            (i, loss, trust, ", ".join(f"{k}: {p:.3g} → {q:.3g}" for k, p, q in entries))
+            for i, loss, trust, entries in self._shown()
+        ]
         header = ("token", "loss (nats)", "trust γ", "entry: prediction p → target Q")
         return display.paragraph(repr(self)) + display.table(header, table)
+
+    def _repr_latex_(self) -> str:
+        lines = []
+        for i, _, trust, entries in self._shown():
+            parts = ",\\ ".join(f"Q_{{{k}}}={display.number(q)}" for k, _, q in entries)
+            lines.append(rf"\gamma_{{{i}}}={display.number(trust)}&{parts}")
+        return display.array(lines, columns="ll")
 
     @property
     def trust(self) -> Tensor:

@@ -67,6 +67,9 @@ class Match:
     def _repr_html_(self) -> str:
         return display.paragraph(str(self))
 
+    def _repr_latex_(self) -> str:
+        return rf"${display.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
+
     def _named(self) -> str:
         inside = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
         return f"{self.name}({inside})" if inside else self.name

@@ -47,3 +47,32 @@ def test_texts_are_escaped() -> None:
     assert display.table(("<b>",), [("a & b",)]) == (
         "<table><thead><tr><th>&lt;b&gt;</th></tr></thead><tbody><tr><td>a &amp; b</td></tr></tbody></table>"
     )
+
+
+def balanced(latex: str) -> bool:
+    return latex.startswith("$") and latex.endswith("$") and latex.count("{") == latex.count("}")
+
+
+def test_match_as_latex() -> None:
+    found = qu.identify(focal)
+    latex = found[0]._repr_latex_()
+    assert qu.get("focal").formula in latex
+    assert r"\text{identical to focal(focusing=2)" in latex
+    assert balanced(latex)
+    assert display.words("a_b 5% {x}") == r"\text{a\_b 5\% \{x\}}"
+
+
+def focal(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    log_u = z.log_softmax(-1).gather(1, y[:, None])[:, 0]
+    return -((1 - log_u.exp()) ** 2) * log_u
+
+
+def test_target_as_latex() -> None:
+    latex = qu.get("dft")(torch.zeros(2, 50), torch.zeros(2, dtype=torch.long))._repr_latex_()
+    assert latex.count(r"\gamma_") == 2
+    assert "Q_{0}=0.0396" in latex
+    assert balanced(latex)
+    z_loss = qu.get("z_loss")(torch.zeros(1, 3), torch.tensor([0]))._repr_latex_()
+    assert r"Q_{0}=\text{none}" in z_loss
+    assert balanced(z_loss)
+    assert display.number(1.5e-9) == r"1.5\cdot 10^{-9}"
