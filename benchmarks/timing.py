@@ -54,6 +54,6 @@ def seconds(f: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def python(*arguments: str) -> Callable[[], Any]:
+def python(*arguments: str) -> Callable[[], subprocess.CompletedProcess[bytes]]:
     """A fresh interpreter with these arguments."""
     return lambda: subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
