@@ -51,13 +51,13 @@ def by_hand(network: Network, job: Job, steps: int, batch: int | None, optimiser
             if len(epoch) < batch:
                 epoch = torch.randperm(N, generator=g)
             at, epoch = epoch[:batch], epoch[batch:]
-        z = network.logits(parameters, job.data.inputs[at][None])[0]
+        z = network.logits(parameters, network.represent(parameters, job.data.inputs[at][None]))[0]
         context = {k: v[at] for k, v in job.data.context.items() if k in job.method.needs}
         t, _ = qu.tensors.read("test", job.method.needs, z, job.data.labels[at], -100, context)
         optimise.zero_grad()
         job.method.loss(t).mean().backward()
         optimise.step()
-    everything = network.logits(parameters, job.data.inputs[None])[0]
+    everything = network.logits(parameters, network.represent(parameters, job.data.inputs[None]))[0]
     return everything.softmax(-1).detach()
 
 

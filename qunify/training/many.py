@@ -53,7 +53,7 @@ class Job:
 
 
 class Stack:
-    """M models of one network, trained together in float64.
+    """M models of one network, trained together.
 
     Parameters
     ----------
@@ -67,6 +67,8 @@ class Stack:
         "sgd" or "adam", torch's with their default settings.
     decay : int, optional
         A number of steps over which the learning rate falls to zero by a cosine.
+    dtype
+        float64, or float32 for more speed.
 
     Attributes
     ----------
@@ -91,6 +93,7 @@ class Stack:
         batch: int | None = None,
         optimiser: Literal["sgd", "adam"] = "sgd",
         decay: int | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         if optimiser not in _OPTIMISERS:
             raise ValueError(f"Stack: optimiser: expected {' or '.join(_OPTIMISERS)}, got {optimiser!r}")
@@ -102,9 +105,10 @@ class Stack:
         self.network, self.jobs, self.step = network, tuple(jobs), 0
         self.diverged = torch.full((len(jobs),), -1)
         starts = [job.start or network.start(job.seed) for job in jobs]
-        self.parameters: Parameters = {k: torch.stack([s[k] for s in starts]).double() for k in starts[0]}
+        self.parameters: Parameters = {k: torch.stack([s[k] for s in starts]).to(dtype) for k in starts[0]}
+        self._dtype = dtype
         self._methods = _groups([job.method for job in jobs])
-        self._examples = _Examples(network.vocab, jobs)
+        self._examples = _Examples(network.vocab, jobs, dtype)
         self._order = None if batch is None else _Order([job.seed for job in jobs], examples, batch)
         rate: Any = {"lr": _one("a learning rate", [job.lr for job in jobs])}
         self._optimiser = _OPTIMISERS[optimiser](list(self.parameters.values()), **rate)
@@ -119,33 +123,42 @@ class Stack:
     @torch.no_grad()
     def probs(self, inputs: Tensor) -> Tensor:
         """Predictions (M, E, V) at inputs (E,) or (E, D); NaN where a model diverged."""
-        z = self.network.logits(self.parameters, inputs.expand(len(self.jobs), *inputs.shape))
+        x = inputs.to(self._dtype) if inputs.is_floating_point() else inputs
+        hidden = self.network.represent(self.parameters, x.expand(len(self.jobs), *x.shape))
+        z = self.network.logits(self.parameters, hidden)
         return torch.softmax(z, -1).masked_fill((self.diverged >= 0)[:, None, None], torch.nan)
+
+    def _gradients(self, logits: Tensor, batch: _Batch) -> Tensor:
+        """Of the logits, (M, B, V). One token for all models, so that the methods share what they can."""
+        rows, v = logits.shape[1], logits.shape[2]
+        context = {name: value.flatten(0, 1) for name, value in batch.context.items()}
+        t = tensors.TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context)
+        g = torch.empty_like(logits).view(-1, v)
+        for m, at in self._methods:
+            if isinstance(at, slice):
+                where: slice | Tensor = slice(at.start * rows, at.stop * rows)
+            else:
+                where = (at[:, None] * rows + torch.arange(rows)).flatten()
+            part = tensors.Rows(t, where, m.name)
+            g[where] = gauges.gradient(part, m.pulls(part))
+        return g.view_as(logits)
 
     @torch.no_grad()
     def _advance(self) -> None:
         self.step += 1
         batch = self._examples.take(self._order.next()) if self._order else self._examples.all
-        logits = self.network.logits(self.parameters, batch.inputs)
-        g = torch.empty_like(logits)
-        for m, at in self._methods:
-            g[at] = _gradient(m, logits[at], batch.labels[at], {k: batch.context[k][at] for k in m.needs})
+        hidden = self.network.represent(self.parameters, batch.inputs)
+        logits = self.network.logits(self.parameters, hidden)
+        g = self._gradients(logits, batch)
         g *= batch.share
         lost = ~g.isfinite().flatten(1).all(-1)
         self.diverged[lost & (self.diverged < 0)] = self.step
         g[self.diverged >= 0] = 0
-        for name, gradient in self.network.backward(self.parameters, batch.inputs, g).items():
+        for name, gradient in self.network.backward(self.parameters, batch.inputs, hidden, g).items():
             self.parameters[name].grad = gradient
         self._optimiser.step()
         if self._schedule:
             self._schedule.step()
-
-
-def _gradient(m: QMap, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> Tensor:
-    """The logit gradients of n models under one method, (n, B, V)."""
-    flat = {name: value.flatten(0, 1) for name, value in context.items()}
-    t = tensors.TensorToken(logits.flatten(0, 1), labels.flatten(), flat, m.name)
-    return gauges.gradient(t, m.pulls(t)).view_as(logits)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +172,18 @@ class _Batch:
 class _Examples:
     """The data of all jobs, each kept once."""
 
-    def __init__(self, vocab: int, jobs: Sequence[Job]) -> None:
+    def __init__(self, vocab: int, jobs: Sequence[Job], dtype: torch.dtype) -> None:
         data = list({id(job.data): job.data for job in jobs}.values())
         self._of_job = torch.tensor([[d is job.data for d in data].index(True) for job in jobs])
         given = [_given(vocab, d, [job.method for job in jobs if job.data is d]) for d in data]
-        self._inputs = torch.stack([d.inputs for d in data])
+        inputs = torch.stack([d.inputs for d in data])
+        self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         self._labels = torch.stack([d.labels for d in data])
         # A context that some data lack, because none of their methods needs it, is zero there.
         names = {name: value for g in given for name, value in g.items()}
-        self._context = {k: torch.stack([g.get(k, torch.zeros_like(v)) for g in given]) for k, v in names.items()}
-        counts = torch.stack([torch.ones(len(d.labels)) if d.counts is None else d.counts for d in data]).double()
+        context = {k: torch.stack([g.get(k, torch.zeros_like(v)) for g in given]) for k, v in names.items()}
+        self._context = {k: v.to(dtype) for k, v in context.items()}
+        counts = torch.stack([torch.ones(len(d.labels)) if d.counts is None else d.counts for d in data]).to(dtype)
         i = self._of_job
         self.all = _Batch(
             self._inputs[i],

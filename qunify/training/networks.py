@@ -23,12 +23,16 @@ class Network(ABC):
     def start(self, seed: int) -> Parameters:
         """One model's parameters before training, without the leading axis, float64."""
 
+    def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """What the last layer sees: the inputs themselves, unless there are hidden units."""
+        return inputs
+
     @abstractmethod
-    def logits(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
         """(M, N, V)."""
 
     @abstractmethod
-    def backward(self, parameters: Parameters, inputs: Tensor, gradient: Tensor) -> Parameters:
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
         """Gradients of the parameters from those of the logits, (M, N, V)."""
 
 
@@ -42,10 +46,10 @@ class Tabular(Network):
     def start(self, seed: int) -> Parameters:
         return {"logits": torch.zeros(self.states, self.vocab, dtype=torch.float64)}
 
-    def logits(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return parameters["logits"].gather(1, inputs[..., None].expand(-1, -1, self.vocab))
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return parameters["logits"].gather(1, hidden[..., None].expand(-1, -1, self.vocab))
 
-    def backward(self, parameters: Parameters, inputs: Tensor, gradient: Tensor) -> Parameters:
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
         total = torch.zeros_like(parameters["logits"])
         return {"logits": total.scatter_add_(1, inputs[..., None].expand_as(gradient), gradient)}
 
@@ -61,10 +65,10 @@ class Linear(Network):
         shapes = {"weight": (self.features, self.vocab), "bias": (self.vocab,)}
         return {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
 
-    def logits(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"])
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return torch.baddbmm(parameters["bias"][:, None], hidden, parameters["weight"])
 
-    def backward(self, parameters: Parameters, inputs: Tensor, gradient: Tensor) -> Parameters:
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
         return {"weight": inputs.mT @ gradient, "bias": gradient.sum(1)}
 
 
@@ -89,16 +93,15 @@ class TwoLayer(Network):
             "head_bias": torch.zeros(self.vocab, dtype=torch.float64),
         }
 
-    def _hidden(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+    def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"]).tanh_()
 
-    def logits(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["head_bias"][:, None], self._hidden(parameters, inputs), parameters["head"])
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return torch.baddbmm(parameters["head_bias"][:, None], hidden, parameters["head"])
 
-    def backward(self, parameters: Parameters, inputs: Tensor, gradient: Tensor) -> Parameters:
-        hidden = self._hidden(parameters, inputs)
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
         back = gradient @ parameters["head"].mT
-        back *= 1 - hidden.square()
+        back.addcmul_(back * hidden, hidden, value=-1)  # tanh′ = 1 − tanh²
         return {
             "weight": inputs.mT @ back,
             "bias": back.sum(1),
