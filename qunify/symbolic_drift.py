@@ -41,9 +41,7 @@ class Drift(NamedTuple):
         outer = {a: sp.Symbol(f"T{i}", real=True) for i, a in enumerate(sorted(self.entry.atoms(Rest), key=str))}
         entry = self.entry.xreplace({a: s - at_label(a.args[0]) for a, s in outer.items()})
         sums = self.sums | {s: a.args[0] for a, s in outer.items()}
-        return shortest(
-            [self._filled(form, Total, sums).xreplace(renamed(form, "_y", "_k")) for form in _forms(entry)]
-        )
+        return shortest([self._filled(form, Total, sums).xreplace(renamed(form, "_y", "_k")) for form in _forms(entry)])
 
     def _filled(self, expr: sp.Expr, total: Any, sums: dict[sp.Symbol, sp.Expr] | None = None) -> sp.Expr:
         for s, summand in reversed((self.sums if sums is None else sums).items()):
