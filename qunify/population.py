@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
+_ARRIVED = 1e-3  # from an optimum: a flow that creeps along a jump of the drift stops short of it
 _FACED = 5  # largest vocabulary of which every face is tried, where theory allows several optima
 
 
@@ -31,8 +32,9 @@ class Optimum:
         Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
     exists : Tensor of bool, (…)
         Whether any stable zero was found.
-    closed_form : str or None
-        The optimum in LaTeX, where the method has one: η the truth.
+    basin : tuple of Tensor or None
+        Where `optimum` was asked for them: the share of random starts, uniform on the simplex, that the flow leads to
+        each of `all`, (n,) for each truth in turn. What is missing to 1 led to none of them.
     """
 
     probs: Tensor
@@ -40,7 +42,15 @@ class Optimum:
     stable: Tensor
     exists: Tensor
     converged: Tensor
-    closed_form: str | None
+    basin: tuple[Tensor, ...] | None
+    _flow: Flow = field(repr=False)
+
+    @property
+    def closed_form(self) -> str | None:
+        """The optimum in LaTeX, where theory has it for all truths: η is the truth, C the number at which p* sums to
+        1, and x₊ = max(x, 0). Derived when asked for, in up to a second."""
+        known = closed_forms.find(self._flow)
+        return None if known is None else known.latex
 
 
 @torch.no_grad()
@@ -78,7 +88,7 @@ def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
 
 
 @torch.no_grad()
-def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
+def optimum(m: QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
     """The distribution at which training settles when the labels are drawn from `truth`.
 
     The flow dz/dt = drift is followed from `start` to its end, and from other starts (the truth, and near every
@@ -91,6 +101,9 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
     truth : array of float, (…, V)
     start : array of float, (…, V), optional
         Where training begins, every probability positive; uniform by default.
+    basins : int
+        How many random starts tell what share of the simplex leads to which optimum; 0 leaves `basin` out. They also
+        find optima that the usual starts miss. The flow of each is followed, 64 of them in about a second. Seeded.
     **context
         As for `drift`.
 
@@ -103,7 +116,8 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
     truth = _distribution(m, "truth", truth)
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
-    found, reached = _search(flow, _starts(flow, begin))
+    draws = _draws(m, flow, basins)
+    found, reached = _search(flow, torch.cat([_starts(flow, begin), draws], 1))
     lead = truth.shape[:-1]
     return Optimum(
         probs=reached.probs.reshape(truth.shape),
@@ -111,7 +125,8 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
         stable=reached.stable.reshape(lead),
         exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
         converged=reached.converged.reshape(lead),
-        closed_form=known.latex if (known := closed_forms.find(flow)) else None,
+        basin=_basins(flow, draws, found) if basins else None,
+        _flow=flow,
     )
 
 
@@ -214,6 +229,23 @@ def _default_starts(flow: Flow) -> Tensor:
     likely = flow.truth.argsort(dim=-1, descending=True, stable=True)[:, :_VERTEX_STARTS]
     near = 0.1 / v + 0.9 * torch.nn.functional.one_hot(likely, v).double()
     return torch.cat([inside[:, None], near], 1)
+
+
+def _draws(m: QMap, flow: Flow, count: int) -> Tensor:
+    """Distributions uniform on the simplex, the same for every truth, (B, S, V)."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"{m.name}: basins: expected a number of starts, 0 or more, got {count!r}")
+    r = torch.Generator().manual_seed(0)
+    waits = -torch.rand(count, flow.vocab, generator=r, dtype=torch.float64).clamp(min=1e-300).log()
+    return (waits / waits.sum(-1, keepdim=True)).expand(len(flow.truth), -1, -1)
+
+
+def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...]:
+    """What share of draws (B, S, V) the flow leads to each point found."""
+    b, s, v = draws.shape
+    ends = follow(flow, logits(draws.reshape(-1, v)), torch.arange(b).repeat_interleave(s)).probs.view(b, s, v)
+    near = [(end[:, None] - points[None]).abs().amax(-1) < _ARRIVED for end, points in zip(ends, found, strict=True)]
+    return tuple(n.double().mean(0) for n in near)
 
 
 def _faces(flow: Flow) -> Tensor:

@@ -74,7 +74,7 @@ def bias(m: QMap, *, through_link: bool = False) -> Drift:
 
 
 def _expected(t: SymbolicToken, m: QMap, truth: Vector) -> Drift:
-    gradient = symbols.pulled(t, m.pulls(t)).apply(symbols.evaluate).apply(_decided)
+    gradient = symbols.pulled(t, m.pulls(t)).apply(symbols.evaluate).apply(decided)
     if not t.sorts_without_label:
         raise Entangled("what is sorted or projected depends on the label")
     names: dict[sp.Expr, sp.Symbol] = {}
@@ -84,7 +84,7 @@ def _expected(t: SymbolicToken, m: QMap, truth: Vector) -> Drift:
     return Drift(entry, {s: summand for summand, s in names.items()})
 
 
-def _decided(expr: Any) -> Any:
+def decided(expr: Any) -> Any:
     """Without cases where one of them holds at every token."""
     if not expr.has(sp.Piecewise):
         return expr

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from qunify.qmap import QMap
+from qunify.qmap import Designed, QMap
 from qunify.token import Distribution, Scalar, Token
 
 V = sp.Symbol("V", integer=True, positive=True)
@@ -351,7 +351,9 @@ class SymbolicToken(Token):
 
 def exact(m: QMap) -> QMap:
     """The same method with its parameters as fractions."""
-    numbers = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
+    numbers: dict[str, Any] = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
+    if isinstance(m, Designed):
+        numbers = {"settings": tuple((m.params | numbers).items())}
     return dataclasses.replace(m, **numbers)  # type: ignore[type-var]
 
 
