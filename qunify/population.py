@@ -6,6 +6,7 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -268,7 +269,7 @@ def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
 
 def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
     """A context of one population laid out for all; what does not fit is left for `read` to name."""
-    value = torch.as_tensor(value)
+    value = _as_given(value)
     value = value.to(torch.float64) if value.is_floating_point() else value
     shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
     return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
@@ -294,8 +295,13 @@ def _inside(m: QMap, argument: str, value: Any, shape: tuple[int, ...]) -> Tenso
     return p
 
 
+def _as_given(value: Any) -> Tensor:
+    """Lists of numbers in float64, which torch would round to float32."""
+    return torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple | float) else value)
+
+
 def _distribution(m: QMap, argument: str, value: Any) -> Tensor:
-    p = torch.as_tensor(value)
+    p = _as_given(value)
     if not p.is_floating_point():
         p = p.to(torch.float64)
     p = p.detach().to("cpu", torch.float64)

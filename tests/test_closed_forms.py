@@ -21,7 +21,7 @@ from qunify.symbols import V, Vector, per_token
 from tests.battery import settings
 from tests.test_population import context, truths
 
-C = sp.Symbol("C", positive=True)
+C, ANY = sp.Symbol("C", positive=True), symbolic_drift.TRUTH
 P, TEA, PRIOR, R = (Vector(*per_token(name)) for name in ("p", "tea", "prior", "r"))
 
 
@@ -31,7 +31,7 @@ P, TEA, PRIOR, R = (Vector(*per_token(name)) for name in ("p", "tea", "prior", "
 class Inverse(NamedTuple):
     """What the truth, or the teacher, must be for p to be the optimum, up to a factor; entries in SymPy."""
 
-    truth: Callable[[Any], Vector] = lambda m: symbolic_drift.TRUTH
+    truth: Callable[[Any], Vector] = lambda m: ANY
     teacher: Callable[[Any], Vector] | None = None
     params: Mapping[str, Any] = MappingProxyType({})
 
@@ -55,7 +55,7 @@ INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(("taid", "dkd"), TEACHER),
     "topk_kd": TEACHER._replace(params={"k": V}),
     "infosft": Inverse(_below_certainty),
-    "target_sft": Inverse(lambda m: 1 - R**2, _geometric),
+    "target_sft": Inverse(teacher=_geometric),
     "gem": Inverse(lambda m: P ** (1 / m.beta) * C),
     "temperature_ce": Inverse(lambda m: P ** (1 / m.temperature) * C),
     "logit_adjustment": Inverse(lambda m: P * PRIOR**m.tau * C),
@@ -76,8 +76,9 @@ def test_the_table_makes_the_drift_vanish(name: str) -> None:
     drift = symbolic_drift.drift(m, inverse.truth(m)).at_y
     drift = drift.replace(sp.Piecewise, lambda first, *_: first[0]) if name == "infosft" else drift  # below P
     if inverse.teacher is not None:
-        teacher = inverse.teacher(m)
+        teacher, truth = inverse.teacher(m), 1 - R**2
         drift = drift.xreplace({TEA.label: teacher.label, TEA.elsewhere: teacher.elsewhere})
+        drift = drift.xreplace({ANY.label: truth.label, ANY.elsewhere: truth.elsewhere})
     assert cells.zero(cells.smooth(drift)).holds
     wrong = symbolic_drift.drift(m, Vector(P.label**2, P.elsewhere**2)).at_y
     assert not cells.zero(cells.smooth(wrong)).holds, "any truth would do"
