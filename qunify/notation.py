@@ -8,6 +8,7 @@ from typing import Any
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
+from sympy.printing.printer import Printer
 from sympy.printing.str import StrPrinter
 
 from qunify.normal import canonical
@@ -82,7 +83,14 @@ def _plain(name: str) -> str:
     return re.sub(r"^(argmax|top|head|entmax|heavy)\d+_", r"\1_", name)
 
 
-class _Text(StrPrinter):
+class _PositiveFirst(Printer):
+    """Sums begin with a term that has no minus sign, if there is one."""
+
+    def _as_ordered_terms(self, expr: sp.Expr, order: Any = None) -> list[sp.Expr]:
+        return sorted(super()._as_ordered_terms(expr, order), key=lambda t: bool(t.could_extract_minus_sign()))
+
+
+class _Text(_PositiveFirst, StrPrinter):
     def _print_Symbol(self, expr: sp.Symbol) -> str:
         return _plain(expr.name).replace("heavy", "q")
 
@@ -103,7 +111,7 @@ class _Text(StrPrinter):
         return "{" + ", ".join(cases) + "}"
 
 
-class _Latex(LatexPrinter):
+class _Latex(_PositiveFirst, LatexPrinter):
     def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
         if expr.name.startswith(("sign(", "[")):
             return rf"\text{{{_plain(expr.name)}}}"

@@ -204,7 +204,7 @@ def test_most_gates_are_derived() -> None:
         ("sft", r"p^*=\eta"),
         ("gce", r"p^*\propto \eta^{\frac{10}{3}}"),
         ("poly1", r"p^*=\frac{\eta}{C - \eta}"),
-        ("tailr", r"p^*=\left(- \frac{1}{9} + \frac{\eta}{C}\right)_+"),
+        ("tailr", r"p^*=\left(\frac{\eta}{C} - \frac{1}{9}\right)_+"),
         ("kd_hybrid", r"p^*=\frac{\eta}{2} + \frac{\pi^{\mathrm{tea}}}{2}"),
         ("asft", r"p^*=\frac{\pi^{\mathrm{ref}}}{10 \left(C - \eta\right)}"),
         ("js_noisy", r"p^*=\frac{1}{2^{\frac{C}{\eta}} - 1}"),

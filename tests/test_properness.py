@@ -226,7 +226,7 @@ def test_the_formula_is_the_drift(name: str) -> None:
 
 def test_formulas_are_written_as_a_reader_would() -> None:
     assert qu.is_proper("dft").bias == r"{p}_{k}^{2} - {p}_{k} \Bigl(\sum_{j} {p}_{j}^{2}\Bigr)"
-    assert qu.is_proper("label_smoothing").bias == r"- \frac{{p}_{k}}{10} + \frac{1}{10 V}"
+    assert qu.is_proper("label_smoothing").bias == r"\frac{1}{10 V} - \frac{{p}_{k}}{10}"
     assert qu.is_proper("sft").bias is None
 
 
