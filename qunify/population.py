@@ -170,13 +170,12 @@ class Settled:
 def settled(m: QMap, truth: Tensor, **context: Any) -> Settled:
     """Where the drift of a method comes to rest for truths (B, V).
 
-    A closed form is the only stable zero, so that nothing is searched where there is one.
+    A closed form is the only stable zero, so that nothing is searched where its numbers are known.
     """
     flow = _flow(m, _distribution(m, "truth", truth), context)
     known = closed_forms.value(flow)
-    if known is not None:
-        return Settled(tuple(known[:, None]), closed_forms.find(flow), flow)
-    return Settled(tuple(_search(flow, _starts(flow))[0]), None, flow)
+    points = known[:, None] if known is not None else _search(flow, _starts(flow))[0]
+    return Settled(tuple(points), closed_forms.find(flow), flow)
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
