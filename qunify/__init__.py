@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qunify.equivalence import Equivalence, compare
     from qunify.gauges import Gauge, QTarget
     from qunify.population import Optimum, drift, optimum, stable_points
+    from qunify.properness import Properness, is_proper
     from qunify.qmap import QMap, design, gradients, param
     from qunify.recognition import Match, identify
     from qunify.special_cases import Bindings, subsumes
@@ -40,6 +41,8 @@ _HOME = {
     "optimum": "population",
     "Optimum": "population",
     "stable_points": "population",
+    "is_proper": "properness",
+    "Properness": "properness",
 }
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "Gauge",
     "Match",
     "Optimum",
+    "Properness",
     "QMap",
     "QTarget",
     "compare",
@@ -57,6 +61,7 @@ __all__ = [
     "gradients",
     "identify",
     "induced",
+    "is_proper",
     "names",
     "optimum",
     "param",
