@@ -87,7 +87,7 @@ def _field() -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _needed(m: QMap) -> dict[str, Tensor]:
+def _needed(m: QMap) -> dict[str, Any]:
     return {k: v for k, v in context().items() if k in m.needs}
 
 

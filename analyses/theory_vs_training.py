@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
 import torch
@@ -60,7 +60,7 @@ def trained(name: str, seeds: tuple[int, ...]) -> pd.DataFrame:
     m = qu.get(name)
     given = [data(seed) for seed in seeds]
     observed = torch.cat([share for _, share in given])
-    context = {k: torch.cat([d.context[k][::VOCAB] for d, _ in given]) for k in m.needs}
+    context: dict[str, Any] = {k: torch.cat([d.context[k][::VOCAB] for d, _ in given]) for k in m.needs}
     found = qu.optimum(m, observed, **context)
     tables = []
     for optimiser, lr in RATES.items():

@@ -51,7 +51,7 @@ def _optima(name: str) -> Result:
     g = torch.Generator().manual_seed(0)
     truths = torch.softmax(torch.randn(TRUTHS, VOCAB, generator=g, dtype=torch.float64), -1)
     m = qunify.get(name)
-    context = {k: torch.randn(VOCAB, generator=g, dtype=torch.float64) for k in m.needs}
+    context: dict[str, Any] = {k: torch.randn(VOCAB, generator=g, dtype=torch.float64) for k in m.needs}
     solve = functools.partial(qunify.optimum, m, truths, **context)
     solve()
     rates = [TRUTHS / seconds(solve) for _ in range(3)]
