@@ -22,6 +22,8 @@ SEEDS = tuple(range(10))
 STEPS = 3000  # over which the learning rate falls to zero by a cosine
 RATES: dict[Literal["sgd", "adam"], float] = {"sgd": 2.0, "adam": 0.05}
 AGREE = 1e-3  # total variation
+#: The second half of the steps makes a fifth of the way. What falls like 1/t is by then below this share of itself.
+SLOW = 0.9
 FLOOR = 1e-7  # below, distances are drawn here
 
 
@@ -106,7 +108,7 @@ def reasons(table: pd.DataFrame) -> pd.DataFrame:
             why = ""
         elif (off["nearest"] <= AGREE).all():
             why = "several optima: it went to another one"
-        elif (off["distance"] < 0.7 * off["halfway"]).all():
+        elif (off["distance"] < SLOW * off["halfway"]).all():
             why = "still on its way"
         else:
             why = "unexplained"
@@ -129,18 +131,17 @@ def draw(table: pd.DataFrame) -> Figure:
     found = found[found["Above 0.001, because"] != "no optimum predicted"]
     half = -(-len(found) // 2)
     with plots.style():
-        figure = Figure(figsize=(13, 7.6))
-        grid = figure.add_gridspec(
-            1, 3, left=0.06, right=0.985, bottom=0.09, top=0.87, wspace=0.55, width_ratios=(1.25, 1, 1)
-        )
-        _scatter(figure.add_subplot(grid[0]), table)
+        figure = Figure(figsize=(13.5, 7.8))
+        left = figure.add_axes((0.06, 0.2, 0.35, 0.7))
+        _scatter(left, table)
+        grid = figure.add_gridspec(1, 2, left=0.545, right=0.985, bottom=0.13, top=0.985, wspace=0.75)
         for i, some in enumerate((found[:half], found[half:])):
-            _distances(figure.add_subplot(grid[i + 1]), some)
+            _distances(figure.add_subplot(grid[i]), some)
         note = (
-            f"{table['seed'].nunique()} seeds × {table['state'].nunique()} states of a tabular model, {LABELS} labels "
-            f"each, {STEPS} steps; the optimum is that for the labels drawn."
+            f"{table['seed'].nunique()} seeds × {table['state'].nunique()} states of a tabular model,\n{LABELS} labels "
+            f"each, {STEPS} steps;\nthe optimum is that for the labels drawn."
         )
-        figure.text(0.06, 0.02, note, color=plots.SOFT, fontsize=10.5)
+        figure.text(0.06, 0.03, note, color=plots.SOFT, fontsize=10.5)
     return figure
 
 

@@ -92,10 +92,11 @@ def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
 def optimum(m: QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
     """The distribution at which training settles when the labels are drawn from `truth`.
 
-    The flow dz/dt = drift is followed from `start` to its end, and from other starts (the truth, and near every
-    token), so that methods with several optima show them. Where the drift separates by token the theory gives the
-    optimum exactly. Stability is decided by the Jacobian of the drift; detached losses have no minimiser, only this.
-    Meant for vocabularies of up to some tens: the cost grows with V³.
+    Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
+    one, and exact. Elsewhere the flow dz/dt = drift is followed from `start` to its end, and from other starts (the
+    truth, and near every token), so that methods with several optima show them; stability is decided by the Jacobian
+    of the drift. Detached losses have no minimiser, only this. Following the flow is meant for vocabularies of up to
+    some tens: its cost grows with V³.
 
     Parameters
     ----------
@@ -168,27 +169,25 @@ class Settled:
 
 @torch.no_grad()
 def settled(m: QMap, truth: Tensor, **context: Any) -> Settled:
-    """Where the drift of a method comes to rest for truths (B, V).
-
-    A closed form is the only stable zero, so that nothing is searched where its numbers are known.
-    """
+    """Where the drift of a method comes to rest for truths (B, V)."""
     flow = _flow(m, _distribution(m, "truth", truth), context)
-    known = closed_forms.value(flow)
-    points = known[:, None] if known is not None else _search(flow, _starts(flow))[0]
-    return Settled(tuple(points), closed_forms.find(flow), flow)
+    return Settled(tuple(_search(flow, _starts(flow))[0]), closed_forms.find(flow), flow)
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
-    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads."""
-    exact = separable.solve(flow)
+    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. What theory writes down, and
+    what it solves by one root, is the only one, so that nothing is searched there."""
+    only = closed_forms.value(flow)
+    exact = separable.solve(flow) if only is None else None
     if exact is not None and bool(exact.unique.all()):
+        only = exact.probs
+    if only is not None:
         certain = torch.ones(len(starts), dtype=torch.bool)
-        return list(exact.probs[:, None]), Arrival(exact.probs, certain, certain)
+        return list(only[:, None]), Arrival(only, certain, certain)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape
     ends = follow(flow, logits(starts.reshape(-1, v)), torch.arange(count).repeat_interleave(many))
-    ends = ends._replace(probs=_sharpened(flow, ends.probs.view(count, many, v)).view(-1, v))
     found = []
     for i in range(count):
         mine = slice(i * many, (i + 1) * many)
@@ -197,15 +196,6 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
             points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.alone[i]]])
         found.append(_distinct(points))
     return found, Arrival(*(x[::many] for x in ends))
-
-
-def _sharpened(flow: Flow, probs: Tensor) -> Tensor:
-    """The closed form in place of what the flow found to be it, (B, S, V): it has more digits where the drift jumps."""
-    known = closed_forms.value(flow)
-    if known is None:
-        return probs
-    same = (probs - known[:, None]).abs().amax(-1, keepdim=True) <= SAME
-    return torch.where(same, known[:, None], probs)
 
 
 def _distinct(points: Tensor) -> Tensor:
