@@ -92,7 +92,7 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
                     "accuracy": by["accuracy"]["mean"][at],
                     "accuracy ±": by["accuracy"]["half"][at],
                     "predicted accuracy": by["accuracy"]["mean"].get(says),
-                    f"after {_first(table)} steps": early[at],
+                    f"after {_first(table)} steps": early.get(at),
                     "over the reference": gain["mean"][at],
                     "over the reference ±": gain["half"][at],
                     "break-even rate": "never" if math.isinf(even) else f"{even:.2f}",

@@ -1,4 +1,4 @@
-"""The study of label noise: its rows can be made again, its words follow from them, and theory holds where it should."""
+"""The study of label noise: rows that can be made again, words that follow from them, theory where it should hold."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def quick() -> pd.DataFrame:
 def test_the_quick_rows_are_those_of_the_full_run(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     keys = list(runs.KEYS)
     both = quick.merge(committed, on=keys, how="left", suffixes=("", "_full"), validate="one_to_one")
-    assert len(both) == len(quick) == 2 * 3 * 2 * (5 + 1) + 2 + 3 * (4 + 2)
+    assert len(both) == len(quick) == 2 * 3 * (2 * 5 + 1) + 2 + 3 * (4 + 2)
     for metric in runs.METRICS:
         pd.testing.assert_series_equal(both[metric], both[f"{metric}_full"], check_names=False, rtol=0, atol=1e-9)
 
@@ -55,7 +55,7 @@ def test_the_committed_rows_are_complete(committed: pd.DataFrame) -> None:
     trained = committed[committed["step"] > 0]
     cells = trained.groupby(["kind", "rate", "setting", "start", "step"])["seed"].nunique()
     assert (cells == 10).all()
-    assert len(cells) == 10 * (13 + 4) * 2
+    assert len(cells) == 10 * (2 * 13 + 4)
     assert not committed.drop(columns="memorised").isna().any(axis=None)
 
 
