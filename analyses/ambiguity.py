@@ -106,13 +106,13 @@ def see(table: pd.DataFrame) -> str:
 
     def kept(name: str) -> str:
         half = read.half("entropy_kept", name)
-        return f"{100 * read.trained('entropy_kept', name):.0f} ± {100 * half:.0f} %"
+        return f"{100 * read.trained('entropy_kept', name):.1f} ± {100 * half:.1f} %"
 
     def answers(name: str) -> str:
         return f"{runs.VALID * read.trained(f'coverage_{SEEN}', name):.1f}"
 
     def foretold(name: str) -> str:
-        return f"{100 * read.theory('entropy_kept', name):.0f}"
+        return f"{100 * read.theory('entropy_kept', name):.1f}"
 
     def early(metric: str, name: str) -> str:
         return f"{100 * read.trained(metric, name, step=EARLY):.0f} %"

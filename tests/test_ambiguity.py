@@ -66,7 +66,7 @@ def test_what_is_seen_follows_from_the_rows(committed: pd.DataFrame) -> None:
     kept = at_defaults.groupby("method")["entropy_kept"].mean()
     see = ambiguity.see(committed)
     for name in ("sft", "gem", "target_sft", "gce", "dft"):
-        assert f"{name} {'keeps ' if name == 'sft' else ''}{100 * kept[name]:.0f} ± " in see
+        assert f"{name} {'keeps ' if name == 'sft' else ''}{100 * kept[name]:.1f} ± " in see
     assert kept["gem"] > 1 > kept["sft"] > kept["target_sft"] > kept["gce"] > kept["dft"]
     wrong = 1 - at_defaults[at_defaults["method"] == "label_smoothing"]["valid_mass"].mean()
     assert f"{100 * wrong:.0f} % of the mass." in see
