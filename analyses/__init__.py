@@ -18,8 +18,12 @@ STUDIES = (
     "equivalence",
     "family",
     "peers",
-    "digits",
     "simplex",
+    "theory_vs_training",
+    "calibration_bias",
+    "noise",
+    "ambiguity",
+    "digits",
 )
 
 

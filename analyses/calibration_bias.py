@@ -41,7 +41,7 @@ ALONG: dict[str, tuple[str, tuple[float, ...]]] = {
     "label_smoothing": ("smoothing", (0.02, 0.1, 0.2, 0.4)),
     "focal": ("focusing", (0.5, 1, 2, 4)),
     "gem": ("beta", (0.3, 0.5, 0.7, 0.9)),
-    "gce": ("q", (0.1, 0.3, 0.5, 0.7)),
+    "kd_hybrid": ("mix", (0.25, 0.5, 0.75, 1)),
     "beyond_log": ("alpha", (0.1, 0.3, 0.5, 0.7)),
     "target_sft": ("eta", (0.25, 0.5, 0.75, 1)),
 }
@@ -112,15 +112,15 @@ def draw(table: pd.DataFrame) -> Figure:
     """Left: measured against predicted bias, a dot per method. Right: along the parameter of six of them."""
     with plots.style():
         figure = Figure(figsize=(14, 7.4))
-        left = figure.add_axes((0.055, 0.13, 0.40, 0.74))
+        left = figure.add_axes((0.055, 0.13, 0.37, 0.74))
         _methods(left, table[table["parameter"].isna()])
-        grid = figure.add_gridspec(2, 3, left=0.565, right=0.985, bottom=0.13, top=0.87, wspace=0.3, hspace=0.42)
+        grid = figure.add_gridspec(2, 3, left=0.615, right=0.985, bottom=0.13, top=0.87, wspace=0.3, hspace=0.42)
         for i, (name, (parameter, _)) in enumerate(ALONG.items()):
             _along(figure.add_subplot(grid[i]), table[table["method"] == name], name, parameter)
-        figure.text(0.565, 0.94, "Entropy gap along a parameter: — predicted, ● trained", fontsize=12)
+        figure.text(0.615, 0.94, "Entropy gap along a parameter: — predicted, ● trained", fontsize=12)
         note = (
             f"Linear models on {BLOBS.centres.shape[0]} Gaussian classes, {TRAIN} labels, {STEPS} steps of Adam; mean "
-            f"and 95 % interval over {table['seed'].nunique()} seeds (most are smaller than the dots)."
+            f"and 95 % interval over {table['seed'].nunique()} seeds."
         )
         figure.text(0.055, 0.025, note, color=plots.SOFT, fontsize=10.5)
     return figure
