@@ -23,6 +23,7 @@ STUDIES = (
     "calibration_bias",
     "noise",
     "ambiguity",
+    "prior_conflict",
     "digits",
 )
 
