@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 import torch
@@ -137,7 +138,7 @@ def theory(plan: Plan, worlds: Mapping[int, Population]) -> pd.DataFrame:
         varies = bool(m.needs) or m.name == DEPENDS_ON_START
         for seed in plan.seeds if varies else plan.seeds[:1]:
             w, at = worlds[seed], slice(PREDICTED if varies else 1)
-            asked = {"reference_logits": prior(w).log(), "teacher_logits": teacher(w, seed)}
+            asked: dict[str, Any] = {"reference_logits": prior(w).log(), "teacher_logits": teacher(w, seed)}
             end = qu.optimum(m, w.truth[at], start=prior(w)[at], **{name: asked[name][at] for name in m.needs})
             facts = {"method": m.name, "parameter": parameter(m), "kind": THEORY, "seed": seed}
             found.append({**facts, **_numbers(end.probs, w.truth[at])})
