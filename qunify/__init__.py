@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qunify.recognition import Match, identify
     from qunify.special_cases import Bindings, subsumes
     from qunify.targets import induced
+    from qunify.training.loss import loss
 
 __version__ = "0.1.0"
 
@@ -41,6 +42,7 @@ _HOME = {
     "optimum": "population",
     "Optimum": "population",
     "stable_points": "population",
+    "loss": "training.loss",
     "is_proper": "properness",
     "Properness": "properness",
 }
@@ -62,6 +64,7 @@ __all__ = [
     "identify",
     "induced",
     "is_proper",
+    "loss",
     "names",
     "optimum",
     "param",
