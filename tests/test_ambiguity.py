@@ -13,8 +13,6 @@ from analyses import ambiguity, runner
 from analyses import ambiguity_runs as runs
 from qunify.synthetic import ambiguous
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:

@@ -19,9 +19,6 @@ from qunify import plots
 TINY = Plan(seeds=(0, 1), steps=50, rates=(1e-3, 1e-2), methods=("sft", "eaft", "psft", "kd", "target_sft"))
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     return run(TINY)

@@ -13,8 +13,6 @@ from analyses import noise, runner
 from analyses import noise_runs as runs
 from qunify.training import Data, Job, Stack, Tabular
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 @pytest.fixture(scope="module")
 def committed() -> pd.DataFrame:
