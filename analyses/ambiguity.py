@@ -26,7 +26,7 @@ SHOWN = ("sft", "dft", "gce", "label_smoothing", "gem", "target_sft", "profit")
 SEEN = 16  # samples, of which words and digest give the coverage
 EARLY = 30  # steps, where fine-tuning might stop
 
-QUICK = runs.Plan((0, 1), (64,), tuple(qu.get(name) for name in SHOWN))
+QUICK = runs.Plan((0, 1), (64,), tuple(qu.get(name) for name in SHOWN), runs.STEPS[:-1])
 FULL = runs.Plan(tuple(range(10)), (16, 64), runs.methods(runs.DEFAULTS, runs.PATHS))
 
 
@@ -125,7 +125,7 @@ def see(table: pd.DataFrame) -> str:
     truth = runs.VALID * truths([SEEN])[0]
     wrong = 100 * (1 - read.trained("valid_mass", "label_smoothing"))
     return (
-        f"Trained to the end on {read.most} labels per context, sft keeps {kept('sft')} of the entropy among the right "
+        f"After {read.last} steps on {read.most} labels per context, sft keeps {kept('sft')} of the entropy among the right "
         f"answers (theory {foretold('sft')}), gem {kept('gem')} ({foretold('gem')}), target_sft {kept('target_sft')} "
         f"({foretold('target_sft')}), gce {kept('gce')} ({foretold('gce')}) and dft {kept('dft')} ({foretold('dft')}). "
         f"{SEEN} samples then show {answers('sft')} of the {runs.VALID} right answers with sft, {answers('gem')} with "
@@ -158,7 +158,7 @@ def draw(table: pd.DataFrame) -> Figure:
         figure.text(
             0.5, 0.025,
             f"Mean and 95 % interval over {seeds} seeds; {runs.CONTEXTS} contexts, {runs.VALID} right answers of "
-            f"{runs.VOCAB} tokens; {read.most} labels per context, {read.last} steps of gradient descent from a mild prior",
+            f"{runs.VOCAB} tokens; {read.most} labels per context, {read.last} steps of gradient descent",
             ha="center", color=plots.SOFT, fontsize=11,
         )  # fmt: skip
     return figure
