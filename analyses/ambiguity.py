@@ -127,7 +127,8 @@ def see(table: pd.DataFrame) -> str:
     return (
         f"After {read.last} steps on {read.most} labels per context, sft keeps {kept('sft')} of the entropy among the "
         f"right answers (theory {foretold('sft')}), gem {kept('gem')} ({foretold('gem')}), target_sft "
-        f"{kept('target_sft')} ({foretold('target_sft')}), gce {kept('gce')} ({foretold('gce')}) and dft {kept('dft')} ({foretold('dft')}). "
+        f"{kept('target_sft')} ({foretold('target_sft')}), gce {kept('gce')} ({foretold('gce')}) and dft {kept('dft')} "
+        f"({foretold('dft')}). "
         f"{SEEN} samples then show {answers('sft')} of the {runs.VALID} right answers with sft, {answers('gem')} with "
         f"gem, {answers('target_sft')} with target_sft, {answers('gce')} with gce and {answers('dft')} with dft; the "
         f"truth itself shows {truth:.1f}. "
