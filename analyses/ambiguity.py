@@ -26,7 +26,7 @@ SHOWN = ("sft", "dft", "gce", "label_smoothing", "gem", "target_sft", "profit")
 SEEN = 16  # samples, of which words and digest give the coverage
 EARLY = 30  # steps, where fine-tuning might stop
 
-QUICK = runs.Plan((0, 1), (16, 64), tuple(qu.get(name) for name in SHOWN))
+QUICK = runs.Plan((0, 1), (64,), tuple(qu.get(name) for name in SHOWN), runs.STEPS[:-1])
 FULL = runs.Plan(tuple(range(10)), (16, 64), runs.methods(runs.DEFAULTS, runs.PATHS))
 
 
@@ -46,10 +46,14 @@ class Reading:
 
     def __init__(self, table: pd.DataFrame) -> None:
         self._found = {metric: summary(table, metric) for metric in runs.METRICS}
-        self.most, self.last = int(table["labels"].max()), int(table["step"].max())
+        labels = table.loc[table["kind"] == runs.TRAINED, "labels"]
+        self.fewest, self.most, self.last = int(labels.min()), int(labels.max()), int(table["step"].max())
 
     def trained(self, metric: str, name: str, *, step: int | None = None, parameter: float | None = None) -> float:
         return self._at(metric, name, parameter, self.most, runs.TRAINED, self.last if step is None else step)
+
+    def on_few_labels(self, metric: str, name: str, parameter: float | None = None) -> float:
+        return self._at(metric, name, parameter, self.fewest, runs.TRAINED, self.last)
 
     def theory(self, metric: str, name: str, parameter: float | None = None) -> float:
         return self._at(metric, name, parameter, 0, runs.THEORY, 0)
@@ -90,6 +94,7 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
                 "entropy kept": read.trained("entropy_kept", name, parameter=at),
                 "entropy kept ±": read.half("entropy_kept", name, at),
                 "predicted entropy kept": read.theory("entropy_kept", name, at),
+                f"on {read.fewest} labels": read.on_few_labels("entropy_kept", name, at),
                 f"after {EARLY} steps": read.trained("entropy_kept", name, step=EARLY, parameter=at),
                 "mass on right answers": read.trained("valid_mass", name, parameter=at),
                 "predicted mass": read.theory("valid_mass", name, at),
@@ -120,9 +125,10 @@ def see(table: pd.DataFrame) -> str:
     truth = runs.VALID * truths([SEEN])[0]
     wrong = 100 * (1 - read.trained("valid_mass", "label_smoothing"))
     return (
-        f"Trained to the end on {read.most} labels per context, sft keeps {kept('sft')} of the entropy among the right "
-        f"answers (theory {foretold('sft')}), gem {kept('gem')} ({foretold('gem')}), target_sft {kept('target_sft')} "
-        f"({foretold('target_sft')}), gce {kept('gce')} ({foretold('gce')}) and dft {kept('dft')} ({foretold('dft')}). "
+        f"After {read.last} steps on {read.most} labels per context, sft keeps {kept('sft')} of the entropy among the "
+        f"right answers (theory {foretold('sft')}), gem {kept('gem')} ({foretold('gem')}), target_sft "
+        f"{kept('target_sft')} ({foretold('target_sft')}), gce {kept('gce')} ({foretold('gce')}) and dft {kept('dft')} "
+        f"({foretold('dft')}). "
         f"{SEEN} samples then show {answers('sft')} of the {runs.VALID} right answers with sft, {answers('gem')} with "
         f"gem, {answers('target_sft')} with target_sft, {answers('gce')} with gce and {answers('dft')} with dft; the "
         f"truth itself shows {truth:.1f}. "
@@ -149,12 +155,11 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.yaxis.label.set_fontsize(11)
         for ax, labels in ends.items():
             plots.label_ends(ax, labels, size=10, gap=0.05)
-        seeds, few = table["seed"].nunique(), int(table["labels"].replace(0, read.most).min())
+        seeds = table["seed"].nunique()
         figure.text(
             0.5, 0.025,
             f"Mean and 95 % interval over {seeds} seeds; {runs.CONTEXTS} contexts, {runs.VALID} right answers of "
-            f"{runs.VOCAB} tokens; {read.most} labels per context ({few}: see the table), "
-            f"{read.last} steps",
+            f"{runs.VOCAB} tokens; {read.most} labels per context, {read.last} steps of gradient descent",
             ha="center", color=plots.SOFT, fontsize=11,
         )  # fmt: skip
     return figure

@@ -50,6 +50,7 @@ class Plan:
     seeds: tuple[int, ...]
     labels: tuple[int, ...]
     methods: tuple[QMap, ...]
+    steps: tuple[int, ...] = STEPS
 
 
 def methods(names: tuple[str, ...], paths: Mapping[str, tuple[str, tuple[float, ...]]]) -> tuple[QMap, ...]:
@@ -73,7 +74,7 @@ def run(plan: Plan) -> pd.DataFrame:
         for data, start in [(observed(worlds[seed], labels, seed), {"logits": prior(worlds[seed]).log()})]
         for m in plan.methods
     ]
-    table = sweep(NETWORK, jobs, STEPS, measured).assign(kind=TRAINED)
+    table = sweep(NETWORK, jobs, plan.steps, measured).assign(kind=TRAINED)
     if (table["diverged"] >= 0).any():
         raise ValueError("ambiguity: expected every run to stay finite, got one that did not")
     untrained = [{"kind": PRIOR, "seed": s, **_numbers(prior(w), w.truth)} for s, w in worlds.items()]

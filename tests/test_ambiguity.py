@@ -26,7 +26,7 @@ def quick() -> pd.DataFrame:
 
 def test_the_quick_rows_are_those_of_the_full_run(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     both = quick.merge(committed, on=list(runs.KEYS), how="left", suffixes=("", "_full"), validate="one_to_one")
-    trained = 2 * 2 * 7 * len(runs.STEPS)
+    trained = 2 * 7 * 3
     assert len(both) == len(quick) == trained + 2 + 5 + 2 * 2
     for metric in runs.METRICS:
         pd.testing.assert_series_equal(both[metric], both[f"{metric}_full"], check_names=False, rtol=0, atol=1e-9)
