@@ -20,6 +20,7 @@ STUDIES = (
     "peers",
     "digits",
     "prior_conflict",
+    "dynamics",
 )
 
 

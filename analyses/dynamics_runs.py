@@ -1,4 +1,4 @@
-"""How many steps until one label is learned: gradient descent on the logits of single tokens, slow stretches skipped."""
+"""How many steps until one label is learned: gradient descent on single tokens, slow stretches skipped."""
 
 from __future__ import annotations
 
