@@ -19,6 +19,7 @@ TEACHER = 0.7  # probability of the label
 CASES: dict[str, float] = {"easy": 0.6, "hard": 0.02, "wrong": 1e-3}  # p_y at the start
 SURE = 0.98  # of the rival, in "wrong"
 
+SINGLE = 10_000  # so many steps are taken one by one
 STRIDE = 0.02  # how far the fastest logit may move while steps are skipped
 GROWTH = 1.25  # by how much a stretch may be longer than the one before
 REST = 1e-7  # a largest gradient below this has come to rest: it could move no logit by 0.01 within LIMIT steps
@@ -79,11 +80,11 @@ def given(start: Tensor) -> Tokens:
     return Tokens(start, torch.full((len(start),), LABEL), context)
 
 
-def learn(m: QMap, t: Tokens, *, rate: float = RATE, skip: bool = True) -> Learned:
+def learn(m: QMap, t: Tokens, *, rate: float = RATE, single: int = SINGLE) -> Learned:
     """Gradient descent until every token is learned, at rest, or out of steps.
 
-    Where the gradient hardly changes, many steps are taken at once: as many as move no logit by more than STRIDE, and
-    GROWTH times those before at most, as long as the gradient does not turn round. The first steps are single.
+    After SINGLE steps, many are taken at once: as many as move no logit by more than STRIDE, and GROWTH times those
+    before at most, as long as the gradient does not turn round.
     """
     z, n = t.start.clone(), len(t.start)
     context = {name: value for name, value in t.context.items() if name in m.needs}
@@ -99,11 +100,11 @@ def learn(m: QMap, t: Tokens, *, rate: float = RATE, skip: bool = True) -> Learn
         g = m(z, t.labels, **context).gradient
         size = g.abs().amax(-1)
         back = (g * before).sum(-1) < 0
-        turned = turned + back.long()
+        turned = turned + (back & (done >= single)).long()
         rested |= open_ & ((size < REST) | (turned > TURNS))
-        if skip:
-            longest = torch.minimum(STRIDE / (rate * size.clamp(min=1e-300)), LIMIT - done)
-            stretch = torch.where(back, 1.0, torch.minimum(GROWTH * stretch, longest)).clamp(min=1.0)
+        longest = torch.minimum(STRIDE / (rate * size.clamp(min=1e-300)), LIMIT - done)
+        longer = torch.minimum(GROWTH * stretch, longest).clamp(min=1.0)
+        stretch = torch.where(back | (done < single), 1.0, longer)
         whole = torch.where(open_ & ~rested, stretch.floor(), 0.0)
         z = z - rate * whole[:, None] * g
         now = z.softmax(-1)[:, LABEL]
