@@ -20,6 +20,7 @@ STUDIES = (
     "peers",
     "simplex",
     "theory_vs_training",
+    "dynamics",
     "calibration_bias",
     "noise",
     "ambiguity",
