@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,7 +88,7 @@ def learn(m: QMap, t: Tokens, *, rate: float = RATE, single: int = SINGLE) -> Le
     before at most, as long as the gradient does not turn round.
     """
     z, n = t.start.clone(), len(t.start)
-    context = {name: value for name, value in t.context.items() if name in m.needs}
+    context: dict[str, Any] = {name: value for name, value in t.context.items() if name in m.needs}
     stretch, done = torch.ones(n, dtype=torch.float64), torch.zeros(n, dtype=torch.float64)
     steps = torch.full((n,), torch.nan, dtype=torch.float64)
     u = z.softmax(-1)[:, LABEL]
@@ -120,7 +121,7 @@ def _odds(u: Tensor) -> Tensor:
 
 def optimum(m: QMap, t: Tokens) -> Tensor:
     """p_y where the flow from the start comes to rest, by theory, (N,); NaN where it does not."""
-    context = {name: value for name, value in t.context.items() if name in m.needs}
+    context: dict[str, Any] = {name: value for name, value in t.context.items() if name in m.needs}
     truth = torch.nn.functional.one_hot(t.labels, t.start.shape[-1]).double()
     found = qu.optimum(m, truth, t.start.softmax(-1), **context)
     return torch.where(found.converged, found.probs[:, LABEL], torch.nan)

@@ -127,7 +127,7 @@ def _bias_words(t: pd.DataFrame) -> str:
     gap, error = s["entropy gap"].to_dict(), s["smooth_ece"].to_dict()
     return (
         f"The theory names a bias of at least {calibration_bias.SMALL:g} nats for {told} methods, and trained models "
-        f" are off in that direction for {right} of them: label smoothing by {gap['label_smoothing']:+.2f} nats of "
+        f"are off in that direction for {right} of them: label smoothing by {gap['label_smoothing']:+.2f} nats of "
         f"entropy, focal loss by {gap['focal']:+.2f}, DFT by {gap['dft']:+.2f} (smooth calibration error "
         f"{error['dft']:.3f}, where SFT has {error['sft']:.3f})."
     )
@@ -240,6 +240,30 @@ def _anchor_words(t: pd.DataFrame) -> str:
     )
 
 
+# Speed
+def _steps(t: pd.DataFrame, method: str, case: str) -> float:
+    """Mean over seeds; NaN where one of them never learns it."""
+    return float(at(t, method=method, case=case)["steps"].mean(skipna=False))
+
+
+def _never(t: pd.DataFrame) -> list[str]:
+    """Methods that never learn the wrong token, though they rest at less than where they began or a little above."""
+    wrong = at(t, case="wrong").groupby("method", sort=False)
+    return [str(name) for name, mine in wrong if mine["steps"].isna().all() and mine["end"].max() < 0.01]
+
+
+def _speed_words(t: pd.DataFrame) -> str:
+    sft, dft = (_steps(t, name, "wrong") for name in ("sft", "dft"))
+    slow = [float(_steps(t, n, "wrong")) / sft for n in t["method"].unique()]
+    return (
+        f"A token of which the model is sure that it is wrong takes SFT {sft:.0f} steps and DFT {dft:.0f}, "
+        f"{dft / sft:.0f} "
+        f"times as many, while one that it believes takes {_steps(t, 'sft', 'easy'):.0f} and "
+        f"{_steps(t, 'dft', 'easy'):.0f}. {sum(x > 10 for x in slow)} of {len(slow)} methods need more than ten times "
+        f"SFT's steps, and {', '.join(_never(t))} do not learn it within 100,000."
+    )
+
+
 FINDINGS: tuple[Finding, ...] = (
     Finding(
         "theory_vs_training",
@@ -299,6 +323,16 @@ FINDINGS: tuple[Finding, ...] = (
         _belief_words,
         lambda t: (
             _learned(t, "dft", 30)[0] < 0.1 < 0.6 < _learned(t, "dft", 300)[0] and _learned(t, "profit", 300)[0] < 0.05
+        ),
+    ),
+    Finding(
+        "dynamics",
+        "Trust in what is believed is paid in steps where the belief is wrong",
+        _speed_words,
+        lambda t: (
+            _steps(t, "dft", "wrong") > 20 * _steps(t, "sft", "wrong")
+            and _steps(t, "dft", "easy") < 2 * _steps(t, "sft", "easy")
+            and {"profit", "dft_undetached"} <= set(_never(t))
         ),
     ),
     Finding(
