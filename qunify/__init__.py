@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qunify.recognition import Match, identify
     from qunify.special_cases import Bindings, subsumes
     from qunify.targets import induced
+    from qunify.training.linear import TopK, linear_loss
     from qunify.training.loss import loss
 
 __version__ = "0.1.0"
@@ -43,6 +44,8 @@ _HOME = {
     "Optimum": "population",
     "stable_points": "population",
     "loss": "training.loss",
+    "linear_loss": "training.linear",
+    "TopK": "training.linear",
     "is_proper": "properness",
     "Properness": "properness",
 }
@@ -56,6 +59,7 @@ __all__ = [
     "Properness",
     "QMap",
     "QTarget",
+    "TopK",
     "compare",
     "design",
     "drift",
@@ -64,6 +68,7 @@ __all__ = [
     "identify",
     "induced",
     "is_proper",
+    "linear_loss",
     "loss",
     "names",
     "optimum",

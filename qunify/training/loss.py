@@ -48,18 +48,9 @@ class Loss(nn.Module):
         ValueError
             For what a call of the method refuses, and for `num_items_in_batch` where the reduction is no mean.
         """
-        if num_items_in_batch is not None and self.reduction != "mean":
-            raise ValueError(
-                f"{self.method.name}: num_items_in_batch: expected none with reduction {self.reduction!r}, which does "
-                "not divide"
-            )
+        divisor = denominator(self.method.name, self.reduction, labels != self.ignore_index, num_items_in_batch)
         losses: Tensor = _PerToken.apply(logits, labels, self.method, self.ignore_index, context)
-        if self.reduction == "none":
-            return losses
-        if self.reduction == "sum":
-            return losses.sum()
-        kept = (labels != self.ignore_index).sum() if num_items_in_batch is None else num_items_in_batch
-        return losses.sum() / torch.as_tensor(kept, device=losses.device).clamp(min=1)
+        return losses if self.reduction == "none" else losses.sum() / divisor
 
     def extra_repr(self) -> str:
         inside = ", ".join(f"{name}={value!r}" for name, value in self.method.params.items())
@@ -131,10 +122,27 @@ def loss(method: str | QMap, reduction: Reduction = "mean", *, ignore_index: int
     """
     if reduction not in get_args(Reduction):
         raise ValueError(f"loss: reduction: expected none, mean or sum, got {reduction!r}")
+    return Loss(as_method(method, **params), reduction, ignore_index)
+
+
+def as_method(method: str | QMap, **params: Any) -> QMap:
+    """The method of an id with its parameters, or the QMap itself."""
     if isinstance(method, str):
-        return Loss(catalogue.get(method, **params), reduction, ignore_index)
+        return catalogue.get(method, **params)
     if not isinstance(method, QMap):
         raise ValueError(f"loss: method: expected an id or a QMap, got {method!r}")
     if params:
         raise ValueError(f"loss: parameters {', '.join(params)}: expected none beside a QMap, which has its own")
-    return Loss(method, reduction, ignore_index)
+    return method
+
+
+def denominator(name: str, reduction: Reduction, kept: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
+    """What the sum of all losses is divided by; `kept` says which tokens count."""
+    if reduction == "mean":
+        items = kept.sum() if num_items_in_batch is None else num_items_in_batch
+        return torch.as_tensor(items, device=kept.device).clamp(min=1)
+    if num_items_in_batch is not None:
+        raise ValueError(
+            f"{name}: num_items_in_batch: expected none with reduction {reduction!r}, which does not divide"
+        )
+    return torch.ones((), device=kept.device)
