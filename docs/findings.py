@@ -80,8 +80,8 @@ def points(found: tuple[float, float]) -> str:
 def _agreement(t: pd.DataFrame) -> tuple[int, int, int, int]:
     """Methods, those with an optimum, those that reach it, and those off it without a reason."""
     why = theory_vs_training.reasons(t)["Above 0.001, because"].fillna("")
-    none = int((why == "no optimum predicted").sum())
-    return len(why), len(why) - none, int((why == "").sum()), int((why == "unexplained").sum())
+    none = int((why == theory_vs_training.NONE).sum())
+    return len(why), len(why) - none, int((why == "").sum()), int(why.str.contains("unexplained").sum())
 
 
 def _agreement_words(t: pd.DataFrame) -> str:
@@ -97,7 +97,7 @@ def _agreement_words(t: pd.DataFrame) -> str:
 
 def _corner(t: pd.DataFrame) -> tuple[float, float]:
     """The least probability of the likeliest token that is predicted for dft, and its mean after training."""
-    dft = at(t, method="dft", optimiser="adam")
+    dft = at(theory_vs_training.untied(t), method="dft", optimiser="adam")
     predicted, trained = (
         dft[[f"{what} {k}" for k in range(theory_vs_training.VOCAB)]] for what in ("predicted", "trained")
     )

@@ -63,7 +63,7 @@ def test_theory_and_training_agree_or_the_reason_is_said() -> None:
     found = theory_vs_training.reasons(table).set_index("Method")
     why = found["Above 0.001, because"].fillna("")
     assert set(found.index) == set(theory_vs_training.methods())
-    assert not (why == "unexplained").any(), list(found.index[why == "unexplained"])
+    assert not (why.str.contains("unexplained")).any(), list(found.index[why.str.contains("unexplained")])
     assert (why == "").mean() > 0.8
     assert set(found.index[why == "no optimum predicted"]) <= {"nce", "logit_std_kd", "elr"}
     for name in ("sft", "label_smoothing", "target_sft", "sft_kl", "kd", "gem"):
@@ -74,7 +74,6 @@ def test_a_wrong_prediction_would_be_found_out() -> None:
     table = committed("theory_vs_training")
     wrong = table[table["method"] == "sft"].copy()
     wrong[["distance", "nearest"]] = 0.01
-    wrong["halfway"] = 0.01
     assert theory_vs_training.reasons(wrong)["Above 0.001, because"].tolist() == ["unexplained"]
 
 
