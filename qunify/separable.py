@@ -114,18 +114,45 @@ def _sample(flow: Flow, read: Reading, x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.sigmoid(x), flow.truth[..., None] * weight.view(b, v, n) + fixed[..., None]
 
 
-def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 65) -> Tensor:
-    """p_k = φ_k⁻¹(C) with Σ p_k = 1. φ is sampled, inverted by interpolation, and sampled again ever closer around the
-    answer; a jump of φ becomes a steep line, a flat stretch is filled up to the mass that is left."""
+def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 33) -> Tensor:
+    """p_k = φ_k⁻¹(C) with Σ p_k = 1. φ is sampled, and sampled again between the bounds on p_k that the samples leave,
+    which are safe where φ jumps or is flat, and in the cell of the best guess, so that jumps are closed in on. What is
+    left is interpolated, a flat stretch filled up to the mass that is left. More zooms would meet rounding, where sums
+    no longer tell levels apart."""
     x = torch.linspace(*_ENDS, _GRID, dtype=torch.float64).expand(*flow.truth.shape, -1)
+    ladder = torch.linspace(0, 1, points, dtype=torch.float64)
     for _ in range(zooms):
         u, field = _sample(flow, read, x)
-        p = _fill(u, _falling(field / u)).probs
-        spot = torch.searchsorted(u.contiguous(), p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
-        left, right = x.gather(-1, (spot - 2).clamp(min=0)), x.gather(-1, (spot + 1).clamp(max=u.shape[-1] - 1))
-        x = left + (right - left) * torch.linspace(0, 1, points, dtype=torch.float64)
+        phi = _falling(field / u)
+        p = _fill(u, phi).probs
+        cell = torch.searchsorted(u.contiguous(), p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
+        spans = (_bounds(u, phi), (cell - 1, cell))
+        ends = [(x.gather(-1, left), x.gather(-1, right)) for left, right in spans]
+        x = torch.cat([left + (right - left) * ladder for left, right in ends], -1).sort(-1).values
     p = torch.where(p <= 2 * math.exp(_ENDS[0]), 0.0, p)
     return p / p.sum(-1, keepdim=True)
+
+
+def _bounds(u: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:
+    """The samples between which each p_k lies, (B, V, 1) twice: C is at most the level at which the upper ends of the
+    cells hold all the mass, and at least that at which the lower ends do."""
+    last = u.shape[-1] - 1
+
+    def lower(levels: Tensor) -> Tensor:
+        return (_above(phi, levels) - 1).clamp(min=0)
+
+    def upper(levels: Tensor) -> Tensor:
+        return _above(phi, levels).clamp(max=last)
+
+    least, _ = _level(phi, lambda levels: u.gather(-1, lower(levels)))
+    _, most = _level(phi, lambda levels: u.gather(-1, upper(levels)))
+    return lower(most[:, None]), upper(least[:, None])
+
+
+def _above(phi: Tensor, levels: Tensor) -> Tensor:
+    """How many samples of φ_k are at least as high as levels (B, L), (B, V, L)."""
+    goal = levels[:, None].expand(-1, phi.shape[1], -1).contiguous()
+    return torch.searchsorted(-phi, -goal, right=True)
 
 
 def _falling(phi: Tensor) -> Tensor:
@@ -138,17 +165,9 @@ class _Filled(NamedTuple):
     undecided: Tensor  # (B,) how many tokens could take the last mass: above 1, the optimum is not unique
 
 
-def _fill(u: Tensor, phi: Tensor, passes: int = 30, levels: int = 33) -> _Filled:
+def _fill(u: Tensor, phi: Tensor) -> _Filled:
     """The mass each token holds at the level C at which they hold all of it."""
-    low, high = phi.amin((1, 2)), phi.amax((1, 2))
-    ladder = torch.linspace(0, 1, levels, dtype=u.dtype)
-    for _ in range(passes):
-        if bool((high - low <= 1e-16 * high.abs()).all()):
-            break
-        level = low[:, None] + (high - low)[:, None] * ladder
-        over = (_held(u, phi, level).sum(1) > 1).sum(-1, keepdim=True)  # how many levels hold too much
-        low = level.gather(-1, (over - 1).clamp(min=0))[:, 0]
-        high = level.gather(-1, over.clamp(max=levels - 1))[:, 0]
+    low, high = _level(phi, lambda levels: _held(u, phi, levels))
     least, most = _held(u, phi, high[:, None])[..., 0], _held(u, phi, low[:, None])[..., 0]
     gap = most - least
     spare = 1 - least.sum(-1, keepdim=True)
@@ -156,10 +175,24 @@ def _fill(u: Tensor, phi: Tensor, passes: int = 30, levels: int = 33) -> _Filled
     return _Filled(least + share * gap, (gap > 1e-6).sum(-1))
 
 
+def _level(phi: Tensor, held: Callable[[Tensor], Tensor], passes: int = 30, levels: int = 33) -> tuple[Tensor, Tensor]:
+    """The level C at which the mass held, which falls with C, goes through 1, from below and from above, (B,)."""
+    low, high = phi.amin((1, 2)), phi.amax((1, 2))
+    ladder = torch.linspace(0, 1, levels, dtype=phi.dtype)
+    for _ in range(passes):
+        if bool((high - low <= 1e-16 * high.abs()).all()):
+            break
+        level = low[:, None] + (high - low)[:, None] * ladder
+        over = (held(level).sum(1) > 1).sum(-1, keepdim=True)  # how many levels hold too much
+        low = level.gather(-1, (over - 1).clamp(min=0))[:, 0]
+        high = level.gather(-1, over.clamp(max=levels - 1))[:, 0]
+    return low, high
+
+
 def _held(u: Tensor, phi: Tensor, levels: Tensor) -> Tensor:
     """φ_k⁻¹ of levels (B, L) by linear interpolation; 0 where φ_k stays below, (B, V, L)."""
-    goal = levels[:, None].expand(-1, phi.shape[1], -1).contiguous()
-    after = torch.searchsorted(-phi, -goal, right=True)
+    after = _above(phi, levels)
+    goal = levels[:, None].expand(-1, phi.shape[1], -1)
     i = after.clamp(1, phi.shape[-1] - 1)
     above, below = phi.gather(-1, i - 1), phi.gather(-1, i)
     left, right = u.gather(-1, i - 1), u.gather(-1, i)

@@ -177,6 +177,19 @@ def test_psft_fills_up_the_tokens_in_the_order_of_truth_over_old_policy() -> Non
     torch.testing.assert_close(found.probs, expected, rtol=0, atol=1e-9)
 
 
+def test_psft_fills_up_exactly_at_any_truth() -> None:
+    """Its pull is flat up to a jump, so that the last token's share depends on where all the others' jumps are."""
+    for vocab in (3, 5, 9):
+        eta, old = truths(30, vocab, 20), truths(30, vocab, 21)
+        given = qu.optimum(qu.get("psft"), eta, old_logits=old.log()).probs
+        for e, cap, found in zip(eta, 1.2 * old, given, strict=True):
+            left, expected = 1.0, torch.zeros(vocab, dtype=torch.float64)
+            for token in (e / cap).argsort(descending=True):
+                expected[token] = min(left, float(cap[token]))
+                left -= float(expected[token])
+            torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
 def test_theory_applies_to_what_it_should() -> None:
     """Weights that look at other tokens do not separate; a gate in disguise and fixed pulls do."""
     with torch.no_grad():
