@@ -9,7 +9,18 @@ if TYPE_CHECKING:
     from analyses.study import Study
 
 #: Every study, in the order in which the report tells them.
-STUDIES = ("worked_example", "paper_table", "targets", "gradients", "gates", "equivalence", "family", "peers", "digits")
+STUDIES = (
+    "worked_example",
+    "paper_table",
+    "targets",
+    "gradients",
+    "gates",
+    "equivalence",
+    "family",
+    "peers",
+    "digits",
+    "demonstrations",
+)
 
 
 def load(name: str) -> Study:
