@@ -20,6 +20,7 @@ STUDIES = (
     "peers",
     "digits",
     "demonstrations",
+    "sequence",
 )
 
 

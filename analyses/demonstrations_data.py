@@ -47,7 +47,7 @@ class Texts:
     right: Tensor  # (N,) bool; no method sees it
 
     @property
-    def at(self) -> Tensor:
+    def solution(self) -> Tensor:
         """(N, T) bool: the tokens of the solutions, which are trained on and measured."""
         return self.part != PROMPT
 

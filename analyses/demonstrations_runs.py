@@ -7,21 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
 import qunify as qu
 from analyses.demonstrations_data import PARTS, VOCAB, Split, Texts, split, windows
-from analyses.small_transformer import Size, SmallTransformer, pretrain, step
+from analyses.fine_tuning import CHUNK, Task, batches, fine_tuned, means
+from analyses.small_transformer import Size, SmallTransformer, pretrain
 from qunify.catalogue import PAPER
-from qunify.qmap import QMap
 
 COLUMNS = ["method", "seed", "step", "metric", "text", "tokens", "value"]
 ROUNDED = 6  # decimals kept: the arithmetic is float32
-CHUNK = 16  # solutions measured at a time
-REFRESH = 10  # steps between two snapshots of the old policy
 
 TRUST, NLL, CALIBRATION, ENTROPY, KL = "trust", "negative log-likelihood", "calibration error", "entropy", "KL to start"
 SAME_QUESTION = "trust, right less wrong, same question"
@@ -70,50 +67,21 @@ FULL = Plan(
 
 @dataclass(frozen=True)
 class World:
-    """What all methods of one seed share: the data, the two models, and what they say of the training tokens."""
+    """What all methods of one seed share."""
 
     split: Split
-    reference: SmallTransformer
-    teacher: SmallTransformer
-    token_weight: Tensor  # (N, T) like the training tokens
-    token_mask: Tensor  # (N, T)
+    task: Task
 
 
 @functools.lru_cache(maxsize=1)
 def world(plan: Plan, seed: int) -> World:
     data = split(seed, plan.questions, plan.held_out)
     order = windows(data.clean, plan.pretraining_steps * plan.pretraining_batch, plan.window, seed)
-    batches = order.split(plan.pretraining_batch)
     reference, teacher = (SmallTransformer(size, seed) for size in (plan.reference, plan.teacher))
     for model in (reference, teacher):
-        pretrain(model, batches, plan.pretraining_rate)
+        pretrain(model, order.split(plan.pretraining_batch), plan.pretraining_rate)
         model.requires_grad_(False)
-    weight, mask = weights(reference, data.train)
-    return World(data, reference, teacher, weight, mask)
-
-
-def weights(reference: SmallTransformer, texts: Texts) -> tuple[Tensor, Tensor]:
-    """What iw_sft weighs by and cft leaves out, both (N, T); nothing here knows which solutions are wrong.
-
-    token_weight (iw_sft): one importance weight per solution, the geometric mean over its tokens of
-    reference(y | what stands before) / frequency(y), scaled to mean 1 over the training tokens: how much more likely
-    the reference makes the solution than a policy that reads nothing.
-    token_mask (cft): a token is critical where the reference's entropy is above the median.
-    """
-    at = texts.at
-    labels = texts.tokens[at]
-    frequency = torch.bincount(labels, minlength=reference.size.vocab) / len(labels)
-    log_p, entropy = [], []
-    for part in texts.chunks(CHUNK):
-        log = reference.predictions(part.tokens, part.at).log_softmax(-1)
-        log_p.append(log.gather(-1, part.tokens[part.at][:, None])[:, 0])
-        entropy.append(-(log.exp() * log).sum(-1))
-    owner = at.nonzero()[:, 0]
-    ratio = _means(torch.cat(log_p) - frequency[labels].log(), owner, len(at)).exp().float()
-    surprise = torch.cat(entropy)
-    mask = torch.zeros(at.shape)
-    mask[at] = (surprise > surprise.median()).float()
-    return (ratio / ratio[owner].mean())[:, None].expand(at.shape), mask
+    return World(data, Task.of(reference, teacher, data.train.tokens, data.train.solution))
 
 
 def start_rows(plan: Plan, seed: int) -> pd.DataFrame:
@@ -121,7 +89,7 @@ def start_rows(plan: Plan, seed: int) -> pd.DataFrame:
     w = world(plan, seed)
     wrong = 1 - w.split.train.right.float().mean().item()
     found = [{"method": "data", "step": 0, "metric": "share wrong", "text": "train", "tokens": "all", "value": wrong}]
-    for name, model in (("reference", w.reference), ("teacher", w.teacher)):
+    for name, model in (("reference", w.task.reference), ("teacher", w.task.teacher)):
         found += [{"method": name, "step": 0} | row for row in final_rows(model, w)]
     return _table(found, seed)
 
@@ -130,75 +98,28 @@ def method_rows(plan: Plan, name: str, seed: int) -> pd.DataFrame:
     """Fine-tune by one method: trust at every checkpoint, everything else at the end."""
     w = world(plan, seed)
     method = qu.get(name)
-    watched = w.split.train.question
-    probe = torch.isin(watched, watched.unique()[: plan.watched]).nonzero()[:, 0]
+    question = w.split.train.question
+    watched = torch.isin(question, question.unique()[: plan.watched]).nonzero()[:, 0]
+    order = batches(len(question), plan.steps, plan.batch, seed)
     found: list[Row] = []
-    for at, model, old in fine_tuned(method, w, plan, seed):
-        found += [{"step": at} | row for row in trust_rows(method, model, old, w, probe)]
+    for at, model, old in fine_tuned(method, w.task, order, plan.rate, plan.steps // plan.checkpoints):
+        trust = w.task.trust(method, model, old, watched)
+        found += [{"step": at} | row for row in trust_rows(trust, w.split.train, watched)]
     found += [{"step": plan.steps} | row for row in final_rows(model, w)]
     return _table([{"method": name} | row for row in found], seed)
 
 
-def fine_tuned(
-    method: QMap, w: World, plan: Plan, seed: int
-) -> Iterator[tuple[int, SmallTransformer, SmallTransformer]]:
-    """Train with Adam from the reference; yield (step, model, old policy) at the start and at every checkpoint.
-
-    What is yielded is measured before the old policy, a snapshot taken every REFRESH steps, is renewed.
-    """
-    model = w.reference.snapshot().requires_grad_()
-    old = w.reference
-    optimiser = torch.optim.Adam(model.parameters(), lr=plan.rate)
-    for i, rows in enumerate(batches(len(w.split.train.tokens), plan.steps, plan.batch, seed)):
-        if i % (plan.steps // plan.checkpoints) == 0:
-            yield i, model, old
-        if i % REFRESH == 0 and "old_logits" in method.needs:
-            old = model.snapshot()
-        texts = w.split.train.chosen(rows)
-        step(method, model, optimiser, texts.tokens, texts.at, **context(method, w, old, rows, texts))
-    yield plan.steps, model, old
-
-
-def context(method: QMap, w: World, old: SmallTransformer, rows: Tensor, texts: Texts) -> dict[str, Any]:
-    """What the method needs at the marked tokens of these training rows, flat."""
-    models = {"reference_logits": w.reference, "teacher_logits": w.teacher, "old_logits": old}
-    given = {"token_weight": w.token_weight, "token_mask": w.token_mask}
-    at = texts.at
-    found: dict[str, Any] = {}
-    for name in method.needs:
-        if name in models:
-            found[name] = models[name].predictions(texts.tokens, at)
-        else:
-            found[name] = given[name][rows][:, : at.shape[1]][at]
-    return found
-
-
-def batches(count: int, steps: int, size: int, seed: int) -> Tensor:
-    """Which texts each step sees, (steps, size): every text once before any is seen again; by the seed alone."""
-    draw = np.random.default_rng((seed, 2))
-    rounds = -(-steps * size // count)
-    order = np.concatenate([draw.permutation(count) for _ in range(rounds)])
-    return torch.from_numpy(order[: steps * size].reshape(steps, size))
-
-
-def trust_rows(method: QMap, model: SmallTransformer, old: SmallTransformer, w: World, probe: Tensor) -> Iterator[Row]:
-    """Mean trust (unit gauge) in tokens of right and of wrong training solutions, and in the parts of them."""
-    trusts, parts, owners = [], [], []
-    for rows in probe.split(CHUNK):
-        texts = w.split.train.chosen(rows)
-        at = texts.at
-        logits = model.predictions(texts.tokens, at)
-        trusts.append(method(logits, texts.tokens[at], **context(method, w, old, rows, texts)).trust.double())
-        parts.append(texts.part[at])
-        owners.append(rows[at.nonzero()[:, 0]])
-    trust, part, owner = torch.cat(trusts), torch.cat(parts), torch.cat(owners)
-    right = w.split.train.right
-    for name, which in (("right", right[owner]), ("wrong", ~right[owner])):
-        for tokens, chosen in {"all": part >= 0, **{key: part == value for key, value in PARTS.items()}}.items():
+def trust_rows(trust: Tensor, texts: Texts, watched: Tensor) -> Iterator[Row]:
+    """Mean trust in tokens of right and of wrong solutions, and in the parts of them; `trust` flat, of those rows."""
+    at = texts.solution[watched]
+    part, owner = texts.part[watched][at], watched[at.nonzero()[:, 0]]
+    parts = {"all": part >= 0} | {name: part == value for name, value in PARTS.items()}
+    for name, which in (("right", texts.right[owner]), ("wrong", ~texts.right[owner])):
+        for tokens, chosen in parts.items():
             if bool((which & chosen).any()):
                 yield _row(TRUST, f"train, {name}", tokens, trust[which & chosen].mean())
-    each = _means(trust, owner, len(right))[probe]
-    yield _row(SAME_QUESTION, "train", "all", paired(each, right[probe], w.split.train.question[probe]))
+    each = means(trust, owner, len(texts.right))[watched]
+    yield _row(SAME_QUESTION, "train", "all", paired(each, texts.right[watched], texts.question[watched]))
 
 
 def paired(values: Tensor, right: Tensor, question: Tensor) -> Tensor:
@@ -226,7 +147,7 @@ def final_rows(model: SmallTransformer, w: World) -> Iterator[Row]:
                 yield _row(NLL, name, tokens, nll[part == value].mean())
         if texts is people:
             p = log.exp()
-            start = torch.cat([x for x, _, _ in _measured(w.reference, texts)])
+            start = torch.cat([x for x, _, _ in _measured(w.task.reference, texts)])
             confidence, choice = p.max(-1)
             hit = (choice == labels).double()
             yield _row(CALIBRATION, name, "all", smECE(confidence.double().numpy(), hit.numpy()))
@@ -249,14 +170,8 @@ def pretraining_loss(model: SmallTransformer, w: World) -> float:
 def _measured(model: SmallTransformer, texts: Texts) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Log-probabilities (N, V), labels and parts (N,) of the solutions' tokens, some texts at a time."""
     for chunk in texts.chunks(CHUNK):
-        at = chunk.at
+        at = chunk.solution
         yield model.predictions(chunk.tokens, at).log_softmax(-1), chunk.tokens[at], chunk.part[at]
-
-
-def _means(values: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """The mean of the values (N,) of each owner, (owners,) float64; NaN for one that has none."""
-    total = torch.zeros(owners, dtype=torch.float64).index_add(0, owner, values.double())
-    return total / torch.bincount(owner, minlength=owners)
 
 
 def _row(metric: str, text: str, tokens: str, value: Tensor | float) -> Row:
