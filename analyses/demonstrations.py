@@ -51,7 +51,7 @@ SHOWN = {
     "trust, numbers of right": (TRUST, RIGHT, "numbers"),
     "trust, first wrong step": (TRUST, WRONG, "first wrong step"),
 }
-WITH_INTERVAL = ("held-out loss", "calibration error", "right less wrong, same question")
+WITH_INTERVAL = ("calibration error", "right less wrong, same question")
 
 MOVED = 0.03  # a change of trust that the picture can show
 
@@ -85,12 +85,22 @@ def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.Da
     return pd.DataFrame({"mean": values.mean(), "half": half})
 
 
-def difference(table: pd.DataFrame, method: str, wrong: tuple[str, str], right: tuple[str, str]) -> tuple[float, float]:
-    """Mean and half-width over seeds of the trust in right tokens less that in wrong ones, at the end."""
+def change(table: pd.DataFrame, method: str, metric: str = NLL, text: str = PEOPLE) -> tuple[float, float]:
+    """Mean and half-width of the 95 % interval of end less start, seed by seed: seeds differ in their questions."""
+    chosen = table[(table["metric"] == metric) & (table["text"] == text) & (table["tokens"] == "all")]
+    by_seed = chosen.pivot_table(index="seed", columns="method", values="value")
+    return _interval(by_seed[method] - by_seed["reference"])
+
+
+def gap(table: pd.DataFrame, method: str, right: str = "all", wrong: str = "all") -> tuple[float, float]:
+    """Mean and half-width of trust in these tokens of right solutions less that in those of wrong ones, at the end."""
     end = table[(table["method"] == method) & (table["metric"] == TRUST) & (table["step"] == table["step"].max())]
     by_seed = end.pivot_table(index="seed", columns=["text", "tokens"], values="value")
-    gap = by_seed[right] - by_seed[wrong]
-    return float(gap.mean()), float(gap.sem() * student.ppf(0.975, len(gap) - 1))
+    return _interval(by_seed[RIGHT, right] - by_seed[WRONG, wrong])
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:
+    return float(values.mean()), float(values.sem() * student.ppf(0.975, len(values) - 1))
 
 
 def ranking(table: pd.DataFrame) -> list[str]:
@@ -110,6 +120,9 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
         columns[name] = [mean.get((method, *key)) for method in order]
         if name in WITH_INTERVAL:
             columns[f"{name} ±"] = [half.get((method, *key)) for method in order]
+        if name == "held-out loss":
+            changes = [change(table, method) for method in order]
+            columns["its change"], columns["its change ±"] = ([c[i] for c in changes] for i in (0, 1))
     return pd.DataFrame(columns)
 
 
@@ -118,28 +131,28 @@ def see(table: pd.DataFrame) -> str:
     mean: Values = found["mean"].to_dict()
     half: Values = found["half"].to_dict()
 
-    def told(method: str, metric: str, text: str = PEOPLE, digits: int = 2) -> str:
-        key = method, metric, text, "all"
-        return f"{mean[key]:.{digits}f} ± {half[key]:.{digits}f}"
+    def told(method: str) -> str:
+        value, within = change(table, method)
+        return f"{value:+.3f} ± {within:.3f}".replace("-", "−")
 
     moving = [name for name in table["method"].unique() if name in PAPER and _moves(table, name)]
-    gaps = {name: difference(table, name, (WRONG, "all"), (RIGHT, "all")) for name in moving}
-    steps = {name: difference(table, name, (WRONG, "first wrong step"), (RIGHT, "numbers")) for name in moving}
-    most = max(gaps, key=lambda name: gaps[name][0])
+    same = {name: (mean[key], half[key]) for name in moving if (key := (name, SAME_QUESTION, "train", "all"))}
+    apart = [_title(name) for name, (value, within) in same.items() if abs(value) > within]
+    right, wrong = (mean["dft", TRUST, text, "all"] for text in (RIGHT, WRONG))
+    step, within = gap(table, "dft", "numbers", "first wrong step")
     best = ranking(table)[0]
-    share = mean["data", "share wrong", "train", "all"]
-    dft_same = told("dft", SAME_QUESTION, "train", 3)
-    step_mean, step_half = steps["dft"]
+    before, after = (mean[name, ENTROPY, PEOPLE, "all"] for name in ("reference", "dft"))
     return (
-        f"At this size no method tells right from wrong by its trust: with {100 * share:.0f} % of the solutions wrong, "
-        f"the largest difference in mean trust is {gaps[most][0]:.3f} ± {gaps[most][1]:.3f} ({_title(most)}); DFT's is "
-        f"{dft_same} between solutions of the same question, and {step_mean:.3f} ± {step_half:.3f} between the numbers "
-        f"of right calculations and those of the first wrong step. "
-        f"What does differ is how far each goes: held-out demonstrations cost {told('reference', NLL)} nats a "
-        f"token at the start, {told('sft', NLL)} after SFT, {told(best, NLL)} after {_title(best)}, the "
-        f"least, and {told('dft', NLL)} after DFT, whose entropy falls from "
-        f"{told('reference', ENTROPY)} to {told('dft', ENTROPY)} nats. "
-        "(Rows of the committed full run.)"
+        f"With {100 * mean['data', 'share wrong', 'train', 'all']:.0f} % of the solutions wrong, trust hardly tells "
+        f"right from wrong at this size: DFT ends with {right:.3f} in right and {wrong:.3f} in wrong solutions, "
+        f"{same['dft'][0]:.3f} ± {same['dft'][1]:.3f} apart where both answer the same question and {step:.3f} ± "
+        f"{within:.3f} apart between the numbers of right calculations and those of the first wrong step. "
+        f"Of the {len(moving)} methods whose trust varies at all, {len(apart) or 'none'} "
+        f"{'has' if len(apart) == 1 else 'have'} a difference on the same question whose 95 % interval leaves out 0"
+        f"{' (' + ', '.join(apart) + ')' if apart else ''}. "
+        f"Held-out demonstrations cost {mean['reference', NLL, PEOPLE, 'all']:.2f} nats a token at the start; SFT "
+        f"changes that by {told('sft')}, {_title(best)}, the best, by {told(best)}, and DFT by {told('dft')}, its "
+        f"entropy going from {before:.2f} to {after:.2f} nats. (Rows of the committed full run.)"
     )
 
 
@@ -153,20 +166,19 @@ def draw(table: pd.DataFrame) -> Figure:
     """Methods sorted by held-out loss: the loss, then trust in right and wrong solutions, then at the numbers."""
     found = summary(table)
     mean: Values = found["mean"].to_dict()
-    half: Values = found["half"].to_dict()
     start: Values = summary(table, "start")["mean"].to_dict()
     order = ranking(table)
     with plots.style():
         figure = Figure(figsize=(13.5, 7.0))
-        grid = figure.add_gridspec(1, 3, wspace=0.08, left=0.118, right=0.985, bottom=0.155, top=0.86)
+        grid = figure.add_gridspec(1, 3, wspace=0.08, left=0.118, right=0.985, bottom=0.16, top=0.885)
         loss, whole, digits = (figure.add_subplot(grid[i]) for i in range(3))
-        draw_loss(loss, order, mean, half)
+        draw_loss(loss, order, table)
         draw_trust(whole, order, mean, start, ("all", "all"))
         draw_trust(digits, order, mean, start, ("numbers", "first wrong step"))
-        loss.set_title("Held-out loss, nats a token", fontsize=13, weight="bold", pad=26)
+        loss.set_title("Change of held-out loss", fontsize=13, weight="bold", pad=26)
         whole.set_title("Trust in whole solutions", fontsize=13, weight="bold", pad=26)
         digits.set_title("Trust in the numbers of calculations", fontsize=13, weight="bold", pad=26)
-        loss.set_xlabel("people's demonstrations, other questions\nmean and 95 % interval")
+        loss.set_xlabel("nats a token of people's demonstrations\nmean and 95 % interval")
         whole.set_xlabel("○ wrong, ● right solutions\n| where it began")
         digits.set_xlabel("○ first wrong step, ● right solutions\n| where it began")
         for ax in (loss, whole, digits):
@@ -189,16 +201,15 @@ def footnote(table: pd.DataFrame) -> str:
     )
 
 
-def draw_loss(ax: Axes, order: list[str], mean: Values, half: Values) -> None:
-    """Mean and interval of each method, a row each, and the levels to measure them by."""
+def draw_loss(ax: Axes, order: list[str], table: pd.DataFrame) -> None:
+    """How far each method moved the loss, a row each, and the levels to measure it by."""
     for y, method in enumerate(order):
-        key = method, NLL, PEOPLE, "all"
-        ax.errorbar(mean[key], y, xerr=half[key], fmt="o", color=plots.colour(method), markersize=7)
+        mean, half = change(table, method)
+        ax.errorbar(mean, y, xerr=half, fmt="o", color=plots.colour(method), markersize=7)
     ax.set_yticks(range(len(order)), [_title(method) for method in order], fontsize=12.5)
     for label, method in zip(ax.get_yticklabels(), order, strict=True):
         label.set_color(plots.colour(method))
-    for method, text, side in (("reference", " start", "left"), ("teacher", "teacher ", "right")):
-        level = mean[method, NLL, PEOPLE, "all"]
+    for level, text, side in ((0.0, " start", "left"), (change(table, "teacher")[0], "teacher ", "right")):
         ax.axvline(level, ymax=1.03, color=plots.SOFT, linewidth=1, zorder=0, clip_on=False)
         ax.text(level, 1.01, text, transform=ax.get_xaxis_transform(), ha=side, color=plots.SOFT, fontsize=11)
 

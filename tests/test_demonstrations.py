@@ -365,14 +365,17 @@ def test_the_committed_rows_are_those_of_a_full_run(committed: pd.DataFrame) -> 
 
 def test_the_words_follow_the_table(committed: pd.DataFrame) -> None:
     said = demonstrations.STUDY.see(committed)
-    end = committed["step"] == committed["step"].max()
-    sft = end & (committed["method"] == "sft") & (committed["metric"] == NLL)
-    whole = sft & (committed["text"] == "held-out demonstrations") & (committed["tokens"] == "all")
-    values = committed[whole]["value"]
-    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
-    assert f"{values.mean():.2f} ± {(interval.high - interval.low) / 2:.2f} after SFT" in said
-    changed = committed.assign(value=committed["value"].where(~whole, 9.87))
-    assert "9.87 ± 0.00 after SFT" in demonstrations.STUDY.see(changed)
+    chosen = (
+        (committed["metric"] == NLL) & (committed["text"] == demonstrations.PEOPLE) & (committed["tokens"] == "all")
+    )
+    start, sft = (
+        committed[chosen & (committed["method"] == name)].set_index("seed")["value"] for name in ("reference", "sft")
+    )
+    interval = stats.ttest_1samp(sft - start, 0).confidence_interval(0.95)
+    told = f"{(sft - start).mean():+.3f} ± {(interval.high - interval.low) / 2:.3f}".replace("-", "−")
+    assert f"SFT changes that by {told}" in said
+    worse = committed["value"] + 5 * (chosen & (committed["method"] == "sft"))
+    assert "SFT changes that by +5" in demonstrations.STUDY.see(committed.assign(value=worse)).replace("+4.9", "+5")
     assert "nan" not in said
 
 
