@@ -16,11 +16,11 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 import qunify as qu
 from analyses.digits_data import CONDITIONS
 from analyses.digits_runs import Plan, run, tuned
+from analyses.intervals import intervals
 from analyses.study import Study
 from qunify import plots
 
@@ -53,9 +53,7 @@ def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.Da
     measured = pd.concat([fixed, tuned(table[table["lr"].notna()], table)])
     steps = measured.groupby(["condition", "method", "seed", "metric"])["step"]
     chosen = steps.transform("max" if when == "end" else "min")
-    values = measured[measured["step"] == chosen].groupby(["condition", "method", "metric"])["value"]
-    half = values.sem() * student.ppf(0.975, values.count() - 1)
-    return pd.DataFrame({"mean": values.mean(), "half": half})
+    return intervals(measured[measured["step"] == chosen], ["condition", "method", "metric"])
 
 
 def ranking(mean: Values, condition: str) -> list[str]:

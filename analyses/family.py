@@ -169,7 +169,7 @@ def see(table: pd.DataFrame) -> str:
         f"{len(table)} times one method holds another at some parameters, {limits} times as a limit; {proved} are "
         f"proved for every vocabulary size, the others measured. {' = '.join(hub)} is the hub: it holds "
         f"{', '.join(below)}. "
-        "Read a loss's name with care: many are one of these at another setting. (Rows of the committed full run.)"
+        "Read a loss's name with care: many are one of these at another setting."
     )
 
 

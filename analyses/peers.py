@@ -175,8 +175,7 @@ def see(table: pd.DataFrame) -> str:
         f"Of {len(shipped)} losses as {shipped['library'].nunique()} libraries ship them, {named} are what their name "
         f"says, {counts['other parameters']} have other parameters, {counts['another method']} are another method, "
         f"{counts['has another name here']} have names of their own for methods of the catalogue, and "
-        f"{counts['not in the catalogue']} are none of it. {len(bugs)} known bugs are told apart: {said}. "
-        "(Rows of the committed full run.)"
+        f"{counts['not in the catalogue']} are none of it. {len(bugs)} known bugs are told apart: {said}."
     )
 
 

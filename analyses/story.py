@@ -17,11 +17,13 @@ LEAD = (
     "Q splits into two choices, Q = γ δ + (1 − γ) π̃: how far to trust the observed label δ (the trust γ), and where "
     "to put what is not trusted (the residual π̃).",
 )
+#: Marks a study that is too long for a quick run.
+COMMITTED = "(Rows of the committed full run.)"
 
 
 def write(out: Path, full: bool, commit: str) -> Path:
     """Tell every study that is finished in this mode; returns the path of `report.html`."""
-    told = [_section(name, out) for name in STUDIES if runner.finished(name, full, out)]
+    told = [_section(name, out, full) for name in STUDIES if runner.finished(name, full, out)]
     footer = (
         f"qunify {qunify.__version__}, commit {commit}, {'full' if full else 'quick'} sizes.",
         ", ".join(f"{library} {metadata.version(library)}" for library in runner.LIBRARIES) + ".",
@@ -31,9 +33,11 @@ def write(out: Path, full: bool, commit: str) -> Path:
     return report.write(page, out / "report.html")
 
 
-def _section(name: str, out: Path) -> report.Section:
+def _section(name: str, out: Path, full: bool) -> report.Section:
     study, table = load(name), runner.read(name, out)
     see = study.see(table)
+    if not full and (table["mode"] == "full").all():
+        see += " " + COMMITTED
     return report.Section(
         anchor=name,
         heading=study.question,

@@ -13,10 +13,16 @@ from typing import Any
 import torch
 
 import qunify
-from benchmarks import equivalence, gradients, report, startup
+from benchmarks import equivalence, gradients, populations, report, startup
 from benchmarks.timing import Result
 
-BENCHMARKS = {"gradients": gradients.run, "equivalence": equivalence.run, "startup": startup.run, "report": report.run}
+BENCHMARKS = {
+    "gradients": gradients.run,
+    "equivalence": equivalence.run,
+    "populations": populations.run,
+    "startup": startup.run,
+    "report": report.run,
+}
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import qunify
-from docs import methods
+from docs import findings, methods
 
 project = "qunify"
 author = copyright = "The qunify developers"
@@ -28,8 +28,10 @@ html_title = f"qunify {release}"
 
 
 def fill(app: Any, name: str, source: list[str]) -> None:
-    """The catalogue's page is written from the catalogue."""
-    source[0] = source[0].replace("<!-- catalogue -->", methods.page()) if name == "catalogue" else source[0]
+    """Pages that are written from the catalogue and from the rows of the studies."""
+    makers = {"catalogue": methods.page, "findings": findings.page}
+    if name in makers:
+        source[0] = source[0].replace(f"<!-- {name} -->", makers[name]())
 
 
 def setup(app: Any) -> None:

@@ -13,10 +13,13 @@ if TYPE_CHECKING:
     from qunify.equivalence import Equivalence, compare
     from qunify.gauges import Gauge, QTarget
     from qunify.population import Optimum, drift, optimum, stable_points
+    from qunify.properness import Properness, is_proper
     from qunify.qmap import QMap, design, gradients, param
     from qunify.recognition import Match, identify
     from qunify.special_cases import Bindings, subsumes
     from qunify.targets import induced
+    from qunify.training.linear import TopK, linear_loss
+    from qunify.training.loss import loss
 
 __version__ = "0.1.0"
 
@@ -40,6 +43,11 @@ _HOME = {
     "optimum": "population",
     "Optimum": "population",
     "stable_points": "population",
+    "loss": "training.loss",
+    "linear_loss": "training.linear",
+    "TopK": "training.linear",
+    "is_proper": "properness",
+    "Properness": "properness",
 }
 
 __all__ = [
@@ -48,8 +56,10 @@ __all__ = [
     "Gauge",
     "Match",
     "Optimum",
+    "Properness",
     "QMap",
     "QTarget",
+    "TopK",
     "compare",
     "design",
     "drift",
@@ -57,6 +67,9 @@ __all__ = [
     "gradients",
     "identify",
     "induced",
+    "is_proper",
+    "linear_loss",
+    "loss",
     "names",
     "optimum",
     "param",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 
@@ -24,8 +25,8 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
         `log_loss` (nats) and `brier` (Σ_k (p_k − δ_k)², scikit-learn); `smooth_ece` of the confidence in the likeliest
         token (Błasiok & Nakkiran 2024, relplot); `ece` the same by bins and `classwise_ece`, the mean over tokens of
         the binned error of p_k (torchmetrics); `brier_miscalibration`, `brier_discrimination` and `brier_uncertainty`
-        with brier = miscalibration − discrimination + uncertainty: the score against that of isotonic recalibration and
-        that of the base rates, one token against the rest, summed (Dimitriadis et al. 2021).
+        with brier = miscalibration − discrimination + uncertainty: the score against that of isotonic recalibration
+        (SciPy) and that of the base rates, one token against the rest, summed (Dimitriadis et al. 2021).
 
     Raises
     ------
@@ -33,7 +34,6 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
         If the shapes do not fit, a row is no distribution, or a label is outside [0, V).
     """
     from relplot import smECE
-    from sklearn.isotonic import IsotonicRegression
     from sklearn.metrics import brier_score_loss, log_loss
     from torchmetrics.functional.classification import binary_calibration_error, multiclass_calibration_error
 
@@ -54,8 +54,7 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
     brier = float(brier_score_loss(y, p, labels=classes, scale_by_half=False))
     recalibrated, classwise = 0.0, 0.0
     for column, happened in zip(p.T.contiguous(), hit.T.contiguous(), strict=True):
-        fitted = torch.from_numpy(IsotonicRegression(y_min=0, y_max=1).fit_transform(column, happened))
-        recalibrated += float((fitted - happened).square().mean())
+        recalibrated += float((_recalibrated(column, happened) - happened).square().mean())
         classwise += float(binary_calibration_error(column, happened.long(), n_bins=bins, norm="l1")) / v
     return {
         "log_loss": float(log_loss(y, p, labels=classes)),
@@ -67,6 +66,13 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
         "ece": float(multiclass_calibration_error(p, y, num_classes=v, n_bins=bins, norm="l1")),
         "classwise_ece": classwise,
     }
+
+
+def _recalibrated(column: Tensor, happened: Tensor) -> Tensor:
+    """The increasing function of predictions (N,) that is nearest to what happened; predictions that tie stay tied."""
+    level, place, size = column.unique(return_inverse=True, return_counts=True)
+    mean = torch.zeros_like(level).index_add(0, place, happened) / size
+    return torch.from_numpy(isotonic_regression(mean.numpy(), weights=size.double().numpy()).x)[place]
 
 
 def against_truth(probs: Any, truth: Any, valid: Any = None) -> dict[str, Tensor]:

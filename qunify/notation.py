@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
+from sympy.printing.printer import Printer
 from sympy.printing.str import StrPrinter
 
 from qunify.normal import canonical
-from qunify.symbols import Rest, evaluate, sg
+from qunify.symbols import Rest, at_label, evaluate, renamed, sg
 
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 LETTERS = {"tea": r"\pi^{\mathrm{tea}}", "ref": r"\pi^{\mathrm{ref}}", "old": r"\pi^{\mathrm{old}}"}
@@ -27,17 +28,21 @@ class Total(sp.Function):
 def readable(expr: Any) -> sp.Expr:
     """The shortest of a few equal forms, sums over k ≠ y written as sums over all k where that is shorter."""
     expr = evaluate(expr)
-    return min((f for e in (expr, canonical(expr)) for f in _with_sums(e)), key=lambda f: len(text(f)))
+    return shortest(f for e in (expr, canonical(expr)) for f in _with_sums(e))
 
 
 def _with_sums(expr: sp.Expr) -> list[sp.Expr]:
     sums = {a: sp.Dummy(real=True) for a in sorted(expr.atoms(Rest), key=str)}  # sorted: the same form in every run
     over_others = {d: a for a, d in sums.items()}
     over_all = {d: Total(a.args[0]) for a, d in sums.items()}
-    completed = {a: d - _at_label(a.args[0]) for a, d in sums.items()}
+    completed = {a: d - at_label(a.args[0]) for a, d in sums.items()}
     return [f.xreplace(over_others) for f in _forms(expr.xreplace(sums))] + [
         f.xreplace(over_all) for f in _forms(expr.xreplace(completed))
     ]
+
+
+def shortest(forms: Iterable[sp.Expr]) -> sp.Expr:
+    return min(forms, key=lambda f: len(text(f)))
 
 
 def abbreviated(forms: Sequence[sp.Expr]) -> tuple[list[sp.Expr], dict[sp.Symbol, sp.Expr]]:
@@ -66,17 +71,8 @@ def _forms(expr: sp.Expr) -> list[sp.Expr]:
     return forms
 
 
-def _at_label(summand: sp.Expr) -> sp.Expr:
-    return summand.xreplace(_renamed(summand, "_k", "_y"))
-
-
 def _at_j(summand: sp.Expr) -> sp.Expr:
-    return summand.xreplace(_renamed(summand, "_k", "_j"))
-
-
-def _renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
-    found = [s for s in expr.free_symbols if s.name.endswith(old)]
-    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
+    return summand.xreplace(renamed(summand, "_k", "_j"))
 
 
 def _plain(name: str) -> str:
@@ -87,7 +83,14 @@ def _plain(name: str) -> str:
     return re.sub(r"^(argmax|top|head|entmax|heavy)\d+_", r"\1_", name)
 
 
-class _Text(StrPrinter):
+class _PositiveFirst(Printer):
+    """Sums begin with a term that has no minus sign, if there is one."""
+
+    def _as_ordered_terms(self, expr: sp.Expr, order: Any = None) -> list[sp.Expr]:
+        return sorted(super()._as_ordered_terms(expr, order), key=lambda t: bool(t.could_extract_minus_sign()))
+
+
+class _Text(_PositiveFirst, StrPrinter):
     def _print_Symbol(self, expr: sp.Symbol) -> str:
         return _plain(expr.name).replace("heavy", "q")
 
@@ -108,7 +111,7 @@ class _Text(StrPrinter):
         return "{" + ", ".join(cases) + "}"
 
 
-class _Latex(LatexPrinter):
+class _Latex(_PositiveFirst, LatexPrinter):
     def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
         if expr.name.startswith(("sign(", "[")):
             return rf"\text{{{_plain(expr.name)}}}"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
+_ARRIVED = 1e-3  # from an optimum: a flow that creeps along a jump of the drift stops short of it
 _FACED = 5  # largest vocabulary of which every face is tried, where theory allows several optima
 
 
@@ -31,8 +33,9 @@ class Optimum:
         Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
     exists : Tensor of bool, (…)
         Whether any stable zero was found.
-    closed_form : str or None
-        The optimum in LaTeX, where the method has one: η the truth.
+    basin : tuple of Tensor or None
+        Where `optimum` was asked for them: the share of random starts, uniform on the simplex, that the flow leads to
+        each of `all`, (n,) for each truth in turn. What is missing to 1 led to none of them.
     """
 
     probs: Tensor
@@ -40,7 +43,15 @@ class Optimum:
     stable: Tensor
     exists: Tensor
     converged: Tensor
-    closed_form: str | None
+    basin: tuple[Tensor, ...] | None
+    _flow: Flow = field(repr=False)
+
+    @property
+    def closed_form(self) -> str | None:
+        """The optimum in LaTeX, where theory has it for all truths: η is the truth, C the number at which p* sums to
+        1, and x₊ = max(x, 0). Derived when asked for, in up to a second."""
+        known = closed_forms.find(self._flow)
+        return None if known is None else known.latex
 
 
 @torch.no_grad()
@@ -78,19 +89,23 @@ def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
 
 
 @torch.no_grad()
-def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
+def optimum(m: QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
     """The distribution at which training settles when the labels are drawn from `truth`.
 
-    The flow dz/dt = drift is followed from `start` to its end, and from other starts (the truth, and near every
-    token), so that methods with several optima show them. Where the drift separates by token the theory gives the
-    optimum exactly. Stability is decided by the Jacobian of the drift; detached losses have no minimiser, only this.
-    Meant for vocabularies of up to some tens: the cost grows with V³.
+    Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
+    one, and exact. Elsewhere the flow dz/dt = drift is followed from `start` to its end, and from other starts (the
+    truth, and near every token), so that methods with several optima show them; stability is decided by the Jacobian
+    of the drift. Detached losses have no minimiser, only this. Following the flow is meant for vocabularies of up to
+    some tens: its cost grows with V³.
 
     Parameters
     ----------
     truth : array of float, (…, V)
     start : array of float, (…, V), optional
         Where training begins, every probability positive; uniform by default.
+    basins : int
+        How many random starts tell what share of the simplex leads to which optimum; 0 leaves `basin` out. They also
+        find optima that the usual starts miss. The flow of each is followed, 64 of them in about a second. Seeded.
     **context
         As for `drift`.
 
@@ -103,7 +118,8 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
     truth = _distribution(m, "truth", truth)
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
-    found, reached = _search(flow, _starts(flow, begin))
+    draws = _draws(m, flow, basins)
+    found, reached = _search(flow, torch.cat([_starts(flow, begin), draws], 1))
     lead = truth.shape[:-1]
     return Optimum(
         probs=reached.probs.reshape(truth.shape),
@@ -111,7 +127,8 @@ def optimum(m: QMap, truth: Any, start: Any = None, **context: Any) -> Optimum:
         stable=reached.stable.reshape(lead),
         exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
         converged=reached.converged.reshape(lead),
-        closed_form=known.latex if (known := closed_forms.find(flow)) else None,
+        basin=_basins(flow, draws, found) if basins else None,
+        _flow=flow,
     )
 
 
@@ -152,28 +169,25 @@ class Settled:
 
 @torch.no_grad()
 def settled(m: QMap, truth: Tensor, **context: Any) -> Settled:
-    """Where the drift of a method comes to rest for truths (B, V).
-
-    A closed form is the only stable zero, so that nothing is searched where there is one.
-    """
+    """Where the drift of a method comes to rest for truths (B, V)."""
     flow = _flow(m, _distribution(m, "truth", truth), context)
-    known = closed_forms.value(flow)
-    if known is not None:
-        return Settled(tuple(known[:, None]), closed_forms.find(flow), flow)
-    return Settled(tuple(_search(flow, _starts(flow))[0]), None, flow)
+    return Settled(tuple(_search(flow, _starts(flow))[0]), closed_forms.find(flow), flow)
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
-    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads."""
-    exact = separable.solve(flow)
+    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. What theory writes down, and
+    what it solves by one root, is the only one, so that nothing is searched there."""
+    only = closed_forms.value(flow)
+    exact = separable.solve(flow) if only is None else None
     if exact is not None and bool(exact.unique.all()):
+        only = exact.probs
+    if only is not None:
         certain = torch.ones(len(starts), dtype=torch.bool)
-        return list(exact.probs[:, None]), Arrival(exact.probs, certain, certain)
+        return list(only[:, None]), Arrival(only, certain, certain)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape
     ends = follow(flow, logits(starts.reshape(-1, v)), torch.arange(count).repeat_interleave(many))
-    ends = ends._replace(probs=_sharpened(flow, ends.probs.view(count, many, v)).view(-1, v))
     found = []
     for i in range(count):
         mine = slice(i * many, (i + 1) * many)
@@ -182,15 +196,6 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
             points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.alone[i]]])
         found.append(_distinct(points))
     return found, Arrival(*(x[::many] for x in ends))
-
-
-def _sharpened(flow: Flow, probs: Tensor) -> Tensor:
-    """The closed form in place of what the flow found to be it, (B, S, V): it has more digits where the drift jumps."""
-    known = closed_forms.value(flow)
-    if known is None:
-        return probs
-    same = (probs - known[:, None]).abs().amax(-1, keepdim=True) <= SAME
-    return torch.where(same, known[:, None], probs)
 
 
 def _distinct(points: Tensor) -> Tensor:
@@ -216,6 +221,23 @@ def _default_starts(flow: Flow) -> Tensor:
     return torch.cat([inside[:, None], near], 1)
 
 
+def _draws(m: QMap, flow: Flow, count: int) -> Tensor:
+    """Distributions uniform on the simplex, the same for every truth, (B, S, V)."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"{m.name}: basins: expected a number of starts, 0 or more, got {count!r}")
+    r = torch.Generator().manual_seed(0)
+    waits = -torch.rand(count, flow.vocab, generator=r, dtype=torch.float64).clamp(min=1e-300).log()
+    return (waits / waits.sum(-1, keepdim=True)).expand(len(flow.truth), -1, -1)
+
+
+def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...]:
+    """What share of draws (B, S, V) the flow leads to each point found."""
+    b, s, v = draws.shape
+    ends = follow(flow, logits(draws.reshape(-1, v)), torch.arange(b).repeat_interleave(s)).probs.view(b, s, v)
+    near = [(end[:, None] - points[None]).abs().amax(-1) < _ARRIVED for end, points in zip(ends, found, strict=True)]
+    return tuple(n.double().mean(0) for n in near)
+
+
 def _faces(flow: Flow) -> Tensor:
     """The truth given that the token is one of a few, for every set of at least two, moved a little inside."""
     v = flow.vocab
@@ -236,7 +258,7 @@ def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
 
 def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
     """A context of one population laid out for all; what does not fit is left for `read` to name."""
-    value = torch.as_tensor(value)
+    value = _as_given(value)
     value = value.to(torch.float64) if value.is_floating_point() else value
     shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
     return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
@@ -262,8 +284,13 @@ def _inside(m: QMap, argument: str, value: Any, shape: tuple[int, ...]) -> Tenso
     return p
 
 
+def _as_given(value: Any) -> Tensor:
+    """Lists of numbers in float64, which torch would round to float32."""
+    return torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple | float) else value)
+
+
 def _distribution(m: QMap, argument: str, value: Any) -> Tensor:
-    p = torch.as_tensor(value)
+    p = _as_given(value)
     if not p.is_floating_point():
         p = p.to(torch.float64)
     p = p.detach().to("cpu", torch.float64)

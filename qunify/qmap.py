@@ -84,6 +84,10 @@ class QMap(ABC):
     def pulls(self, t: Token) -> Pulls:
         """Its logit gradient, derived by hand: pairs (w, D) for w·(p − D), or a signed vector."""
 
+    def prediction(self, t: Token) -> Distribution:
+        """What the model predicts through the method's own link; the softmax of the logits unless `link` says more."""
+        return t.policy
+
     @property
     def simplex(self) -> str:
         """Whether the unit target is a distribution: "always", "sometimes" or "never". Entries override it, by a plain

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from qunify.qmap import QMap
+from qunify.qmap import Designed, QMap
 from qunify.token import Distribution, Scalar, Token
 
 V = sp.Symbol("V", integer=True, positive=True)
@@ -143,6 +143,17 @@ def varies(expr: sp.Expr) -> bool:
     return any(varies(a) for a in expr.args)
 
 
+def renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
+    """The symbols of an expression that end in one suffix, and the same ones with another."""
+    found = [s for s in expr.free_symbols if s.name.endswith(old)]
+    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
+
+
+def at_label(summand: sp.Expr) -> sp.Expr:
+    """A summand over k ≠ y taken at y."""
+    return summand.xreplace(renamed(summand, _AT_K, "_y"))
+
+
 def expanded(expr: sp.Expr) -> sp.Expr:
     """Products spread over sums, denominators left as they are."""
     divisors = {p: sp.Dummy() for p in expr.atoms(sp.Pow) if p.base.is_Add and p.exp.is_negative}
@@ -235,6 +246,11 @@ class SymbolicToken(Token):
 
     def _opaque(self, operation: str, d: Distribution, *settings: Any) -> Distribution:
         return self._free(self._opaque_name(operation, d, *settings))
+
+    @property
+    def sorts_without_label(self) -> bool:
+        """Whether all that has been sorted or projected treats the label like any other token."""
+        return all(at_label(key[-1]) == key[-2] for key in self._opaques)
 
     # ---- operations -----------------------------------------------------------------------------------
     def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
@@ -335,7 +351,9 @@ class SymbolicToken(Token):
 
 def exact(m: QMap) -> QMap:
     """The same method with its parameters as fractions."""
-    numbers = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
+    numbers: dict[str, Any] = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
+    if isinstance(m, Designed):
+        numbers = {"settings": tuple((m.params | numbers).items())}
     return dataclasses.replace(m, **numbers)  # type: ignore[type-var]
 
 

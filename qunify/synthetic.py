@@ -59,6 +59,26 @@ class Population:
     rate: float = 0.0
     prior: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError unless every row is a distribution, shapes agree and the rate is a share."""
+        for name, p in (("truth", self.truth), ("noise", self.noise), ("prior", self.prior)):
+            if p is None:
+                continue
+            if p.shape != self.truth.shape or p.dim() != 2:
+                raise ValueError(
+                    f"Population: {name}: expected shape (S, V), that of truth {tuple(self.truth.shape)}, got "
+                    f"{tuple(p.shape)}"
+                )
+            total = p.sum(-1)
+            if not bool((p >= 0).all()) or not bool(((total - 1).abs() < 1e-9).all()):
+                raise ValueError(
+                    f"Population: {name}: expected probabilities that sum to 1 in every row, got sums from "
+                    f"{float(total.min()):g} to {float(total.max()):g} and a least entry of {float(p.min()):g}"
+                )
+        if self.valid.shape != self.truth.shape or self.valid.dtype != torch.bool:
+            raise ValueError(f"Population: valid: expected booleans of shape {tuple(self.truth.shape)}")
+        _share("Population", "rate", self.rate)
+
     @property
     def observed(self) -> Tensor:
         """The distribution labels are drawn from, noise included, (S, V)."""

@@ -126,7 +126,7 @@ class TensorToken(Token):
 
     @cached_property
     def p_rest(self) -> Tensor:
-        return self.log_p_rest.exp()
+        return self.policy.probs.scatter(-1, self.index, 0.0).sum(-1, keepdim=True)
 
     def context(self, name: str) -> Any:
         self.used.add(name)
@@ -247,6 +247,45 @@ class TensorToken(Token):
             excess = probs.sum(-1, keepdim=True) - 1
             _, probs = _heavy_tailed(self._field, self._ruled_out, shift - excess / slope, t)
         return self.distribution(probs)
+
+
+class Rows(TensorToken):
+    """Some rows of a larger batch under one method. What the batch has worked out is not worked out again."""
+
+    def __init__(self, whole: TensorToken, at: slice | Tensor, method: str = "") -> None:
+        self._whole, self._at, self._method = whole, at, method
+        self._logits, self._peak, self._field = whole._logits[at], whole._peak[at], whole._field[at]
+        self.allowed, self._all_allowed = whole.allowed[at], whole._all_allowed
+        self._ruled_out = None if whole._ruled_out is None else whole._ruled_out[at]
+        self.given = {name: value[at] for name, value in whole.given.items()}
+        self.used, self.index = set(), whole.index[at]
+
+    @cached_property
+    def policy(self) -> Distribution:
+        return self._part(self._whole.policy)
+
+    def _part(self, d: Distribution) -> Distribution:
+        return Distribution(lambda: d.probs[self._at], lambda: d.log[self._at])
+
+    @cached_property
+    def _log_sum(self) -> Tensor:
+        return self._whole._log_sum[self._at]
+
+    @cached_property
+    def log_p_rest(self) -> Tensor:
+        return self._whole.log_p_rest[self._at]
+
+    @cached_property
+    def p_rest(self) -> Tensor:
+        return self._whole.p_rest[self._at]
+
+    @cached_property
+    def log_p_label(self) -> Tensor:
+        return self._whole.log_p_label[self._at]
+
+    @cached_property
+    def p_label(self) -> Tensor:
+        return self._whole.p_label[self._at]
 
 
 def sample() -> TensorToken:

@@ -79,7 +79,7 @@ _SMALL = tuple((_rationals(w), label) for w in _WEIGHTS for label in range(min(3
 _TOKENS = (*_SMALL, (_rationals([400, *range(140, 1, -1)]), 1))
 
 
-def _surroundings(size: int, label: int) -> dict[str, Any]:
+def surroundings(size: int, label: int) -> dict[str, Any]:
     """A value for every context at a witness token: distributions as fractions."""
     order = [*range(label, size), *range(label)]
     shifted = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1)]
@@ -92,7 +92,7 @@ def _surroundings(size: int, label: int) -> dict[str, Any]:
 
 def _context(token: int, alias: Alias) -> dict[str, Any]:
     probs, label = _TOKENS[token]
-    context = _surroundings(len(probs), label)
+    context = surroundings(len(probs), label)
     return context | {name: context[source] for name, source in alias}
 
 

@@ -51,6 +51,13 @@ def test_the_libraries_compute_the_definitions(vocab: int) -> None:
     assert found["brier"] == pytest.approx(parts)
 
 
+def test_recalibration_bears_ties_and_near_ties() -> None:
+    p = torch.tensor([[0.3, 0.7], [0.3 + 1e-16, 0.7], [0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
+    found = against_labels(p, torch.tensor([0, 1, 0, 1]))
+    # Recalibrated, the three ties say 1/3 and the other 1, in both columns.
+    assert found["brier"] - found["brier_miscalibration"] == pytest.approx(2 * (2 / 9 * 3) / 4)
+
+
 def test_calibrated_predictions_are_found_calibrated_and_sharpened_ones_not() -> None:
     p = predictions(20_000, 4, 2)
     y = drawn(p, 3)

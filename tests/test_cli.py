@@ -83,6 +83,15 @@ def test_an_undefined_gauge_is_null_in_json_and_a_dash_on_the_page(capsys: pytes
     assert row.split()[-2] == terminal.UNDEFINED
 
 
+def test_show_says_what_a_calibrated_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    page = printed(capsys, "show", "dft")
+    assert "dft is biased (proved): from the truth it drifts, sharpening." in " ".join(page.split())
+    assert "p_k² − p_k Σ[j] p_j²" in page
+    found = json.loads(printed(capsys, "show", "temperature_ce", "--json"))["properness"]
+    assert (found["unbiased"], found["direction"]) == (False, "sharpening")
+    assert "through its link softmax(z/T) it is strictly proper" in found["verdict"]
+
+
 def test_a_weight_is_shown_for_gates_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(printed(capsys, "show", "margin_softmax", "--json"))["curve"]["weight"] is not None
     assert json.loads(printed(capsys, "show", "kd", "--json"))["curve"]["weight"] is None

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -19,15 +17,6 @@ from analyses.digits_runs import CHECKPOINTS, WATCHED, Plan, _calibration_error,
 from qunify import plots
 
 TINY = Plan(seeds=(0, 1), steps=50, rates=(1e-3, 1e-2), methods=("sft", "eaft", "psft", "kd", "target_sft"))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the runner does: the networks are too small to share, and two threads take many times as long."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

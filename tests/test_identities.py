@@ -10,8 +10,14 @@ import sympy as sp
 import torch
 
 import qunify as qu
+from qunify import proving, symbolic_drift, symbols
 from qunify.catalogue.identities import CHANNELS, IDENTITIES, Bindings, Channel, Expression, Identity, Term
+from qunify.normal import vanishes
+from qunify.symbolic_drift import TRUTH
+from qunify.symbols import Vector, per_token
 from tests.battery import Batch, batch
+
+P = Vector(*per_token("p"))
 
 ROWS = [*range(0, 180, 13), 184, 186]  # every scale, the uniform row, a one-hot row
 
@@ -80,6 +86,46 @@ def test_channel(channel: Channel) -> None:
             probability = value(channel.stay if k == y else channel.move, point | {"tea_k": float(teacher[k])})
             expected += probability * gradient(channel.method, b, row, point, label=k)
         torch.testing.assert_close(expected, gradient(channel.equals, b, row, point), rtol=0, atol=1e-12)
+
+
+def test_sft_on_redrawn_labels_is_cross_entropy_to_their_distribution() -> None:
+    """E over j ~ η of p − δ_j is p − η, in symbols, for every V: what the channels of SFT rest on."""
+    assert vanishes(symbolic_drift.drift(qu.get("sft")).at_y - (TRUTH.label - P.label))
+    teacher = Vector(*per_token("tea"))
+    kd = proving.gradient(qu.get("kd"))
+    assert vanishes(symbolic_drift.drift(qu.get("sft"), teacher).at_y + kd.label)
+
+
+@pytest.mark.parametrize("channel", [c for c in CHANNELS if "tea" not in str(c.stay)], ids=lambda c: str(c.stay))
+def test_channel_is_proved(channel: Channel) -> None:
+    """With labels kept with probability s and moved to each other token with m, the expectation is p (s + (V−1) m)
+    less s at y and less m elsewhere."""
+    names = {"e": sp.Symbol("e", positive=True), "c": sp.Symbol("c", positive=True), "V": symbols.V}
+
+    def read(expression: Expression) -> sp.Expr:
+        return sp.sympify(expression, locals=names)
+
+    stay, move = read(channel.stay), read(channel.move)
+    mass = stay + (symbols.V - 1) * move
+    equal = qu.get(channel.equals.name, **{k: read(v) for k, v in channel.equals.params.items()})
+    expected = proving.gradient(equal) * read(channel.equals.factor)
+    assert channel.method.name == "sft"
+    assert sp.simplify(P.label * mass - stay - expected.label) == 0
+    assert sp.simplify(P.elsewhere * mass - move - expected.elsewhere) == 0
+
+
+@pytest.mark.parametrize("name", ["dft", "label_smoothing", "target_sft", "brier", "tvd", "jsd", "eaft", "chord_phi"])
+def test_a_method_is_sft_on_labels_drawn_from_its_target(name: str) -> None:
+    """Where Q is a distribution, redrawing every label from Q and training by SFT gives the method's gradient."""
+    b = batch(5)
+    q = qu.get(name)(b.logits, b.labels, **b.context)
+    assert bool(q.in_simplex.all())
+    p = torch.softmax(b.logits, -1)
+    drawn = sum(
+        q.target[:, [j]].clamp(min=0) * qu.get("sft")(b.logits, torch.full_like(b.labels, j)).gradient for j in range(5)
+    )
+    torch.testing.assert_close(drawn, q.gradient, rtol=0, atol=1e-12)
+    torch.testing.assert_close(p - q.target, q.gradient, rtol=0, atol=1e-15)
 
 
 def test_drift_of_dft_is_the_policy_gradient() -> None:

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = """
 import importlib.util
 import torch, qunify as qu
-assert not any(importlib.util.find_spec(name) for name in ("transformers", "sklearn", "joblib", "pytest"))
+assert not any(importlib.util.find_spec(name) for name in ("transformers", "sklearn", "distributed", "pytest"))
 q = qu.get("target_sft")(torch.randn(2, 3, 5), torch.randint(0, 5, (2, 3)), teacher_logits=torch.randn(2, 3, 5))
 assert q.target.shape == (2, 3, 5) and bool(q.in_simplex.all())
 assert len(qu.names()) >= 60

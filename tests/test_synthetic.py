@@ -11,8 +11,7 @@ import torch
 from scipy.stats import chisquare
 from torch import Tensor
 
-from qunify import synthetic
-from qunify.synthetic import Blobs, HiddenMarkov, ambiguous, relabelled
+from qunify.synthetic import Blobs, HiddenMarkov, Population, ambiguous, relabelled
 
 
 def fits(counts: Tensor, expected: Tensor) -> bool:
@@ -62,7 +61,7 @@ def test_the_three_noises_differ_as_described() -> None:
     assert (uniform == 1 / 8).all()
     assert (partner.sort(-1).values == clean.truth.sort(-1).values).all()
     assert not torch.equal(partner, clean.truth)
-    one_hot = relabelled(synthetic.Population(torch.eye(8).double(), torch.eye(8).bool(), torch.eye(8)), 0.5, "class")
+    one_hot = relabelled(Population(torch.eye(8).double(), torch.eye(8).bool(), torch.eye(8).double()), 0.5, "class")
     assert (one_hot.noise.diagonal() == 0).all(), "no class is its own partner"
     assert (annotator.max(-1).values == 1).all()
     assert not (clean.valid & (annotator > 0)).any()
@@ -143,6 +142,22 @@ def test_corrupted_sequences_are_wrong_from_end_to_end() -> None:
 @pytest.mark.parametrize(
     ("call", "sentence"),
     [
+        (
+            lambda: Population(torch.tensor([[0.5, 0.6]]), torch.ones(1, 2).bool(), torch.tensor([[0.5, 0.5]])),
+            "Population: truth: expected probabilities that sum to 1 in every row, got sums from 1.1 to 1.1",
+        ),
+        (
+            lambda: Population(torch.tensor([[1.5, -0.5]]), torch.ones(1, 2).bool(), torch.tensor([[0.5, 0.5]])),
+            "Population: truth: expected probabilities that sum to 1 in every row",
+        ),
+        (
+            lambda: Population(torch.eye(2), torch.ones(2, 2).bool(), torch.eye(3)),
+            "Population: noise: expected shape (S, V), that of truth (2, 2), got (3, 3)",
+        ),
+        (
+            lambda: Population(torch.eye(2), torch.ones(2, 2), torch.eye(2)),
+            "Population: valid: expected booleans of shape (2, 2)",
+        ),
         (lambda: ambiguous(3, 4, 5), "ambiguous: valid: expected an integer of at least 1 and at most 4, got 5"),
         (lambda: ambiguous(0, 4, 2), "ambiguous: contexts: expected an integer of at least 1, got 0"),
         (lambda: relabelled(ambiguous(1, 4, 2), 1.5), "relabelled: rate: expected a number in [0, 1], got 1.5"),

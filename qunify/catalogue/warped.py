@@ -44,6 +44,9 @@ class TemperatureCE(QMap):
     examples = ({"temperature": 1}, {"temperature": 0.5})
     temperature: float = param(2.0, above=0, doc="T; 1 is sft")
 
+    def prediction(self, t: Token) -> Distribution:
+        return t.tempered(t.policy, self.temperature)
+
     def loss(self, t: Token) -> Scalar:
         return -t.at_label(t.tempered(t.policy, self.temperature).log)
 
@@ -115,6 +118,9 @@ class Sparsemax(QMap):
     link = "sparsemax(z)"
     simplex = "sometimes"
 
+    def prediction(self, t: Token) -> Distribution:
+        return t.sparse(2)
+
     def loss(self, t: Token) -> Scalar:
         q = t.stop(t.sparse(2)).probs
         return t.sum((q - t.label.probs) * t.policy.log) + (1 - t.sum(q**2)) / 2
@@ -137,6 +143,9 @@ class Entmax15(QMap):
     )
     link = "entmax15(z)"
     simplex = "sometimes"
+
+    def prediction(self, t: Token) -> Distribution:
+        return t.sparse(1.5)
 
     def loss(self, t: Token) -> Scalar:
         q = t.stop(t.sparse(1.5)).probs
@@ -162,6 +171,9 @@ class BiTempered(QMap):
     examples = ({"t1": 0.5, "t2": 1}, {"t1": 0.2, "t2": 2}, {"t1": 1, "t2": 1.5})
     t1: float = param(0.8, low=0, high=1, doc="temperature of the logarithm; 1 is the usual one")
     t2: float = param(1.4, low=1, doc="temperature of the exponential; 1 is softmax")
+
+    def prediction(self, t: Token) -> Distribution:
+        return t.heavy_tailed(self.t2)
 
     def loss(self, t: Token) -> Scalar:
         q = t.heavy_tailed(self.t2)

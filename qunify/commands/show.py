@@ -33,7 +33,12 @@ class Show(Command):
         (m,) = settings.methods([args.name], args.set)
         if args.derive:
             return {**_facts(m), "derivation": _derivation(m)}
-        return {**_facts(m), "example": one_token.example(m), "curve": one_token.curve(m)}
+        return {
+            **_facts(m),
+            "properness": _properness(m),
+            "example": one_token.example(m),
+            "curve": one_token.curve(m),
+        }
 
     def render(self, data: dict[str, Any]) -> str:
         if "derivation" in data:
@@ -101,6 +106,16 @@ def _facts(m: QMap) -> dict[str, Any]:
     }
 
 
+def _properness(m: QMap) -> dict[str, Any]:
+    from qunify import notation
+    from qunify.properness import is_proper
+
+    v = is_proper(m)
+    names = ("unbiased", "proved", "attracts", "proper", "strict", "direction", "bias")
+    formula = None if v.formula is None else notation.text(v.formula)
+    return {"verdict": str(v), **{name: getattr(v, name) for name in names}, "formula": formula}
+
+
 def _derivation(m: QMap) -> dict[str, Any]:
     from qunify.derivation import derive
 
@@ -141,6 +156,8 @@ def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("Contexts", ", ".join(data["needs"]) or "none"),
         ("Link", data["link"]),
         ("Simplex", simplex if data["shift_invariant"] else "no target"),
+        ("At p = truth", data["properness"]["verdict"]),
+        *([("Drift b_k", data["properness"]["formula"])] if data["properness"]["formula"] else []),
         ("Source", data["source"]),
     ]
     return lines + ([("Release", data["release"])] if data["release"] else [])

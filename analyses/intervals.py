@@ -1,0 +1,15 @@
+"""Means over seeds with their 95 % intervals (Student)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+from scipy.stats import t as student
+
+
+def intervals(table: pd.DataFrame, by: Sequence[str], value: str = "value") -> pd.DataFrame:
+    """`mean`, `half` (half the width of the interval; NaN for one seed) and `n`, a row per group of `by`."""
+    values = table.groupby(list(by), sort=False)[value]
+    half = values.sem() * student.ppf(0.975, values.count() - 1)
+    return pd.DataFrame({"mean": values.mean(), "half": half, "n": values.count()})

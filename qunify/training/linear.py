@@ -1,0 +1,365 @@
+"""The loss of a method from hidden states and the head's weight, without ever holding all logits.
+
+Rows go through the head in chunks. Each chunk's logits become a Token, the method's pulls give their gradient, and that
+goes straight back through the head: what is left of a chunk are numbers of the size of hidden states and weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from qunify import gauges, tensors
+from qunify.qmap import QMap
+from qunify.token import CONTEXTS
+from qunify.training.loss import Reduction, as_method, denominator
+
+LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss per token
+
+#: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
+CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """A distribution given by its most likely tokens, as teachers' answers are stored.
+
+    Attributes
+    ----------
+    values : Tensor, (…, K)
+        Log-probabilities, nats.
+    indices : Tensor of int, (…, K)
+        The tokens they belong to, all different.
+    tail : {"bucket", "renormalise"}
+        Where the mass that is not listed goes: evenly to all other tokens, or to the listed ones in proportion.
+    """
+
+    values: Tensor
+    indices: Tensor
+    tail: Literal["bucket", "renormalise"] = "bucket"
+
+    def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+        """Those of rows (n,), flattened, over the whole vocabulary, (n, vocab)."""
+        values = self.values.flatten(0, -2)[rows].to(dtype)
+        indices = self.indices.flatten(0, -2)[rows]
+        listed = values.exp().sum(-1, keepdim=True)
+        others = vocab - values.shape[-1]
+        if self.tail == "renormalise" or others == 0:
+            rest = torch.full_like(listed, -torch.inf)
+        else:
+            rest = torch.log1p(-listed.clamp(max=1)) - math.log(others)
+        return rest.expand(-1, vocab).scatter(-1, indices, values)
+
+
+#: A context: logits (…, V) or (V,); hidden states and the head that reads them, with or without a bias; or a TopK.
+Source = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | TopK
+
+
+def linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    method: str | QMap | LossFunction,
+    *,
+    bias: Tensor | None = None,
+    reduction: Reduction = "mean",
+    num_items_in_batch: Tensor | int | None = None,
+    ignore_index: int = -100,
+    chunk_size: int | None = None,
+    reference: Source | None = None,
+    teacher: Source | None = None,
+    old: Source | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    **context: Any,
+) -> Tensor:
+    """What `qunify.loss` gives for the logits `hidden @ weight.T + bias`, and its gradients, chunk by chunk.
+
+    Parameters
+    ----------
+    hidden : Tensor, (…, d)
+    weight : Tensor, (V, d)
+    labels : Tensor of int, (…)
+        Not shifted here.
+    method : str, QMap or function
+        An id, any QMap, or a Python loss `(logits, labels, **context)` giving one loss per token, which is then
+        differentiated chunk by chunk.
+    bias : Tensor, (V,), optional
+    reduction, num_items_in_batch, ignore_index
+        As for `qunify.loss`.
+    chunk_size : int, optional
+        Rows that go through the head together.
+    reference, teacher, old
+        What the method needs of other models: logits, hidden states with their head's weight (and bias), or a `TopK`.
+        A head's logits are scaled and capped like the model's own. They are constants.
+    logit_scale, softcap : float, optional
+        logits = softcap · tanh(logit_scale · (hidden @ weight.T + bias) / softcap), without the tanh by default.
+    **context
+        Other contexts by their usual names, (…) or (…, V).
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
+    """
+    taught = as_method(method) if isinstance(method, str | QMap) or not callable(method) else method
+    m = taught if isinstance(taught, QMap) else None
+    name = m.name if m else getattr(taught, "__name__", "linear_loss")
+    _shapes(name, hidden, weight, bias, labels)
+    if reduction not in get_args(Reduction):
+        raise ValueError(f"{name}: reduction: expected none, mean or sum, got {reduction!r}")
+    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):
+        raise ValueError(f"{name}: chunk_size: expected an integer of at least 1, got {chunk_size!r}")
+    for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name}: {what}: expected a positive number, got {number!r}")
+    others = {"reference_logits": reference, "teacher_logits": teacher, "old_logits": old}
+    sources = _sources(name, m, {k: v for k, v in others.items() if v is not None} | context, labels.shape, len(weight))
+    kept = labels.flatten() != ignore_index
+    rows = kept.nonzero()[:, 0]
+    head = _Head(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
+    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, sources, chunk_size or CHUNK, labels.shape)
+    if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
+        wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
+        raise ValueError(
+            f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
+        )
+    scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).double()
+    loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
+    return loss
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """From hidden states to logits, in the working precision."""
+
+    weight: Tensor  # (V, d)
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+    dtype: torch.dtype
+
+    @property
+    def vocab(self) -> int:
+        return self.weight.shape[0]
+
+    def cast(self) -> _Head:
+        """In working precision once: a CPU multiplies half precision up to a hundred times more slowly."""
+        weight = self.weight.detach()
+        bias = None if self.bias is None else self.bias.detach().to(self.dtype)
+        return _Head(
+            weight.to(self.dtype) if weight.device.type == "cpu" else weight, bias, self.scale, self.softcap, self.dtype
+        )
+
+    def logits(self, h: Tensor) -> Tensor:
+        z = (h.to(self.weight.dtype) @ self.weight.T).to(self.dtype)
+        if self.bias is not None:
+            z += self.bias
+        if self.scale != 1:
+            z *= self.scale
+        return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
+
+    def through(self, g: Tensor, z: Tensor) -> Tensor:
+        """The gradient of what the head multiplies, but for `scale`, from that of its logits z."""
+        return g if self.softcap is None else g.addcmul_(g * z, z, value=-1 / self.softcap**2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """All that is constant in one call. Rows are those kept, n of them."""
+
+    name: str
+    method: QMap | LossFunction
+    head: _Head
+    labels: Tensor  # (n,)
+    rows: Tensor  # (n,) where they stand among all rows, flattened
+    sources: Mapping[str, Source]
+    chunk: int
+    shape: torch.Size  # (…)
+
+    def context(self, rows: Tensor) -> dict[str, Tensor]:
+        return {k: _rows_of(source, k, rows, self.head) for k, source in self.sources.items()}
+
+    def losses(self, z: Tensor, at: slice, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
+        """Of a chunk's logits: losses (c,) and, if wanted, their gradient (c, V)."""
+        y, context = self.labels[at], self.context(self.rows[at])
+        if not isinstance(self.method, QMap):
+            return _by_autograd(self.name, self.method, z, y, context, with_gradient)
+        t = tensors.TensorToken(z, y, context, self.name)
+        loss = torch.zeros_like(t.p_label) + self.method.loss(t)
+        return loss[:, 0], gauges.gradient(t, self.method.pulls(t)) if with_gradient else None
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _sweep(
+    plan: _Plan, hidden: Tensor, scale: Tensor | None, wanted: tuple[bool, bool, bool]
+) -> tuple[Tensor, Gradients]:
+    """Losses of the kept rows (n,), and gradients of Σ scale · loss: of hidden (n, d), weight and bias, as wanted."""
+    head, n, any_wanted = plan.head.cast(), len(plan.labels), any(wanted)
+    losses = torch.empty(n, dtype=head.dtype, device=hidden.device)
+    dh = torch.empty(n, hidden.shape[-1], dtype=hidden.dtype, device=hidden.device) if wanted[0] else None
+    dw = torch.zeros(head.weight.shape, dtype=head.dtype, device=hidden.device) if wanted[1] else None
+    db = torch.zeros(head.vocab, dtype=head.dtype, device=hidden.device) if wanted[2] else None
+    for start in range(0, n, plan.chunk):
+        at = slice(start, min(start + plan.chunk, n))
+        h = hidden[at].to(head.weight.dtype)
+        z = head.logits(h)
+        losses[at], g = plan.losses(z, at, any_wanted)
+        if g is None:
+            continue
+        g = head.through(g, z)
+        # A row's weight goes to what has the size of its hidden state, not to all of its logits.
+        a = torch.full((len(g), 1), head.scale, dtype=head.dtype, device=g.device)
+        a = a if scale is None else a * (scale if scale.dim() == 0 else scale[at, None])
+        g_cast = g.to(head.weight.dtype)
+        if dh is not None:
+            dh[at] = ((g_cast @ head.weight).to(head.dtype) * a).to(dh.dtype)
+        if dw is not None:
+            scaled = (h.to(head.dtype) * a).to(head.weight.dtype)
+            if dw.dtype == g_cast.dtype:
+                dw.addmm_(g_cast.T, scaled)
+            else:
+                dw += (g_cast.T @ scaled).to(dw.dtype)
+        if db is not None:
+            db += (a.T @ g)[0]
+    return losses, (dh, dw, db)
+
+
+class _Linear(torch.autograd.Function):
+    """The scaled sum of all losses, or, without a scale, every loss (…), zero at ignored positions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, scale: Tensor | None
+    ) -> Tensor:
+        kept = _kept(hidden, plan)
+        ctx.plan, ctx.each, ctx.shape, ctx.types = (
+            plan,
+            scale is None,
+            hidden.shape,
+            (weight.dtype, bias.dtype if bias is not None else None),
+        )
+        if scale is None:  # the weights of the rows come with the backward pass, which goes through the head again
+            ctx.save_for_backward(hidden, weight, bias)
+            losses, _ = _sweep(plan, kept, None, (False, False, False))
+            return _spread(losses, plan)
+        losses, gradients = _sweep(plan, kept, scale.to(plan.head.dtype), ctx.needs_input_grad[:3])
+        ctx.save_for_backward(*gradients)
+        return losses.sum() * scale.to(losses.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        plan: _Plan = ctx.plan
+        if ctx.each:
+            hidden = ctx.saved_tensors[0]
+            scale = upstream.flatten()[plan.rows].to(plan.head.dtype)
+            _, (dh, dw, db) = _sweep(plan, _kept(hidden, plan), scale, ctx.needs_input_grad[:3])
+        else:
+            one = bool(upstream == 1)
+            dh, dw, db = (g if g is None or one else g * upstream for g in ctx.saved_tensors)
+        if dh is not None and len(dh) != plan.shape.numel():
+            whole = torch.zeros(plan.shape.numel(), dh.shape[-1], dtype=dh.dtype, device=dh.device)
+            dh = whole.index_copy_(0, plan.rows, dh)
+        return (
+            None if dh is None else dh.reshape(ctx.shape),
+            None if dw is None else dw.to(ctx.types[0]),
+            None if db is None else db.to(ctx.types[1]),
+            None,
+            None,
+        )
+
+
+def _kept(hidden: Tensor, plan: _Plan) -> Tensor:
+    flat = hidden.detach().reshape(-1, hidden.shape[-1])
+    return flat if len(plan.rows) == len(flat) else flat[plan.rows]
+
+
+def _spread(losses: Tensor, plan: _Plan) -> Tensor:
+    whole = torch.zeros(plan.shape.numel(), dtype=losses.dtype, device=losses.device)
+    return whole.index_copy_(0, plan.rows, losses).reshape(plan.shape)
+
+
+def _by_autograd(
+    name: str, f: LossFunction, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """A Python loss of one chunk."""
+    flat = {k: v[:, 0] if k.startswith("token_") else v for k, v in context.items()}
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(with_gradient)
+        loss = f(z, labels, **flat)
+        if not isinstance(loss, Tensor) or loss.shape != labels.shape:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise ValueError(f"{name}: expected one loss per token, shape {tuple(labels.shape)}, got {got}")
+        if not with_gradient:
+            return loss.detach(), None
+        (g,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), g
+
+
+def _rows_of(source: Source, name: str, rows: Tensor, head: _Head) -> Tensor:
+    """A context at these rows: logits (c, V), or numbers (c, 1)."""
+    if isinstance(source, TopK):
+        return source.logits(rows, head.vocab, head.dtype)
+    if isinstance(source, tuple):
+        hidden, weight, *bias = source
+        other = _Head(weight, bias[0] if bias else None, head.scale, head.softcap, head.dtype).cast()
+        return other.logits(hidden.detach().flatten(0, -2)[rows])
+    if source.shape == (head.vocab,) and name.endswith("_logits"):
+        return source.detach().to(head.dtype).expand(len(rows), -1)
+    if name.startswith("token_"):
+        return source.detach().flatten()[rows, None].to(head.dtype)
+    return source.detach().flatten(0, -2)[rows].to(head.dtype)
+
+
+def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
+    if hidden.dim() == 0 or not hidden.is_floating_point():
+        raise ValueError(f"{name}: hidden: expected floating point (…, d), got {tuple(hidden.shape)} of {hidden.dtype}")
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[-1]:
+        raise ValueError(f"{name}: weight: expected shape (V, {hidden.shape[-1]}), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{name}: bias: expected shape {tuple(weight.shape[:1])}, got {tuple(bias.shape)}")
+    if labels.shape != hidden.shape[:-1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"{name}: labels: expected integers of shape {tuple(hidden.shape[:-1])}, got {tuple(labels.shape)} of "
+            f"{labels.dtype}"
+        )
+
+
+def _sources(name: str, m: QMap | None, given: Mapping[str, Any], lead: torch.Size, vocab: int) -> dict[str, Source]:
+    """The contexts that the method needs, for positions of this shape."""
+    for key in given:
+        if key not in CONTEXTS:
+            raise ValueError(f"{name}: unknown context {key!r}; known contexts are {', '.join(CONTEXTS)}")
+    wanted = tuple(given) if m is None else m.needs
+    for key in wanted:
+        if given.get(key) is None:
+            raise ValueError(f"{name}: missing context, expected {key.removesuffix('_logits')} or {key}")
+    for key in wanted:
+        got, expected = _lead(key, given[key], vocab)
+        if got not in (lead, None):
+            raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {tuple(got)}")
+    return {key: given[key] for key in wanted}
+
+
+def _lead(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:
+    """The shape of the positions that a context speaks of (None: of all alike), and what it should look like."""
+    if isinstance(source, TopK):
+        same = source.values.shape == source.indices.shape
+        return (source.values.shape[:-1] if same else torch.Size([-1])), "values and indices (…, K)"
+    if isinstance(source, tuple):
+        fits = len(source) in (2, 3) and source[1].shape == (vocab, source[0].shape[-1])
+        return (source[0].shape[:-1] if fits else torch.Size([-1])), f"(hidden (…, d), weight ({vocab}, d)) or logits"
+    if key.startswith("token_"):
+        return source.shape, "a number each"
+    if source.shape == (vocab,) and key.endswith("_logits"):
+        return None, ""
+    fits = source.dim() > 0 and source.shape[-1] == vocab
+    return (source.shape[:-1] if fits else source.shape), f"(…, {vocab})"

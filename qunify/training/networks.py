@@ -1,0 +1,110 @@
+"""Small networks, M of each stacked: parameters carry a leading axis of models, gradients are written by hand.
+
+A network maps inputs (M, N, …) to logits (M, N, V), and logit gradients back to parameter gradients. Nothing is traced.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Parameters = dict[str, Tensor]  # each (M, …), float64 or float32
+
+
+class Network(ABC):
+    """The shape of a small model with V = `vocab` outputs."""
+
+    vocab: int
+
+    @abstractmethod
+    def start(self, seed: int) -> Parameters:
+        """One model's parameters before training, without the leading axis, float64."""
+
+    def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        """What the last layer sees: the inputs themselves, unless there are hidden units."""
+        return inputs
+
+    @abstractmethod
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        """(M, N, V)."""
+
+    @abstractmethod
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
+        """Gradients of the parameters from those of the logits, (M, N, V)."""
+
+
+@dataclass(frozen=True)
+class Tabular(Network):
+    """One free softmax per state; inputs are states, (M, N) integers. Begins at the uniform distribution."""
+
+    states: int
+    vocab: int
+
+    def start(self, seed: int) -> Parameters:
+        return {"logits": torch.zeros(self.states, self.vocab, dtype=torch.float64)}
+
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return parameters["logits"].gather(1, hidden[..., None].expand(-1, -1, self.vocab))
+
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
+        total = torch.zeros_like(parameters["logits"])
+        return {"logits": total.scatter_add_(1, inputs[..., None].expand_as(gradient), gradient)}
+
+
+@dataclass(frozen=True)
+class Linear(Network):
+    """Softmax regression; inputs are features, (M, N, D). Begins at zero, the uniform distribution."""
+
+    features: int
+    vocab: int
+
+    def start(self, seed: int) -> Parameters:
+        shapes = {"weight": (self.features, self.vocab), "bias": (self.vocab,)}
+        return {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return torch.baddbmm(parameters["bias"][:, None], hidden, parameters["weight"])
+
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
+        return {"weight": inputs.mT @ gradient, "bias": gradient.sum(1)}
+
+
+@dataclass(frozen=True)
+class TwoLayer(Network):
+    """One hidden layer of tanh units; inputs are features (M, N, D). Weights begin Gaussian, of variance 1 / fan-in."""
+
+    features: int
+    hidden: int
+    vocab: int
+
+    def start(self, seed: int) -> Parameters:
+        g = torch.Generator().manual_seed(seed)
+
+        def gaussian(fan_in: int, fan_out: int) -> Tensor:
+            return torch.randn(fan_in, fan_out, generator=g, dtype=torch.float64) / fan_in**0.5
+
+        return {
+            "weight": gaussian(self.features, self.hidden),
+            "bias": torch.zeros(self.hidden, dtype=torch.float64),
+            "head": gaussian(self.hidden, self.vocab),
+            "head_bias": torch.zeros(self.vocab, dtype=torch.float64),
+        }
+
+    def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
+        return torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"]).tanh_()
+
+    def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
+        return torch.baddbmm(parameters["head_bias"][:, None], hidden, parameters["head"])
+
+    def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
+        back = gradient @ parameters["head"].mT
+        back.addcmul_(back * hidden, hidden, value=-1)  # tanh′ = 1 − tanh²
+        return {
+            "weight": inputs.mT @ back,
+            "bias": back.sum(1),
+            "head": hidden.mT @ gradient,
+            "head_bias": gradient.sum(1),
+        }

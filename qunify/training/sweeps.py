@@ -1,0 +1,174 @@
+"""A sweep: any number of small models, trained in stacks over several processes, kept part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+import qunify
+from qunify.training.many import Job, Stack
+from qunify.training.networks import Network
+
+Measure = Callable[[Stack], Mapping[str, Tensor]]
+
+
+def sweep(
+    network: Network,
+    jobs: Sequence[Job],
+    steps: Sequence[int],
+    measure: Measure,
+    *,
+    size: int = 128,
+    folder: Path | str | None = None,
+    workers: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train all jobs and measure them on the way.
+
+    Parameters
+    ----------
+    network, jobs, **options
+        As for `Stack`; learning rates and sizes of data may differ between jobs.
+    steps : increasing integers from 0
+        When to measure.
+    measure : function of a Stack
+        Gives a tensor (M,) by name: one number per model. The stack has `jobs`, `step` and `probs(inputs)`.
+    size : int
+        Models per stack.
+    folder : path, optional
+        Finished stacks are kept there and not trained again, by the next call with the same jobs, data, options and
+        measure (its source text; what it closes over is not looked at). A file is complete or absent.
+    workers : int, optional
+        Processes. By default what `joblib.parallel_config` says, which also switches to Dask or Ray, else one.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    DataFrame
+        A row per job and step, in their order: the job's tags, `method`, `seed`, `lr`, `step`, what was measured, and
+        `diverged`, the step at which its gradient was no longer finite (−1: never).
+
+    Raises
+    ------
+    ValueError
+        If `steps` does not increase from 0 on, or for what `Stack` refuses.
+    """
+    if not steps or steps[0] < 0 or any(a >= b for a, b in itertools.pairwise(steps)):
+        raise ValueError(f"sweep: steps: expected increasing integers from 0 on, got {list(steps)}")
+    parts = list(_parts(jobs, size))
+    kept = None if folder is None else Path(folder)
+    found: dict[int, pd.DataFrame] = {}
+    missing = []
+    for i, part in enumerate(parts):
+        path = kept / f"{_digest(network, [jobs[k] for k in part], steps, measure, options)}.json" if kept else None
+        if path and path.exists():
+            found[i] = pd.DataFrame(json.loads(path.read_text()))
+        else:
+            missing.append((i, path))
+    calls = (
+        joblib.delayed(_train)(i, network, [jobs[k] for k in parts[i]], steps, measure, options) for i, _ in missing
+    )
+    paths = dict(missing)
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task(f"{len(jobs)} models", total=len(parts), completed=len(found))
+        for i, table in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
+            found[i] = table
+            _keep(table, paths[i])
+            bar.advance(task)
+    whole = [found[i].assign(job=[part[k] for k in found[i]["job"]]) for i, part in enumerate(parts)]
+    table = pd.concat(whole, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
+    facts = [{**job.tags, "method": job.method.name, "seed": job.seed, "lr": job.lr} for job in jobs]
+    described = pd.DataFrame(facts).iloc[table["job"]].reset_index(drop=True)
+    return pd.concat([described, table.drop(columns="job")], axis=1)
+
+
+def _parts(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
+    """Jobs that fit in one stack, in portions; those of one method stay together."""
+    alike: dict[Any, list[int]] = {}
+    for i, job in enumerate(jobs):
+        alike.setdefault((job.lr, len(job.data.labels)), []).append(i)
+    for group in alike.values():
+        first = {m: k for k, m in reversed(list(enumerate(jobs[i].method for i in group)))}
+        ordered = sorted(group, key=lambda i, first=first: first[jobs[i].method])  # type: ignore[misc]
+        for start in range(0, len(ordered), size):
+            yield ordered[start : start + size]
+
+
+def _train(
+    i: int, network: Network, jobs: Sequence[Job], steps: Sequence[int], measure: Measure, options: Mapping[str, Any]
+) -> tuple[int, pd.DataFrame]:
+    """Part i: a row per job and step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the processes share the cores, and small products gain nothing from more
+    try:
+        stack = Stack(network, jobs, **options)
+        tables = []
+        for step in steps:
+            stack.run(step - stack.step)
+            values = {name: value.tolist() for name, value in measure(stack).items()}
+            tables.append(pd.DataFrame({"job": range(len(jobs)), "step": step, **values}))
+        return i, pd.concat(tables).assign(diverged=stack.diverged.tolist() * len(steps))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _keep(table: pd.DataFrame, path: Path | None) -> None:
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial.write_text(json.dumps(table.to_dict(orient="list")))
+    partial.replace(path)
+
+
+def _digest(
+    network: Network, jobs: Sequence[Job], steps: Sequence[int], measure: Measure, options: Mapping[str, Any]
+) -> str:
+    """A name for what makes a part."""
+    h = hashlib.sha256()
+
+    def add(x: Any) -> None:
+        if isinstance(x, Tensor):
+            h.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().contiguous().numpy().tobytes())
+        elif isinstance(x, Mapping):
+            for key in sorted(x):
+                add(key)
+                add(x[key])
+        elif callable(x):
+            h.update(_source(x).encode())
+        else:
+            h.update(repr(x).encode())
+
+    add(qunify.__version__)
+    for x in (network, list(steps), measure, options):
+        add(x)
+    order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # where each first stands
+    for i, job in enumerate(jobs):
+        add(job.method.name)
+        add({key: getattr(job.method, key) for key in job.method.__dataclass_fields__})  # type: ignore[attr-defined]
+        add((job.seed, job.lr, order[id(job.data)]))
+        add(job.start or {})
+        if order[id(job.data)] == i:
+            add({"inputs": job.data.inputs, "labels": job.data.labels, "counts": job.data.counts, **job.data.context})
+    return h.hexdigest()[:24]
+
+
+def _source(f: Callable[..., Any]) -> str:
+    try:
+        return inspect.getsource(f)
+    except (OSError, TypeError):
+        return f"{f.__module__}.{f.__qualname__}"

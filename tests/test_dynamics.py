@@ -1,0 +1,114 @@
+"""How fast tokens are learned: theory agrees, skipping steps changes nothing, the words follow the rows."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.integrate import quad
+
+import qunify as qu
+from analyses import dynamics as study
+from analyses import dynamics_runs as runs
+from analyses import runner
+from qunify.catalogue import PAPER
+
+KEYS = ["method", "case", "seed"]
+
+
+@pytest.fixture(scope="module")
+def full() -> pd.DataFrame:
+    return runner.read("dynamics", runner.FIGURES)
+
+
+@pytest.fixture(scope="module")
+def quick() -> pd.DataFrame:
+    torch.set_num_threads(1)
+    return study.rows(False)
+
+
+# ---- physics ----------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(("name", "power"), [("sft", 0), ("dft", 1), ("beyond_log", 0.5)])
+@pytest.mark.parametrize("begin", [0.6, 0.02])
+def test_small_steps_take_as_long_as_the_integral_says(name: str, power: float, begin: float) -> None:
+    """With the rest even over n tokens, du/dt = w(u) u (1 − u)² (1 + 1/n), and it stays even."""
+    n = runs.VOCAB - 1
+    p = torch.full((1, runs.VOCAB), (1 - begin) / n, dtype=torch.float64)
+    p[:, runs.LABEL] = begin
+    rate = 0.005
+    found = runs.learn(qu.get(name), runs.given(p.log()), rate=rate)
+    expected, _ = quad(lambda u: 1 / (u**power * u * (1 - u) ** 2 * (1 + 1 / n)), begin, runs.GOAL)
+    assert float(found.steps) * rate == pytest.approx(expected, rel=0.005)
+
+
+@pytest.mark.parametrize("name", ["dft", "spherical", "minor_sft"])
+@pytest.mark.parametrize("case", ["hard", "wrong"])
+def test_skipped_steps_are_steps(name: str, case: str) -> None:
+    t = runs.tokens(case, (0,))
+    one, many = (float(runs.learn(qu.get(name), t, single=single).steps) for single in (runs.LIMIT, 100))
+    assert many == pytest.approx(one, rel=0.03)
+
+
+def test_tokens_begin_as_they_are_called() -> None:
+    for case, begin in runs.CASES.items():
+        p = runs.tokens(case, (0, 1, 2)).start.softmax(-1)
+        assert p[:, runs.LABEL].tolist() == pytest.approx([begin] * 3)
+        assert (p.sum(-1) - 1).abs().max() < 1e-12
+    assert p[:, runs.RIVAL].tolist() == pytest.approx([runs.SURE] * 3)
+
+
+# ---- the rows ---------------------------------------------------------------------------------------------------
+def test_the_quick_rows_are_among_the_committed_ones(full: pd.DataFrame, quick: pd.DataFrame) -> None:
+    both = quick.merge(full, on=KEYS, suffixes=("", "_full"), how="left", validate="one_to_one")
+    for column in ("steps", "end", "rested", "optimum"):
+        pd.testing.assert_series_equal(
+            both[column], both[f"{column}_full"], check_names=False, rtol=0, atol=1e-9, obj=column
+        )
+
+
+def test_two_quick_runs_are_equal(quick: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(study.rows(False), quick, rtol=0, atol=0)
+
+
+def test_every_method_with_a_target_is_there(full: pd.DataFrame) -> None:
+    assert set(full["method"]) == {name for name in qu.names() if qu.get(name).shift_invariant}
+    assert (full.groupby(["method", "case"])["seed"].nunique() == 10).all()
+
+
+@pytest.mark.parametrize("name", ["kd", "kd_hybrid", "profit", "reverse_kl"])
+def test_what_is_not_learned_ends_where_theory_says(full: pd.DataFrame, name: str) -> None:
+    told = full[(full["method"] == name) & full["optimum"].notna()]
+    assert len(told) >= 2
+    assert np.allclose(told["end"], told["optimum"], atol=0.02)
+
+
+# ---- the claims -------------------------------------------------------------------------------------------------
+def test_dft_needs_many_times_the_steps_of_sft(full: pd.DataFrame) -> None:
+    found = study.summary(full)
+    ratio = {case: study.cell(found, "dft", case) / study.cell(found, "sft", case) for case in runs.CASES}
+    assert ratio["easy"] < 1.5 < ratio["hard"] < 10 < 40 < ratio["wrong"] < 55
+    assert f"{ratio['wrong']:.0f} times as many" in study.STUDY.see(full)
+
+
+def test_what_is_never_learned(full: pd.DataFrame) -> None:
+    found = study.summary(full)
+    assert set(study.never(found, "wrong")) == {"profit", "psft", "dft_undetached", "idft"}
+    assert study.never(found, "easy") == ["psft"]
+    undetached = full[(full["method"] == "dft_undetached") & (full["case"] != "easy")]
+    assert (undetached["end"] < 1e-3).all(), "it unlearns below 1/e"
+
+
+def test_words_digest_and_picture_come_from_the_table(full: pd.DataFrame, quick: pd.DataFrame) -> None:
+    for table in (full, quick):
+        said = study.STUDY.see(table)
+        assert 1 <= len(re.findall(r"[.!?](?:\s|$)", said)) <= 4
+        assert "nan" not in said
+        assert "inf " not in said
+        assert 5 <= len(study.STUDY.digest(table)) <= 40
+        study.STUDY.draw(table)
+    assert set(PAPER) <= set(study.STUDY.digest(full)["Method"])
+    assert all(math.isfinite(x) for x in study.STUDY.digest(full).set_index("Method").loc["sft"].iloc[:6])

@@ -1,0 +1,217 @@
+"""The fused loss: what the module gives on whole logits, for every method, and never all logits at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import qunify as qu
+from qunify.training import linear
+from tests.battery import every_setting
+
+N, D, V = 23, 6, 9
+DISTRIBUTIONS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
+
+
+def normal(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
+    return scale * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+HIDDEN, WEIGHT, BIAS = normal(N, D, seed=0), normal(V, D, seed=1, scale=2), normal(V, seed=2)
+LABELS = torch.randint(V, (N,), generator=torch.Generator().manual_seed(3))
+LABELS[::5] = -100
+CONTEXT = {name: normal(N, V, seed=4 + i, scale=2) for i, name in enumerate((*DISTRIBUTIONS, "prior_logits"))}
+CONTEXT |= {
+    "token_weight": torch.rand(N, generator=torch.Generator().manual_seed(9), dtype=torch.float64),
+    "token_mask": (torch.arange(N) % 3 > 0).double(),
+    "negative_mask": torch.zeros(N, V)
+    .index_fill(1, torch.tensor([2]), 1.0)
+    .scatter(1, LABELS.clamp(min=0)[:, None], 0.0)
+    .double(),
+}
+
+
+def whole(m: Any, reduction: Any = "mean", upstream: Tensor | None = None, **more: Any) -> list[Tensor]:
+    """Loss and gradients by the module on whole logits."""
+    h, w, b = (x.clone().requires_grad_() for x in (HIDDEN, WEIGHT, BIAS))
+    given = {k: v for k, v in CONTEXT.items() if k in m.needs}
+    z = h @ w.T + b
+    z = more.get("logit_scale", 1.0) * z
+    if cap := more.get("softcap"):
+        z = cap * (z / cap).tanh()
+    loss = qu.loss(m, reduction)(z, LABELS, **given)
+    loss.backward(upstream)
+    return [loss.detach(), *(x.grad for x in (h, w, b))]  # type: ignore[list-item]
+
+
+def fused(m: Any, reduction: Any = "mean", upstream: Tensor | None = None, **more: Any) -> list[Tensor]:
+    h, w, b = (x.clone().requires_grad_() for x in (HIDDEN, WEIGHT, BIAS))
+    given = {DISTRIBUTIONS.get(k, k): v for k, v in CONTEXT.items() if k in m.needs}
+    loss = qu.linear_loss(h, w, LABELS, m, bias=b, reduction=reduction, chunk_size=7, **given, **more)
+    loss.backward(upstream)
+    return [loss.detach(), *(x.grad for x in (h, w, b))]  # type: ignore[list-item]
+
+
+def same(a: list[Tensor], b: list[Tensor], atol: float = 1e-9) -> None:
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=atol)
+
+
+@pytest.mark.parametrize("m", every_setting())
+def test_every_method_is_the_same_as_on_whole_logits(m: Any) -> None:
+    same(fused(m), whole(m))
+
+
+@pytest.mark.parametrize("name", ["sft", "target_sft", "gem", "brier", "topk_kd", "sparsemax", "psft", "z_loss"])
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_reductions_scale_and_softcap(name: str, reduction: str) -> None:
+    upstream = normal(N, seed=20) if reduction == "none" else torch.tensor(0.7, dtype=torch.float64)
+    more = {"logit_scale": 0.6, "softcap": 3.0}
+    same(fused(qu.get(name), reduction, upstream, **more), whole(qu.get(name), reduction, upstream, **more))
+
+
+def test_designed_maps() -> None:
+    m = qu.design("own", trust=lambda t: t.p_label**0.5, residual=lambda t: t.geometric(t.policy, t.teacher, 0.3))
+    same(fused(m), whole(m))
+
+
+def test_other_heads_and_listed_tokens_as_contexts() -> None:
+    other_h, other_w = normal(N, 4, seed=30), normal(V, 4, seed=31)
+    logits = other_h @ other_w.T
+    expected = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd_hybrid", teacher=logits)
+    given = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd_hybrid", teacher=(other_h, other_w), chunk_size=4)
+    torch.testing.assert_close(given, expected)
+    log_p = logits.log_softmax(-1)
+    every = qu.TopK(*log_p.topk(V))
+    torch.testing.assert_close(qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd_hybrid", teacher=every), expected)
+    few = log_p.topk(3)
+    for tail in ("bucket", "renormalise"):
+        by_hand = torch.full_like(log_p, -torch.inf)
+        if tail == "bucket":
+            by_hand = ((1 - few.values.exp().sum(-1, keepdim=True)) / (V - 3)).log().expand_as(log_p)
+        by_hand = by_hand.scatter(-1, few.indices, few.values)
+        torch.testing.assert_close(
+            qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(few.values, few.indices, tail)),  # type: ignore[arg-type]
+            qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=by_hand),
+        )
+
+
+def test_any_python_loss_chunk_by_chunk() -> None:
+    def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
+
+    h = HIDDEN.clone().requires_grad_()
+    loss = qu.linear_loss(h, WEIGHT, LABELS, smoothed, chunk_size=5)
+    loss.backward()
+    g = HIDDEN.clone().requires_grad_()
+    qu.linear_loss(g, WEIGHT, LABELS, qu.get("label_smoothing", smoothing=0.1)).backward()
+    torch.testing.assert_close(h.grad, g.grad)
+
+    def with_teacher(logits: Tensor, labels: Tensor, teacher_logits: Tensor, token_weight: Tensor) -> Tensor:
+        return token_weight * -(teacher_logits.softmax(-1) * logits.log_softmax(-1)).sum(-1)
+
+    total = qu.linear_loss(
+        HIDDEN, WEIGHT, LABELS, with_teacher, reduction="sum", teacher=CONTEXT["teacher_logits"],
+        token_weight=CONTEXT["token_weight"], chunk_size=6,
+    )  # fmt: skip
+    kept = LABELS != -100
+    each = with_teacher(HIDDEN @ WEIGHT.T, LABELS, CONTEXT["teacher_logits"], CONTEXT["token_weight"])
+    torch.testing.assert_close(total, each[kept].sum())
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True)])
+def test_a_gradient_for_one_of_hidden_and_weight(wanted: tuple[bool, bool]) -> None:
+    both = whole(qu.get("dft"))
+    h, w = HIDDEN.clone().requires_grad_(wanted[0]), WEIGHT.clone().requires_grad_(wanted[1])
+    qu.linear_loss(h, w, LABELS, "dft", bias=BIAS).backward()
+    for x, expected, want in ((h, both[1], wanted[0]), (w, both[2], wanted[1])):
+        if want:
+            torch.testing.assert_close(x.grad, expected, rtol=1e-9, atol=1e-12)
+        else:
+            assert x.grad is None
+
+
+def test_tied_weights_add_up() -> None:
+    tokens = torch.randint(V, (N,), generator=torch.Generator().manual_seed(40))
+    fused_table, whole_table = (WEIGHT.clone().requires_grad_() for _ in range(2))
+    qu.linear_loss(fused_table[tokens], fused_table, LABELS, "gem").backward()
+    qu.loss("gem")(whole_table[tokens] @ whole_table.T, LABELS).backward()
+    torch.testing.assert_close(fused_table.grad, whole_table.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_accumulation_counts_the_whole_batch() -> None:
+    kept = (LABELS != -100).sum()
+    w = WEIGHT.clone().requires_grad_()
+    for at in (slice(0, 5), slice(5, None)):
+        qu.linear_loss(HIDDEN[at], w, LABELS[at], "dft", bias=BIAS, num_items_in_batch=kept).backward()
+    torch.testing.assert_close(w.grad, whole(qu.get("dft"))[2], rtol=1e-9, atol=1e-12)
+
+
+def test_all_rows_ignored() -> None:
+    h, w = HIDDEN.clone().requires_grad_(), WEIGHT.clone().requires_grad_()
+    loss = qu.linear_loss(h, w, torch.full_like(LABELS, -100), "sft")
+    loss.backward()
+    assert loss.item() == 0
+    assert h.grad is not None
+    assert w.grad is not None
+    assert not h.grad.any()
+    assert not w.grad.any()
+
+
+def test_shapes_and_half_precision() -> None:
+    h = HIDDEN[:22].view(2, 11, D).to(torch.bfloat16).requires_grad_()
+    w = WEIGHT.to(torch.bfloat16).requires_grad_()
+    labels = LABELS[:22].view(2, 11)
+    loss = qu.linear_loss(h, w, labels, "dft", chunk_size=4)
+    loss.backward()
+    assert loss.dtype == torch.float32
+    assert h.grad is not None
+    assert h.grad.dtype == torch.bfloat16
+    assert h.grad.shape == h.shape
+    x, y = h.detach().float().requires_grad_(), w.detach().float().requires_grad_()
+    expected = qu.loss("dft")(x @ y.T, labels)
+    expected.backward()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(w.grad, y.grad, check_dtype=False, rtol=0.01, atol=1e-4)
+
+
+def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    make = linear._Head.logits
+    monkeypatch.setattr(linear._Head, "logits", lambda head, h: seen.append(len(h)) or make(head, h))
+    qu.linear_loss(HIDDEN, WEIGHT, LABELS, "sft", chunk_size=4)
+    assert max(seen) == 4
+    assert sum(seen) == int((LABELS != -100).sum())
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"weight": WEIGHT[:, :3]}, r"dft: weight: expected shape \(V, 6\), got \(9, 3\)"),
+        ({"bias": BIAS[:3]}, r"dft: bias: expected shape \(9,\), got \(3,\)"),
+        ({"labels": LABELS[:3]}, r"dft: labels: expected integers of shape \(23,\), got \(3,\)"),
+        ({"labels": LABELS + 9}, "dft: labels: expected values in"),
+        ({"hidden": HIDDEN.long()}, "dft: hidden: expected floating point"),
+        ({"reduction": "avg"}, "dft: reduction: expected none, mean or sum, got 'avg'"),
+        ({"chunk_size": 0}, "dft: chunk_size: expected an integer of at least 1, got 0"),
+        ({"softcap": -1.0}, "dft: softcap: expected a positive number, got -1.0"),
+        ({"logit_scale": math.inf}, "dft: logit_scale: expected a positive number, got inf"),
+        ({"method": "kd"}, "kd: missing context, expected teacher or teacher_logits"),
+        ({"method": "kd", "teacher": HIDDEN}, r"kd: teacher_logits: expected \(…, 9\) for positions \(23,\)"),
+        ({"method": "kd", "teacher": CONTEXT["teacher_logits"][:4]}, r"kd: teacher_logits: expected .*, got \(4,\)"),
+        ({"method": "kd", "teacher": (HIDDEN, HIDDEN)}, r"kd: teacher_logits: expected \(hidden \(…, d\), weight"),
+        ({"method": "kd", "teacher": qu.TopK(HIDDEN, LABELS)}, "kd: teacher_logits: expected values and indices"),
+        ({"method": "iw_sft", "token_weight": BIAS}, "iw_sft: token_weight: expected a number each for positions"),
+        ({"teachers": WEIGHT}, "dft: unknown context 'teachers'"),
+        ({"reduction": "sum", "num_items_in_batch": 3}, "dft: num_items_in_batch: expected none with reduction 'sum'"),
+        ({"method": lambda z, y: z.sum()}, "<lambda>: expected one loss per token"),
+    ],
+)
+def test_bad_input_is_named(change: dict[str, Any], sentence: str) -> None:
+    given = {"hidden": HIDDEN, "weight": WEIGHT, "labels": LABELS, "method": "dft"} | change
+    with pytest.raises(ValueError, match=sentence):
+        qu.linear_loss(**given)

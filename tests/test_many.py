@@ -1,0 +1,228 @@
+"""Many small models at once: the same as one by one, by automatic differentiation, and after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+import qunify as qu
+from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, sweep
+from qunify.training import sweeps as sweeps_module
+from tests.battery import settings
+
+V, N, D = 4, 30, 3
+METHODS = ("sft", "dft", "label_smoothing", "target_sft", "sft_kl", "gem", "brier")
+
+
+def data(seed: int = 0, *, states: bool = False) -> Data:
+    g = torch.Generator().manual_seed(seed)
+    inputs = torch.randint(5, (N,), generator=g) if states else torch.randn(N, D, generator=g, dtype=torch.float64)
+    logits = {
+        name: torch.randn(N, V, generator=g, dtype=torch.float64)
+        for name in ("teacher_logits", "reference_logits", "old_logits", "prior_logits")
+    }
+    rest = {
+        "token_weight": torch.rand(N, generator=g, dtype=torch.float64) + 0.5,
+        "token_mask": torch.ones(N, dtype=torch.float64),
+        "negative_mask": torch.zeros(N, V, dtype=torch.float64),
+    }
+    return Data(inputs, torch.randint(V, (N,), generator=g), logits | rest)
+
+
+NETWORKS: dict[str, Network] = {"tabular": Tabular(5, V), "linear": Linear(D, V), "two_layer": TwoLayer(D, 6, V)}
+
+
+def by_hand(network: Network, job: Job, steps: int, batch: int | None, optimiser: str) -> Tensor:
+    """One model trained by torch alone, through the method's published loss."""
+    g = torch.Generator().manual_seed(job.seed)
+    parameters = {k: v[None].clone().requires_grad_() for k, v in network.start(job.seed).items()}
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
+    optimise = kinds[optimiser](list(parameters.values()), lr=job.lr)  # type: ignore[operator]
+    epoch: Tensor = torch.empty(0, dtype=torch.long)
+    for _ in range(steps):
+        at = torch.arange(N)
+        if batch is not None:
+            if len(epoch) < batch:
+                epoch = torch.randperm(N, generator=g)
+            at, epoch = epoch[:batch], epoch[batch:]
+        z = network.logits(parameters, network.represent(parameters, job.data.inputs[at][None]))[0]
+        context = {k: v[at] for k, v in job.data.context.items() if k in job.method.needs}
+        t, _ = qu.tensors.read("test", job.method.needs, z, job.data.labels[at], -100, context)
+        optimise.zero_grad()
+        job.method.loss(t).mean().backward()
+        optimise.step()
+    everything = network.logits(parameters, network.represent(parameters, job.data.inputs[None]))[0]
+    return everything.softmax(-1).detach()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize(("batch", "optimiser"), [(None, "sgd"), (8, "adam")])
+def test_a_stack_trains_as_automatic_differentiation_does(kind: str, batch: int | None, optimiser: Any) -> None:
+    mine = [data(seed, states=kind == "tabular") for seed in range(2)]
+    jobs = [Job(qu.get(m), d, seed) for m in METHODS for seed, d in enumerate(mine)]
+    stack = Stack(NETWORKS[kind], jobs, batch=batch, optimiser=optimiser).run(25)
+    for i, job in enumerate(jobs):
+        expected = by_hand(NETWORKS[kind], job, 25, batch, optimiser)
+        torch.testing.assert_close(stack.probs(job.data.inputs)[i], expected, rtol=0, atol=1e-10)
+    assert (stack.diverged == -1).all()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_together_and_one_by_one_are_the_same(kind: str) -> None:
+    jobs = [Job(qu.get(m), data(s, states=kind == "tabular"), s) for s in range(3) for m in METHODS]
+    together = Stack(NETWORKS[kind], jobs, batch=10, optimiser="adam").run(40)
+    x = jobs[0].data.inputs
+    for i, job in enumerate(jobs):
+        alone = Stack(NETWORKS[kind], [job], batch=10, optimiser="adam").run(40)
+        torch.testing.assert_close(together.probs(x)[i], alone.probs(x)[0], rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize("name", qu.names())
+def test_every_method_trains(name: str) -> None:
+    d = data(states=True)
+    jobs = [Job(qu.get(name, **s), d) for s in settings(name)]
+    stack = Stack(Tabular(5, V), jobs).run(3)
+    assert (stack.diverged == -1).all()
+    moved = (stack.probs(torch.arange(5)) - 1 / V).abs().amax((1, 2))
+    assert name in ("logit_norm",) or (moved > 0).any()
+
+
+def test_counts_stand_for_repeated_examples() -> None:
+    d = data(states=True)
+    pairs, counts = torch.stack([d.inputs, d.labels]).unique(dim=1, return_counts=True)
+    short = Data(pairs[0], pairs[1], counts=counts)
+    long, brief = (Stack(Tabular(5, V), [Job(qu.get("focal"), x)]).run(20).probs(torch.arange(5)) for x in (d, short))
+    torch.testing.assert_close(long, brief, rtol=0, atol=1e-14)
+
+
+def test_a_start_is_taken_up() -> None:
+    start = {"logits": torch.randn(5, V, generator=torch.Generator().manual_seed(0), dtype=torch.float64)}
+    stack = Stack(Tabular(5, V), [Job(qu.get("sft"), data(states=True), start=start)])
+    torch.testing.assert_close(stack.probs(torch.arange(5))[0], start["logits"].softmax(-1))
+
+
+def test_the_rate_decays_to_nothing() -> None:
+    job = Job(qu.get("sft"), data(states=True))
+    stack = Stack(Tabular(5, V), [job], decay=10).run(10)
+    before = stack.probs(torch.arange(5))
+    torch.testing.assert_close(stack.run(1).probs(torch.arange(5)), before, atol=1e-4, rtol=0)
+    assert not torch.equal(before, Stack(Tabular(5, V), [job]).run(10).probs(torch.arange(5)))
+
+
+def test_a_model_that_diverges_is_named_and_the_others_go_on() -> None:
+    explosive = qu.design("explosive", trust=lambda t: t.p_label * 1e308 * 10, residual=lambda t: t.policy)
+    d = data()
+    jobs = [Job(qu.get("sft"), d), Job(explosive, d), Job(qu.get("dft"), d)]
+    stack = Stack(Linear(D, V), jobs).run(5)
+    assert stack.diverged.tolist() == [-1, 1, -1]
+    p = stack.probs(d.inputs)
+    assert p[1].isnan().all()
+    torch.testing.assert_close(p[[0, 2]], Stack(Linear(D, V), [jobs[0], jobs[2]]).run(5).probs(d.inputs))
+
+
+# ---- sweeps -----------------------------------------------------------------------------------------------------
+def confidence(stack: Stack) -> dict[str, Tensor]:
+    return {"confidence": stack.probs(torch.arange(5)).amax(-1).mean(-1)}
+
+
+def jobs() -> list[Job]:
+    return [
+        Job(qu.get(m), data(s, states=True), s, lr, {"world": s})
+        for s in range(2)
+        for lr in (0.1, 0.5)
+        for m in ("sft", "dft", "kd")
+    ]
+
+
+def test_a_sweep_is_a_tidy_table(tmp_path: Path) -> None:
+    table = sweep(Tabular(5, V), jobs(), [0, 5, 10], confidence, size=4, folder=tmp_path)
+    assert list(table.columns) == ["world", "method", "seed", "lr", "step", "confidence", "diverged"]
+    assert len(table) == 12 * 3
+    assert table["step"].tolist() == [0, 5, 10] * 12
+    assert table["method"].tolist()[:9:3] == ["sft", "dft", "kd"]
+    assert (table.loc[table["step"] == 0, "confidence"] == 1 / V).all()
+    one = Stack(Tabular(5, V), [jobs()[4]]).run(10)
+    row = table[(table["method"] == "dft") & (table["lr"] == 0.5) & (table["seed"] == 0) & (table["step"] == 10)]
+    assert row["confidence"].item() == pytest.approx(float(confidence(one)["confidence"]), abs=1e-13)
+
+
+def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = sweep(Tabular(5, V), jobs(), [5], confidence, size=2)
+    train, done = sweeps_module._train, []
+
+    def interrupted(i: int, *rest: Any) -> Any:
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(i)
+        return train(i, *rest)
+
+    monkeypatch.setattr(sweeps_module, "_train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 3
+    done.clear()
+    monkeypatch.setattr(sweeps_module, "_train", lambda i, *rest: (done.append(i), train(i, *rest))[1])
+    again = sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path)
+    assert len(done) == 3, "six parts, three of them kept"
+    pd.testing.assert_frame_equal(again, whole, rtol=0, atol=0)
+    assert not list(tmp_path.glob("*.partial"))
+
+
+def test_other_jobs_are_not_taken_from_the_folder(tmp_path: Path) -> None:
+    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path)
+    other = Job(qu.get("sft"), data(7, states=True), 0, 0.1, {"world": 0})
+    second = sweep(Tabular(5, V), [other], [5], confidence, folder=tmp_path)
+    assert first["confidence"].item() != second["confidence"].item()
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_two_processes_give_the_same_table() -> None:
+    one = sweep(Tabular(5, V), jobs(), [3], confidence, size=3)
+    pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs(), [3], confidence, size=3, workers=2), one)
+
+
+def test_a_dask_cluster_gives_the_same_table() -> None:
+    from distributed import Client, LocalCluster
+
+    one = sweep(Tabular(5, V), jobs(), [3], confidence, size=3)
+    with (
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
+        joblib.parallel_config("dask"),
+    ):
+        pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs(), [3], confidence, size=3), one)
+
+
+@pytest.mark.parametrize(
+    ("call", "sentence"),
+    [
+        (lambda: Stack(Tabular(5, V), []), "Stack: jobs: expected a size of data common to all, got no job"),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("kd"), Data(torch.zeros(2, D), torch.zeros(2, dtype=torch.long)))]),
+            "kd: missing context, expected the keyword argument teacher_logits",
+        ),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), Data(torch.zeros(2, D), torch.tensor([0, 9])))]),
+            "sft: labels: expected",
+        ),
+        (lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())], batch=99), "Stack: batch: expected an integer in"),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data(), lr=0.1), Job(qu.get("sft"), data(), lr=0.2)]),
+            "Stack: jobs: expected a learning rate common to all, got 0.1, 0.2",
+        ),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())], optimiser="lion"),  # type: ignore[arg-type]
+            "Stack: optimiser: expected sgd or adam, got 'lion'",
+        ),
+        (lambda: sweep(Tabular(5, V), jobs(), [5, 5], confidence), "sweep: steps: expected increasing integers"),
+    ],
+)
+def test_bad_input_is_named(call: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        call()
