@@ -26,6 +26,8 @@ STUDIES = (
     "ambiguity",
     "prior_conflict",
     "digits",
+    "demonstrations",
+    "sequence",
 )
 
 

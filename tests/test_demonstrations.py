@@ -1,0 +1,393 @@
+"""The study on real demonstrations: the data are read and marked rightly, the flags stay with the measurement."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+from torch.nn.functional import cross_entropy
+
+import qunify as qu
+from analyses import demonstrations, runner
+from analyses import demonstrations_data as data
+from analyses.demonstrations_data import ANSWER, END, FIRST_WRONG, NUMBER, PROMPT, TEXT, WRITERS
+from analyses.demonstrations_runs import (
+    COLUMNS,
+    FULL,
+    KL,
+    NLL,
+    SAME_QUESTION,
+    TRUST,
+    Plan,
+    method_rows,
+    paired,
+    start_rows,
+    world,
+)
+from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
+from analyses.small_transformer import Size, SmallTransformer, step
+from qunify import plots
+from qunify.catalogue import PAPER
+
+SMALL = Size(data.VOCAB, width=16, layers=1, heads=2)
+TINY = Plan(
+    seeds=(0, 1),
+    reference=SMALL,
+    teacher=dataclasses.replace(SMALL, width=24),
+    pretraining_steps=12,
+    pretraining_batch=4,
+    window=48,
+    pretraining_rate=1e-2,
+    questions=6,
+    held_out=4,
+    watched=6,
+    steps=2 * REFRESH,
+    batch=2,
+    rate=1e-3,
+    checkpoints=2,
+    methods=("sft", "dft", "iw_sft", "cft", "psft", "kd"),
+)
+
+REAL = "QUNIFY_DATA" in os.environ and (Path(os.environ["QUNIFY_DATA"]) / "gsm8k").is_dir()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the runner does: the models are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def forget() -> None:
+    """What was read and pretrained belongs to the data it was read from."""
+    for cached in (data.read, data.tokenizer, data._demonstration, data._solved, world):
+        cached.cache_clear()
+
+
+def written(folder: Path, flipped: bool = False) -> Path:
+    """A stand-in for GSM8K: sums, of which two of the four writers take the difference."""
+    draw = np.random.default_rng(0)
+    rows, solved = [], []
+    for i in range(24):
+        a, b = (int(x) for x in draw.integers(10, 99, 2))
+        question = f"Ann has {a} pens and buys {b} more. How many pens does she have?"
+        right = f"Ann has {a}+{b} = <<{a}+{b}={a + b}>>{a + b} pens."
+        wrong = f"Ann has {a}-{b} = <<{a}-{b}={a - b}>>{a - b} pens."
+        rows.append({"question": question, "answer": f"{right}\n#### {a + b}"})
+        row: dict[str, object] = {"question": question, "ground_truth": f"{right}\nA: {a + b}"}
+        for j, writer in enumerate(WRITERS):
+            good = (i + j) % 2 == 0
+            solution = f"{right}\nA: {a + b}" if good else f"{wrong}\nA: {a - b}"
+            row[writer] = {"is_correct": good != flipped, "solution": solution}
+        solved.append(row)
+    (folder / "gsm8k").mkdir(parents=True)
+    for name, content in zip(data.FILES, (rows, solved), strict=True):
+        (folder / "gsm8k" / name).write_text("".join(json.dumps(row) + "\n" for row in content))
+    return folder
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("QUNIFY_DATA", str(written(tmp_path)))
+    forget()
+    yield
+    forget()
+
+
+def everything(plan: Plan = TINY) -> pd.DataFrame:
+    tables = []
+    for seed in plan.seeds:
+        tables += [start_rows(plan, seed), *(method_rows(plan, name, seed) for name in plan.methods)]
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pd.DataFrame]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("QUNIFY_DATA", str(written(tmp_path_factory.mktemp("data"))))
+        forget()
+        yield everything()
+    forget()
+
+
+# ---- data -------------------------------------------------------------------------------------------------
+def test_missing_files_are_named_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUNIFY_DATA", str(tmp_path))
+    forget()
+    with pytest.raises(FileNotFoundError, match=r"^demonstrations: QUNIFY_DATA: expected .* got no train\.jsonl$"):
+        data.read()
+
+
+def test_without_files_the_data_come_from_the_hub_and_from_their_authors(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    monkeypatch.delenv("QUNIFY_DATA", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", lambda *a, **k: [{"from": [*a, *k.values()]}])
+    forget()
+    found = data.read()
+    forget()
+    assert found.demonstrations[0]["from"][:2] == ["openai/gsm8k", "main"]
+    assert found.solved[0]["from"][1].endswith(
+        "/openai/grade-school-math/master/grade_school_math/data/" + data.FILES[1]
+    )
+
+
+def test_without_anything_the_error_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    import datasets
+
+    def unreachable(*a: object, **k: object) -> None:
+        raise ConnectionError("no network\nand a long story")
+
+    monkeypatch.delenv("QUNIFY_DATA", raising=False)
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    forget()
+    with pytest.raises(FileNotFoundError, match=r"^demonstrations: expected GSM8K .* got neither \(ConnectionError\)$"):
+        data.read()
+
+
+def test_the_first_wrong_step_is_where_a_result_first_differs() -> None:
+    truth = "She sells 16-7 = <<16-7=9>>9.\nShe makes 9*2 = $<<9*2=18>>18.\nA: 18"
+    solution = "She has 2 ducks.\nIt is 16-7 = <<16-7=9.0>>9.\nSo 9*3 = <<9*3=27>>27.\nAnd 27+9 = <<27+9=36>>36.\nA: 36"
+    marks = data.marked(solution, truth)
+    assert len(marks) == len(solution)
+
+    def digits(part: int) -> str:
+        return "".join(c for c, m in zip(solution, marks, strict=True) if m == part)
+
+    assert digits(NUMBER) == "1671679" + "09"
+    assert digits(FIRST_WRONG) == "93" + "9327" + "27"
+    assert digits(ANSWER) == "36"
+    assert all(m == TEXT or c.isdigit() for c, m in zip(solution, marks, strict=True))
+    assert FIRST_WRONG not in data.marked(solution)  # nothing to hold it against
+
+
+def test_results_are_compared_as_numbers() -> None:
+    assert data.results("<<5*0.60=3.0>> <<1000+1=1,001>> <<x=y>> 3=4") == [3.0, 1001.0, "y"]
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_tokens_are_the_text_and_the_prompt_is_not_marked() -> None:
+    split = data.split(0, questions=3, held_out=2)
+    bpe = data.tokenizer()
+    solved = data.read().solved
+    for tokens, part, question in zip(split.train.tokens, split.train.part, split.train.question.tolist(), strict=True):
+        said = part != PROMPT
+        told = "".join(bpe.id_to_token(i) for i in tokens[said].tolist()).replace("Ġ", " ").replace("Ċ", "\n")
+        assert told in {solved[question][writer]["solution"] + "<end>" for writer in WRITERS}
+        before = "".join(bpe.id_to_token(i) for i in tokens[: int(said.nonzero()[0])].tolist()).replace("Ġ", " ")
+        assert before == solved[question]["question"] + "Ċ"
+        assert (tokens[int(said.nonzero()[-1]) + 1 :] == END).all()
+        digits = [bpe.id_to_token(i).isdigit() for i in tokens.tolist()]
+        numbers = torch.isin(part, torch.tensor([NUMBER, FIRST_WRONG, ANSWER])).tolist()
+        assert all(d for d, n in zip(digits, numbers, strict=True) if n)
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_questions_to_train_on_and_to_hold_out_are_apart() -> None:
+    first, again, other = (data.split(seed, questions=6, held_out=4) for seed in (0, 0, 1))
+    assert set(first.train.question.tolist()).isdisjoint(first.held_out.question.tolist())
+    assert set(first.held_out.question.tolist()) == set(first.demonstrations.question.tolist())
+    assert torch.equal(first.train.tokens, again.train.tokens)
+    assert first.train.question.tolist() != other.train.question.tolist()
+    assert first.train.right.double().mean() == 0.5
+
+
+def test_windows_read_every_document_before_any_again() -> None:
+    documents = [[i] * 3 for i in range(5)]
+    found = data.windows(documents, count=4, length=15, seed=0)
+    assert all(sorted(row.tolist()) == sorted([*range(5)] * 3) for row in found)
+    assert not torch.equal(found[0], found[1])
+
+
+@pytest.mark.skipif(not REAL, reason="needs GSM8K in $QUNIFY_DATA/gsm8k")
+def test_the_real_data_are_what_the_text_says() -> None:
+    forget()
+    found = data.read()
+    assert (len(found.demonstrations), len(found.solved)) == (7473, 1319)
+    right = [row[writer]["is_correct"] for row in found.solved for writer in WRITERS]
+    assert np.mean(right) == pytest.approx(0.379, abs=0.001)
+    wrong = [data.marked(row[w]["solution"], row["ground_truth"]) for row in found.solved[:200] for w in WRITERS]
+    assert np.mean([FIRST_WRONG in marks for marks in wrong]) > 0.5
+
+
+# ---- training ---------------------------------------------------------------------------------------------
+def test_a_step_is_the_loss_on_the_marked_tokens_alone() -> None:
+    tokens = torch.randint(1, 30, (3, 12), generator=torch.Generator().manual_seed(0))
+    at = torch.arange(12).expand(3, 12) >= torch.tensor([[5], [3], [9]])
+    size = Size(30, width=16, layers=2, heads=2)
+    ours, theirs = (SmallTransformer(size, 0, torch.float64) for _ in range(2))
+    start = SmallTransformer(size, 0, torch.float64)
+    step(qu.get("sft"), ours, torch.optim.SGD(ours.parameters(), lr=0.1), tokens, at)
+    labels = tokens.masked_fill(~at, -100)
+    cross_entropy(theirs.logits(theirs(tokens))[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).backward()
+    for p, q, p0 in zip(ours.parameters(), theirs.parameters(), start.parameters(), strict=True):
+        torch.testing.assert_close(p, p0 - 0.1 * q.grad, rtol=1e-10, atol=1e-12)
+        assert not torch.equal(p, p0)
+
+
+def test_the_first_token_cannot_be_trained_on() -> None:
+    model = SmallTransformer(Size(30, width=16, layers=1, heads=2), 0)
+    with pytest.raises(ValueError, match="expected no mark on the first token"):
+        model.predictions(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool))
+
+
+def little_task() -> Task:
+    tokens = torch.randint(1, 30, (8, 12), generator=torch.Generator().manual_seed(1))
+    at = torch.arange(12).expand(8, 12) >= 5
+    reference, teacher = (SmallTransformer(Size(30, w, layers=1, heads=2), 0).requires_grad_(False) for w in (16, 24))
+    return Task.of(reference, teacher, tokens, at)
+
+
+def test_the_old_policy_is_a_snapshot_from_the_last_refresh() -> None:
+    task = little_task()
+    order = batches(8, 2 * REFRESH, 2, seed=0)
+    weight, old = {}, {}
+    for at, model, before in fine_tuned(qu.get("psft"), task, order, 1e-2, REFRESH):
+        weight[at], old[at] = model.embedding.weight.detach().clone(), before.embedding.weight.clone()
+    assert torch.equal(old[0], weight[0])
+    assert torch.equal(old[REFRESH], weight[0])
+    assert torch.equal(old[2 * REFRESH], weight[REFRESH])
+    assert not torch.equal(weight[0], weight[REFRESH])
+
+
+def test_contexts_have_the_scales_they_claim() -> None:
+    task = little_task()
+    assert task.token_weight[task.at].mean().item() == pytest.approx(1)
+    assert (task.token_weight == task.token_weight[:, :1]).all()  # one weight per sequence
+    assert task.token_mask[task.at].mean().item() == pytest.approx(0.5, abs=0.02)
+    assert task.token_mask[~task.at].sum() == 0
+    log = task.reference.predictions(task.tokens, task.at).log_softmax(-1).view(8, 7, 30)
+    labels = task.tokens[:, 5:]
+    frequency = torch.bincount(labels.flatten(), minlength=30) / labels.numel()
+    ratio = (log.gather(-1, labels[..., None])[..., 0] - frequency[labels].log()).mean(1).exp()
+    torch.testing.assert_close(task.token_weight[:, 0], ratio / ratio.mean(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(weights(task.reference, task.tokens, task.at)[0], task.token_weight)
+
+
+def test_every_solution_is_seen_before_any_again() -> None:
+    order = batches(8, steps=6, size=4, seed=3)
+    assert sorted(order[:2].flatten().tolist()) == list(range(8))
+    assert torch.equal(order, batches(8, steps=6, size=4, seed=3))
+    assert not torch.equal(order, batches(8, steps=6, size=4, seed=4))
+
+
+@pytest.mark.parametrize("plan", [FULL, TINY])
+def test_psft_is_measured_a_whole_refresh_after_its_snapshot(plan: Plan) -> None:
+    assert plan.steps % (plan.checkpoints * REFRESH) == 0
+
+
+def test_in_the_full_plan_every_solution_is_seen_once() -> None:
+    assert FULL.steps * FULL.batch == FULL.questions * len(WRITERS)
+
+
+def test_the_paired_difference_takes_questions_that_have_both() -> None:
+    values = torch.tensor([1.0, 0.5, 0.2, 0.9, 0.3])
+    right = torch.tensor([True, True, False, True, False])
+    question = torch.tensor([7, 7, 7, 8, 9])
+    assert paired(values, right, question).item() == pytest.approx(0.75 - 0.2)
+
+
+# ---- rows -------------------------------------------------------------------------------------------------
+def test_rows_are_complete(table: pd.DataFrame) -> None:
+    assert list(table) == COLUMNS
+    assert table["value"].notna().all()
+    assert not table.duplicated(COLUMNS[:-1]).any()
+    assert set(table["method"]) == {"data", "reference", "teacher", *TINY.methods}
+    trust = table[(table["metric"] == TRUST) & (table["method"] == "dft")]
+    assert trust.groupby("seed")["step"].unique().map(list).tolist() == [[0, REFRESH, 2 * REFRESH]] * 2
+    assert trust["value"].between(0, 1).all()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_rows_are_the_same_twice(table: pd.DataFrame) -> None:
+    plan = dataclasses.replace(TINY, seeds=(1,), methods=("psft",))
+    again = everything(plan)
+    first = table[(table["seed"] == 1) & table["method"].isin(set(again["method"]))].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
+
+
+def test_trust_that_does_not_depend_on_the_model(table: pd.DataFrame) -> None:
+    trust = table[table["metric"] == TRUST].groupby("method")["value"].agg(["min", "max"])
+    assert trust.loc["sft"].tolist() == [1, 1]
+    assert trust.loc["kd"].tolist() == [0, 0]
+
+
+def test_the_reference_has_moved_nowhere_and_the_tuned_have(table: pd.DataFrame) -> None:
+    moved = table[table["metric"] == KL].groupby("method")["value"].min()
+    assert moved["reference"] == 0
+    assert (moved[list(TINY.methods)] > 0).all()
+
+
+def test_flipped_flags_swap_the_rows_and_change_no_model(
+    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUNIFY_DATA", str(written(tmp_path, flipped=True)))
+    forget()
+    found = method_rows(TINY, "dft", 0)
+    forget()
+    before = table[(table["method"] == "dft") & (table["seed"] == 0)]
+
+    def value(rows: pd.DataFrame, text: str, metric: str = TRUST) -> list[float]:
+        return rows[(rows["metric"] == metric) & (rows["text"] == text) & (rows["tokens"] == "all")]["value"].tolist()
+
+    assert value(found, "train, right") == value(before, "train, wrong")
+    assert value(found, "train, wrong") == value(before, "train, right")
+    assert value(found, "train, right") != value(before, "train, right")
+    people = "held-out demonstrations"
+    assert value(found, people, NLL) == value(before, people, NLL)
+    assert value(found, "train", SAME_QUESTION) == pytest.approx([-x for x in value(before, "train", SAME_QUESTION)])
+
+
+# ---- committed rows, picture and words --------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def committed() -> pd.DataFrame:
+    return demonstrations.rows(full=False)
+
+
+def test_the_committed_rows_are_those_of_a_full_run(committed: pd.DataFrame) -> None:
+    assert set(committed["mode"]) == {"full"}
+    assert set(committed["method"]) == {"data", "reference", "teacher", *PAPER}
+    tuned = committed[committed["method"].isin(PAPER)]
+    assert tuned.groupby("method")["seed"].nunique().eq(len(FULL.seeds)).all()
+    assert committed["step"].max() == FULL.steps
+    assert (runner.FIGURES / "demonstrations.csv").stat().st_size < 500_000
+
+
+def test_the_words_follow_the_table(committed: pd.DataFrame) -> None:
+    said = demonstrations.STUDY.see(committed)
+    chosen = (
+        (committed["metric"] == NLL) & (committed["text"] == demonstrations.PEOPLE) & (committed["tokens"] == "all")
+    )
+    start, sft = (
+        committed[chosen & (committed["method"] == name)].set_index("seed")["value"] for name in ("reference", "sft")
+    )
+    interval = stats.ttest_1samp(sft - start, 0).confidence_interval(0.95)
+    told = f"{(sft - start).mean():+.3f} ± {(interval.high - interval.low) / 2:.3f}".replace("-", "−")
+    assert f"SFT changes that by {told}" in said
+    worse = committed["value"] + 5 * (chosen & (committed["method"] == "sft"))
+    assert "SFT changes that by +5" in demonstrations.STUDY.see(committed.assign(value=worse)).replace("+4.9", "+5")
+    assert "nan" not in said
+
+
+def test_the_digest_has_a_row_per_method(committed: pd.DataFrame) -> None:
+    digest = demonstrations.STUDY.digest(committed)
+    assert digest["method"].tolist()[:2] == ["reference", "teacher"]
+    assert sorted(digest["method"][2:]) == sorted(PAPER)
+    assert digest["held-out loss"][2:].is_monotonic_increasing
+
+
+def test_the_figure_ranks_the_methods_it_was_given(table: pd.DataFrame) -> None:
+    figure = demonstrations.STUDY.draw(table)
+    plots.render(figure, "png")
+    shown = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert shown == [qu.get(name).title for name in demonstrations.ranking(table)]

@@ -1,0 +1,260 @@
+"""The small transformer, and the study that holds it against an exact truth."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import pandas as pd
+import pytest
+import torch
+from scipy import stats
+
+import qunify as qu
+from analyses import runner, sequence
+from analyses.fine_tuning import REFRESH
+from analyses.sequence_runs import (
+    COLUMNS,
+    CONDITIONS,
+    ENTROPY_GAP,
+    FULL,
+    KL,
+    PLACES,
+    TRUST,
+    VARIATION,
+    Plan,
+    distances,
+    marked,
+    method_rows,
+    mixture,
+    probabilities,
+    start_rows,
+    task,
+    world,
+)
+from analyses.small_transformer import Size, SmallTransformer, before, pretrain, rotary_angles, rotated
+from qunify import plots
+from qunify.catalogue import PAPER
+from qunify.synthetic import HiddenMarkov
+
+SMALL = Size(8, width=16, layers=1, heads=2)
+TINY = Plan(
+    seeds=(0, 1),
+    states=3,
+    vocab=8,
+    length=12,
+    reference=SMALL,
+    teacher=dataclasses.replace(SMALL, width=24),
+    pretraining_rate=1e-2,
+    pretraining_batch=4,
+    reference_steps=6,
+    teacher_steps=12,
+    steps=REFRESH,
+    batch=8,
+    rate=1e-3,
+    test=6,
+    watched=40,
+    methods=("sft", "dft", "kd", "psft"),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """As the runner does: the models are too small to share."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def table() -> pd.DataFrame:
+    tables = []
+    for seed in TINY.seeds:
+        tables.append(start_rows(TINY, seed))
+        tables += [method_rows(TINY, name, c, seed) for c in CONDITIONS for name in TINY.methods]
+    return pd.concat(tables, ignore_index=True)
+
+
+# ---- the transformer --------------------------------------------------------------------------------------
+def some_tokens(n: int = 3, length: int = 10) -> torch.Tensor:
+    return torch.randint(8, (n, length), generator=torch.Generator().manual_seed(0))
+
+
+def test_what_comes_later_changes_no_prediction() -> None:
+    model = SmallTransformer(dataclasses.replace(SMALL, layers=2), 0, torch.float64)
+    tokens = some_tokens()
+    changed = tokens.clone()
+    changed[:, 6:] = (changed[:, 6:] + 1) % 8
+    ours, theirs = (model.logits(model(x)) for x in (tokens, changed))
+    torch.testing.assert_close(ours[:, :6], theirs[:, :6], rtol=1e-12, atol=1e-12)
+    assert (ours[:, 6:] - theirs[:, 6:]).abs().max() > 1e-3
+    first = tokens.clone()
+    first[:, 0] = (first[:, 0] + 1) % 8
+    assert (model.logits(model(first))[:, -1] - ours[:, -1]).abs().max() > 1e-6
+
+
+def test_rotary_positions_tell_distances_alone() -> None:
+    g = torch.Generator().manual_seed(0)
+    q, k = (torch.randn(6, generator=g, dtype=torch.float64) for _ in range(2))
+    angles = rotary_angles(20, 6)
+    at = [float(rotated(q, angles[i]) @ rotated(k, angles[i - 3])) for i in (3, 11, 19)]
+    assert at == pytest.approx([at[0]] * 3, rel=1e-12)
+    assert abs(float(rotated(q, angles[9]) @ rotated(k, angles[4])) - at[0]) > 1e-3
+
+
+def test_predictions_are_those_of_the_place_before() -> None:
+    x = torch.arange(24.0).view(2, 4, 3)
+    at = torch.tensor([[False, True, False, True], [False, False, False, True]])
+    assert torch.equal(before(x, at), torch.stack([x[0, 0], x[0, 2], x[1, 2]]))
+
+
+def test_two_models_of_one_seed_are_alike_and_pretraining_learns() -> None:
+    a, b, c = (SmallTransformer(SMALL, seed) for seed in (0, 0, 1))
+    assert torch.equal(a.embedding.weight, b.embedding.weight)
+    assert not torch.equal(a.embedding.weight, c.embedding.weight)
+    repeated = torch.arange(8).repeat(4, 3)
+    pretrain(a, [repeated] * 60, 1e-2)
+    p = a.predictions(repeated, marked(repeated)).softmax(-1).gather(-1, repeated[:, 1:].reshape(-1, 1))
+    assert p.mean() > 0.7
+
+
+# ---- the truth --------------------------------------------------------------------------------------------
+def test_the_mixture_is_bayes_rule() -> None:
+    chain, other = (HiddenMarkov.random(3, 8, seed=seed) for seed in (0, 1))
+    tokens = some_tokens()
+    found = mixture(chain, other, 0.3).next_token(tokens)
+    ours, theirs = chain.next_token(tokens), other.next_token(tokens)
+
+    def likelihood(predicted: torch.Tensor) -> torch.Tensor:
+        """Of all the tokens before each place, (N, T)."""
+        seen = predicted.gather(-1, tokens[..., None])[..., 0].cumprod(-1)
+        return torch.cat([torch.ones(len(tokens), 1, dtype=torch.float64), seen[:, :-1]], -1)
+
+    wrong = 0.3 * likelihood(theirs)
+    wrong = (wrong / (wrong + 0.7 * likelihood(ours)))[..., None]
+    torch.testing.assert_close(found, (1 - wrong) * ours + wrong * theirs, rtol=1e-10, atol=1e-13)
+    torch.testing.assert_close(mixture(chain, other, 0.0).next_token(tokens), ours, rtol=1e-12, atol=1e-14)
+
+
+def test_distances_are_told_place_by_place() -> None:
+    truth = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64).expand(2, 7, 4)
+    probs = truth.clone()
+    probs[:, 3:] = 0.25  # places with four to seven tokens before
+    found = {(row["metric"], row["tokens_before"]): row["value"] for row in distances(probs, truth)}
+    gap = 0.5 * torch.tensor(2.0).log().item()  # log 4 − 1.5 log 2
+    assert found[KL, "1"] == found[KL, "2–3"] == pytest.approx(0, abs=1e-12)
+    assert found[KL, "4–7"] == pytest.approx(gap)
+    assert found[ENTROPY_GAP, "4–7"] == pytest.approx(gap)
+    assert found[VARIATION, "4–7"] == pytest.approx(0.25)
+    assert found[KL, "all"] == pytest.approx(gap * 4 / 7)
+    assert (KL, "8–15") not in found
+
+
+def test_places_cover_the_sequence_once() -> None:
+    covered = [i for first, last in PLACES for i in range(first, last + 1)]
+    assert covered == list(range(1, FULL.length))
+
+
+def test_a_fifth_of_the_mixed_sequences_is_wrong_and_the_right_ones_are_shared() -> None:
+    clean, mixed = (task(FULL_DATA, 0, condition) for condition in CONDITIONS)
+    assert clean[1].all()
+    assert (~mixed[1]).double().mean().item() == pytest.approx(0.2, abs=0.02)
+    same = (clean[0].tokens == mixed[0].tokens).all(1)
+    assert torch.equal(same, mixed[1])
+    w = world(FULL_DATA, 0)
+    assert torch.equal(w.other.emission.sort(-1).values, w.chain.emission.sort(-1).values)
+    wrong = mixed[0].tokens[~mixed[1]]
+
+    def loss(chain: HiddenMarkov) -> float:
+        return -chain.next_token(wrong).gather(-1, wrong[..., None]).log().mean().item()
+
+    assert loss(w.other) < loss(w.chain) - 0.3
+
+
+#: The full plan's data with models as small as they come.
+FULL_DATA = dataclasses.replace(
+    FULL,
+    reference=dataclasses.replace(SMALL, vocab=24),
+    teacher=dataclasses.replace(SMALL, vocab=24),
+    reference_steps=1,
+    teacher_steps=1,
+)
+
+
+# ---- rows -------------------------------------------------------------------------------------------------
+def test_rows_are_complete(table: pd.DataFrame) -> None:
+    assert list(table) == COLUMNS
+    assert table["value"].notna().all()
+    assert not table.duplicated(COLUMNS[:-1]).any()
+    assert set(table["method"]) == {"data", "exact", "reference", "teacher", *TINY.methods}
+    assert set(table["metric"]) == {KL, VARIATION, ENTROPY_GAP, "share wrong", *TRUST.values()}
+    assert (table[table["metric"] == KL]["value"] >= 0).all()
+
+
+def test_rows_are_the_same_twice(table: pd.DataFrame) -> None:
+    again = method_rows(TINY, "psft", "mixed", 1)
+    key = (table["method"] == "psft") & (table["condition"] == "mixed") & (table["seed"] == 1)
+    pd.testing.assert_frame_equal(table[key].reset_index(drop=True), again, check_exact=True)
+
+
+def test_a_cell_is_what_the_definition_gives(table: pd.DataFrame) -> None:
+    w = world(TINY, 0)
+    p, truth = probabilities(w.teacher, w.test), w.chain.next_token(w.test)[:, 1:]
+    expected = (truth * (truth / p).log()).sum(-1)[:, 3:7].mean().item()
+    cell = table[(table["method"] == "teacher") & (table["seed"] == 0) & (table["metric"] == KL)]
+    assert cell.set_index("tokens_before")["value"]["4–7"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_who_knows_the_chain_is_exact_on_clean_data_alone(table: pd.DataFrame) -> None:
+    exact = table[(table["method"] == "exact") & (table["metric"] == KL)].groupby("condition")["value"]
+    assert exact.max()["clean"] == pytest.approx(0, abs=1e-6)
+    assert exact.max()["mixed"] > 0.01
+
+
+def test_trust_that_does_not_depend_on_the_model(table: pd.DataFrame) -> None:
+    trust = table[table["metric"].isin(TRUST.values())].groupby("method")["value"].agg(["min", "max"])
+    assert trust.loc["sft"].tolist() == [1, 1]
+    assert trust.loc["kd"].tolist() == [0, 0]
+
+
+# ---- committed rows, picture and words --------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def committed() -> pd.DataFrame:
+    return sequence.rows(full=False)
+
+
+def test_the_committed_rows_are_those_of_a_full_run(committed: pd.DataFrame) -> None:
+    assert set(committed["mode"]) == {"full"}
+    assert set(committed["method"]) == {"data", "exact", "reference", "teacher", *PAPER}
+    tuned = committed[committed["method"].isin(PAPER)]
+    assert tuned.groupby(["method", "condition"])["seed"].nunique().eq(len(FULL.seeds)).all()
+    assert committed["step"].max() == FULL.steps
+    assert (runner.FIGURES / "sequence.csv").stat().st_size < 500_000
+
+
+def test_the_words_follow_the_table(committed: pd.DataFrame) -> None:
+    said = sequence.STUDY.see(committed)
+    chosen = (committed["method"] == "sft") & (committed["condition"] == "clean") & (committed["metric"] == KL)
+    whole = chosen & (committed["tokens_before"] == "all")
+    values = committed[whole]["value"]
+    interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert f"SFT comes to {values.mean():.3f} ± {(interval.high - interval.low) / 2:.3f}" in said
+    changed = committed.assign(value=committed["value"].where(~whole, 1.234))
+    assert "SFT comes to 1.234 ± 0.000" in sequence.STUDY.see(changed)
+    assert "nan" not in said
+
+
+def test_the_digest_has_a_row_per_method(committed: pd.DataFrame) -> None:
+    digest = sequence.STUDY.digest(committed)
+    assert digest["method"].tolist()[:2] == ["reference", "teacher"]
+    assert sorted(digest["method"][2:]) == sorted(PAPER)
+    assert digest["KL, mixed"][2:].is_monotonic_increasing
+
+
+def test_the_figure_ranks_the_methods_it_was_given(committed: pd.DataFrame) -> None:
+    figure = sequence.STUDY.draw(committed)
+    plots.render(figure, "png")
+    mean = sequence.summary(committed)["mean"].to_dict()
+    shown = [label.get_text() for label in figure.axes[2].get_yticklabels()]
+    assert shown == [qu.get(name).title for name in sequence.ranking(mean, "mixed")]
