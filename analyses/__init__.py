@@ -25,9 +25,9 @@ STUDIES = (
     "noise",
     "ambiguity",
     "prior_conflict",
+    "sequence",
     "digits",
     "demonstrations",
-    "sequence",
 )
 
 
