@@ -43,7 +43,7 @@ def rows(full: bool) -> pd.DataFrame:
         m = qu.get(name)
         for case in CASES:
             t = runs.tokens(case, seeds)
-            found = runs.learn(m, t)
+            found = runs.learn_exactly(m, t)
             ends: list[float] = [math.nan] * len(seeds)
             if bool(found.steps[0].isnan()):
                 ends[0] = float(runs.optimum(m, runs.tokens(case, seeds[:1])))
