@@ -20,7 +20,8 @@ TEACHER = 0.7  # probability of the label
 CASES: dict[str, float] = {"easy": 0.6, "hard": 0.02, "wrong": 1e-3}  # p_y at the start
 SURE = 0.98  # of the rival, in "wrong"
 
-SINGLE = 10_000  # so many steps are taken one by one
+ONE_BY_ONE = 10_000  # so many steps are never skipped for what is learned in the end
+SINGLE = 100  # so many steps are taken one by one
 STRIDE = 0.02  # how far the fastest logit may move while steps are skipped
 GROWTH = 1.25  # by how much a stretch may be longer than the one before
 REST = 1e-7  # a largest gradient below this has come to rest: it could move no logit by 0.01 within LIMIT steps
@@ -113,6 +114,14 @@ def learn(m: QMap, t: Tokens, *, rate: float = RATE, single: int = SINGLE) -> Le
         share = (_odds(torch.tensor(GOAL)) - _odds(u)) / (_odds(now) - _odds(u))
         steps = torch.where(reached, (done + share * whole).ceil(), steps)
         done, u, before = done + whole, now, g
+
+
+def learn_exactly(m: QMap, t: Tokens) -> Learned:
+    """`learn`, and where that took long but got there, again step by step: skipping can overshoot an optimum that is
+    only just above the goal."""
+    found = learn(m, t)
+    late = found.steps[~found.steps.isnan()]
+    return learn(m, t, single=ONE_BY_ONE) if len(late) and float(late.max()) > SINGLE else found
 
 
 def _odds(u: Tensor) -> Tensor:
