@@ -152,7 +152,7 @@ def see(table: pd.DataFrame) -> str:
         f"{' (' + ', '.join(apart) + ')' if apart else ''}. "
         f"Held-out demonstrations cost {mean['reference', NLL, PEOPLE, 'all']:.2f} nats a token at the start; SFT "
         f"changes that by {told('sft')}, {_title(best)}, the best, by {told(best)}, and DFT by {told('dft')}, its "
-        f"entropy going from {before:.2f} to {after:.2f} nats. (Rows of the committed full run.)"
+        f"entropy going from {before:.2f} to {after:.2f} nats."
     )
 
 

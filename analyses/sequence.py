@@ -117,7 +117,7 @@ def see(table: pd.DataFrame) -> str:
         f"DFT's trust does tell right from wrong sequences at the start, {right:.2f} to {wrong:.2f}, and yet its "
         f"entropy ends {abs(mean['mixed', 'dft', ENTROPY_GAP, 'all']):.2f} nats "
         f"{'below' if mean['mixed', 'dft', ENTROPY_GAP, 'all'] < 0 else 'above'} the truth's. "
-        "(Rows of the committed full run.)"
+        ""
     )
 
 

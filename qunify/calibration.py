@@ -22,7 +22,8 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
     Returns
     -------
     dict
-        `log_loss` (nats) and `brier` (Σ_k (p_k − δ_k)², scikit-learn); `smooth_ece` of the confidence in the likeliest
+        `log_loss` (nats; a probability of 0 counts as the least float above it) and `brier` (Σ_k (p_k − δ_k)²), by
+        scikit-learn; `smooth_ece` of the confidence in the likeliest
         token (Błasiok & Nakkiran 2024, relplot); `ece` the same by bins and `classwise_ece`, the mean over tokens of
         the binned error of p_k (torchmetrics); `brier_miscalibration`, `brier_discrimination` and `brier_uncertainty`
         with brier = miscalibration − discrimination + uncertainty: the score against that of isotonic recalibration
@@ -93,13 +94,18 @@ def against_truth(probs: Any, truth: Any, valid: Any = None) -> dict[str, Tensor
         choosing the likeliest token: max_k truth_k − truth at the choice (ties share).
     """
     p, q = (_distributions("against_truth", name, x) for name, x in (("probs", probs), ("truth", truth)))
+    right = q > 0 if valid is None else torch.as_tensor(valid)
+    if right.dtype != torch.bool:
+        raise ValueError(f"against_truth: valid: expected booleans, got {right.dtype}")
     try:
-        p, q = torch.broadcast_tensors(p, q)
+        if len({x.shape[-1] for x in (p, q, right)}) > 1:
+            raise RuntimeError
+        p, q, right = torch.broadcast_tensors(p, q, right)
     except RuntimeError:
         raise ValueError(
-            f"against_truth: expected shapes that broadcast, got {tuple(p.shape)} and {tuple(q.shape)}"
+            f"against_truth: expected shapes that broadcast over one vocabulary, got {tuple(p.shape)}, "
+            f"{tuple(q.shape)} and {tuple(right.shape)}"
         ) from None
-    right = q > 0 if valid is None else torch.as_tensor(valid).bool().expand(p.shape)
     best = (p == p.amax(-1, keepdim=True)).double()
     chosen = (best * q).sum(-1) / best.sum(-1)
     return {
@@ -115,5 +121,8 @@ def _distributions(method: str, argument: str, value: Any) -> Tensor:
     p = torch.as_tensor(value).detach().to("cpu", torch.float64)
     off = (p.sum(-1) - 1).abs()
     if p.dim() == 0 or not bool((p >= 0).all()) or not bool((off < 1e-5).all()):
-        raise ValueError(f"{method}: {argument}: expected rows of probabilities that sum to 1")
+        got = f"a sum of {float(p.sum(-1).flatten()[0]):g}" if p.dim() else "a number"
+        raise ValueError(
+            f"{method}: {argument}: expected rows of probabilities that sum to 1, got {got} or a bad entry"
+        )
     return p / p.sum(-1, keepdim=True)

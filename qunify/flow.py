@@ -197,5 +197,6 @@ def _attracts(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
     # The drift sums to zero, which makes √p a left null vector; move its eigenvalue, and those of the gone, to −1.
     away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
     least = torch.where(gone, torch.inf, p).amin(-1)
-    values = torch.linalg.eigvals(torch.nan_to_num(jacobian - away)).real
+    bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow
+    values = torch.linalg.eigvals(bounded).real
     return (values < -1e-5 * least[:, None]).all(-1)

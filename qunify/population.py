@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qunify import closed_forms, separable, tensors
+from qunify import catalogue, closed_forms, separable, tensors
 from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
 
@@ -55,7 +55,7 @@ class Optimum:
 
 
 @torch.no_grad()
-def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
+def drift(m: str | QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
     """E over y ~ truth of Q − p, the expected step of the logits.
 
     Parameters
@@ -75,6 +75,7 @@ def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
     ValueError
         If either is not a distribution, a context is missing, or the method is not shift-invariant.
     """
+    m = _method(m)
     probs, truth = _distribution(m, "probs", probs), _distribution(m, "truth", truth)
     try:
         probs, truth = torch.broadcast_tensors(probs, truth)
@@ -89,7 +90,7 @@ def drift(m: QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
 
 
 @torch.no_grad()
-def optimum(m: QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
+def optimum(m: str | QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
     """The distribution at which training settles when the labels are drawn from `truth`.
 
     Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
@@ -115,6 +116,7 @@ def optimum(m: QMap, truth: Any, start: Any = None, *, basins: int = 0, **contex
         If the truth or the start is not a distribution, the start has a zero, a context is missing, or the method
         is not shift-invariant.
     """
+    m = _method(m)
     truth = _distribution(m, "truth", truth)
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
@@ -244,6 +246,14 @@ def _faces(flow: Flow) -> Tensor:
     sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
     shares = flow.truth[:, None] * sets + 1e-3 / v
     return shares / shares.sum(-1, keepdim=True)
+
+
+def _method(m: str | QMap) -> QMap:
+    if isinstance(m, str):
+        return catalogue.get(m)
+    if not isinstance(m, QMap):
+        raise ValueError(f"method: expected an id or a QMap, got {m!r}")
+    return m
 
 
 def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:

@@ -3,7 +3,8 @@
 A `Population` is a set of contexts, each with the distribution of its next token. Builders add what real
 demonstrations suffer from, one at a time: several right answers (`ambiguous`), wrong labels (`relabelled`), a
 pretrained model that believes something else (`Population.believing`). `HiddenMarkov` makes whole sequences. Everything
-is float64 and seeded; nothing is read or downloaded.
+is float64 and seeded; nothing is read or downloaded. A seed is one stream of random numbers: give what should be
+independent, such as a world and its samples, seeds of their own.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Population:
                     f"{tuple(p.shape)}"
                 )
             total = p.sum(-1)
-            if not bool((p >= 0).all()) or not bool(((total - 1).abs() < 1e-9).all()):
+            if not bool((p >= 0).all()) or not bool(((total - 1).abs() < 1e-5).all()):
                 raise ValueError(
                     f"Population: {name}: expected probabilities that sum to 1 in every row, got sums from "
                     f"{float(total.min()):g} to {float(total.max()):g} and a least entry of {float(p.min()):g}"
@@ -216,6 +217,16 @@ class HiddenMarkov:
     transition: Tensor
     emission: Tensor
 
+    def __post_init__(self) -> None:
+        """ValueError unless all are distributions over the same hidden states."""
+        h = self.initial.shape[-1]
+        shapes = tuple(self.initial.shape), tuple(self.transition.shape), tuple(self.emission.shape)
+        if self.initial.dim() != 1 or shapes[1] != (h, h) or self.emission.dim() != 2 or shapes[2][0] != h:
+            raise ValueError(f"HiddenMarkov: expected shapes (H,), (H, H) and (H, V), got {shapes}")
+        for name, p in (("initial", self.initial), ("transition", self.transition), ("emission", self.emission)):
+            if not bool((p >= 0).all()) or not bool(((p.sum(-1) - 1).abs() < 1e-5).all()):
+                raise ValueError(f"HiddenMarkov: {name}: expected probabilities that sum to 1 in every row")
+
     @classmethod
     def random(
         cls, states: int, vocab: int, *, persistence: float = 0.6, exponent: float = 1.5, seed: int = 0
@@ -270,9 +281,14 @@ class HiddenMarkov:
         """
         _share("HiddenMarkov.corrupted", "rate", rate)
         g = torch.Generator().manual_seed(seed)
+        g.manual_seed(
+            int(torch.randint(2**62, (), generator=g))
+        )  # a stream of its own, also where tokens had this seed
         n, length = tokens.shape
         permuted = self.emission[:, torch.randperm(self.emission.shape[1], generator=g)]
-        wrong = dataclasses.replace(self, emission=permuted).sample(n, length, seed)
+        wrong = dataclasses.replace(self, emission=permuted).sample(
+            n, length, int(torch.randint(2**62, (), generator=g))
+        )
         clean = torch.rand(n, generator=g, dtype=torch.float64) >= rate
         return torch.where(clean[:, None], tokens, wrong), clean
 

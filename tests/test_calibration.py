@@ -118,6 +118,8 @@ def test_zeros_valid_tokens_and_ties() -> None:
         ),
         (lambda: against_truth([0.5, 0.5], [1.5, -0.5]), "against_truth: truth: expected rows of probabilities"),
         (lambda: against_truth([0.5, 0.5], [0.2, 0.3, 0.5]), "against_truth: expected shapes that broadcast"),
+        (lambda: against_truth([1.0], [0.5, 0.5]), "against_truth: expected shapes that broadcast over one vocabulary"),
+        (lambda: against_truth([0.5, 0.5], [0.5, 0.5], valid=[0, 1]), "against_truth: valid: expected booleans"),
         (lambda: against_labels([[0.5, 0.5]], [0, 1]), "against_labels: expected probs"),
         (lambda: against_labels([[0.5, 0.5]], [2]), "against_labels: labels: expected integers in"),
         (lambda: against_labels([[0.5, float("nan")]], [1]), "against_labels: probs: expected rows of probabilities"),

@@ -174,6 +174,11 @@ def test_one_gradient_is_kept_and_no_trace() -> None:
             ValueError,
             "sft: num_items_in_batch: expected none with reduction 'sum'",
         ),
+        (
+            lambda: qu.loss("sft")(B.logits, B.labels, num_items_in_batch=0),
+            ValueError,
+            "sft: num_items_in_batch: expected a positive number, got 0",
+        ),
     ],
 )
 def test_bad_input_is_named(call: Any, error: type[Exception], sentence: str) -> None:

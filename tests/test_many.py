@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -107,11 +108,21 @@ def test_a_start_is_taken_up() -> None:
     torch.testing.assert_close(stack.probs(torch.arange(5))[0], start["logits"].softmax(-1))
 
 
+def test_a_model_that_diverged_stays_where_it_is_under_momentum() -> None:
+    d = data()
+    stack = Stack(Linear(D, V), [Job(qu.get("sft"), d), Job(qu.get("dft"), d)], optimiser="adam").run(3)
+    stack.diverged[0] = 3
+    before = stack.parameters["weight"].clone()
+    stack.run(3)
+    assert torch.equal(stack.parameters["weight"][0], before[0])
+    assert not torch.equal(stack.parameters["weight"][1], before[1])
+
+
 def test_the_rate_decays_to_nothing() -> None:
     job = Job(qu.get("sft"), data(states=True))
     stack = Stack(Tabular(5, V), [job], decay=10).run(10)
     before = stack.probs(torch.arange(5))
-    torch.testing.assert_close(stack.run(1).probs(torch.arange(5)), before, atol=1e-4, rtol=0)
+    torch.testing.assert_close(stack.run(20).probs(torch.arange(5)), before, atol=1e-4, rtol=0)
     assert not torch.equal(before, Stack(Tabular(5, V), [job]).run(10).probs(torch.arange(5)))
 
 
@@ -174,6 +185,29 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_what_functions_close_over_tells_parts_apart(tmp_path: Path) -> None:
+    found = []
+    for power in (0.0, 2.0):
+        m = qu.design("root", trust=lambda t, a=power: t.exp(a * t.log_p_label), residual=lambda t: t.policy)
+        n = qu.design("root", trust=lambda t: t.exp(power * t.log_p_label), residual=lambda t: t.policy)  # noqa: B023
+        for own in (m, n):
+            job = Job(own, data(states=True))
+            found.append(sweep(Tabular(5, V), [job], [5], confidence, folder=tmp_path)["confidence"].item())
+    assert found[0] == found[1] != found[2] == found[3]
+    scaled = [lambda s, k=k: {"x": k * s.probs(torch.arange(5)).amax((1, 2))} for k in (1, 100)]
+    values = [sweep(Tabular(5, V), jobs()[:1], [5], f, folder=tmp_path)["x"].item() for f in scaled]
+    assert values[1] == pytest.approx(100 * values[0])
+    partial = functools.partial(scaled[0], k=3)
+    assert sweep(Tabular(5, V), jobs()[:1], [5], partial, folder=tmp_path)["x"].item() == pytest.approx(3 * values[0])
+
+
+def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
+    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(path.read_text()[:20])
+    pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path), first)
+
+
 def test_other_jobs_are_not_taken_from_the_folder(tmp_path: Path) -> None:
     first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path)
     other = Job(qu.get("sft"), data(7, states=True), 0, 0.1, {"world": 0})
@@ -221,6 +255,41 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
             "Stack: optimiser: expected sgd or adam, got 'lion'",
         ),
         (lambda: sweep(Tabular(5, V), jobs(), [5, 5], confidence), "sweep: steps: expected increasing integers"),
+        (lambda: sweep(Tabular(5, V), [], [5], confidence), "sweep: jobs: expected at least one, got none"),
+        (lambda: sweep(Tabular(5, V), jobs(), [5], confidence, size=0), "sweep: size: expected an integer of at least"),
+        (
+            lambda: sweep(Tabular(5, V), [Job(qu.get("sft"), data(states=True), tags={"lr": 3})], [5], confidence),
+            "sweep: tags: expected names other than the table's own, got lr",
+        ),
+        (
+            lambda: sweep(Tabular(5, V), jobs()[:2], [5], lambda s: {"x": torch.tensor(1.0)}),
+            r"sweep: measure: expected a tensor \(1,\) as 'x', one number per model, got \(\)|expected a tensor \(2,\)",
+        ),
+        (lambda: sweep(Tabular(5, V), jobs()[:1], [5], lambda s: {"x": 1.0}), "sweep: measure: .* got float"),
+        (lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder=__file__), "sweep: folder: expected a folder"),
+        (lambda: Job("sft", data()), "Job: method: expected a QMap"),  # type: ignore[arg-type]
+        (lambda: Job(qu.get("sft"), data(), lr=float("nan")), "Job: lr: expected a positive number"),
+        (lambda: Data(torch.zeros(3, D), torch.zeros(4).long()), "Data: inputs: expected one for each of at least one"),
+        (lambda: Data([0], torch.zeros(1).long()), "Data: inputs: expected a tensor, got list"),  # type: ignore[arg-type]
+        (
+            lambda: Data(torch.zeros(2).long(), torch.zeros(2).long(), counts=torch.tensor([1, -1])),
+            "Data: counts: expected numbers of 0 or more, not all 0",
+        ),
+        (
+            lambda: Data(torch.zeros(2).long(), torch.zeros(2).long(), counts=torch.ones(1)),
+            r"Data: counts: expected shape \(2,\), got \(1,\)",
+        ),
+        (lambda: Stack(Tabular(2, V), [Job(qu.get("sft"), data(states=True))]), "Tabular: inputs: expected states"),
+        (lambda: Stack(Linear(D + 1, V), [Job(qu.get("sft"), data())]), "Linear: inputs: expected features"),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data(), start={"weight": torch.zeros(D, V)})]),
+            "Job: start: expected finite parameters of shapes",
+        ),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())], decay=0),
+            "Stack: decay: expected a number of steps",
+        ),
+        (lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())]).run(-1), "Stack: steps: expected an integer of 0"),
     ],
 )
 def test_bad_input_is_named(call: Any, sentence: str) -> None:

@@ -127,11 +127,16 @@ def test_sequences_follow_the_chain() -> None:
 
 
 def test_corrupted_sequences_are_wrong_from_end_to_end() -> None:
-    chain = HiddenMarkov.random(4, 6, exponent=2.5, seed=0)
+    chain = HiddenMarkov.random(4, 20, exponent=2.5, seed=0)
     tokens = chain.sample(400, 20, seed=1)
     noisy, clean = chain.corrupted(tokens, 0.25, seed=2)
     assert torch.equal(noisy[clean], tokens[clean])
     assert abs(float(clean.double().mean()) - 0.75) < 0.08
+
+    with_the_same_seed, kept = chain.corrupted(chain.sample(2000, 12, seed=0), 0.5, seed=0)
+    original = chain.sample(2000, 12, seed=0)
+    agreeing = float((with_the_same_seed[~kept] == original[~kept]).double().mean())
+    assert agreeing < 0.3, "what replaces a sequence is independent of it"
 
     def log_likelihood(rows: Tensor) -> float:
         return float(chain.next_token(rows).gather(-1, rows[..., None]).log().mean())
@@ -174,6 +179,14 @@ def test_corrupted_sequences_are_wrong_from_end_to_end() -> None:
             "Population.believing: strength: expected a number in [0, 1), got 1.0",
         ),
         (lambda: ambiguous(1, 4, 2).sample(0, 0), "Population.sample: per_context: expected an integer of at least 1"),
+        (
+            lambda: HiddenMarkov(torch.ones(2), torch.eye(2), torch.eye(2)),
+            "HiddenMarkov: initial: expected probabilities that sum to 1 in every row",
+        ),
+        (
+            lambda: HiddenMarkov(torch.tensor([1.0, 0.0]), torch.eye(3), torch.eye(3)),
+            "HiddenMarkov: expected shapes (H,), (H, H) and (H, V)",
+        ),
         (
             lambda: HiddenMarkov.random(2, 3).next_token(torch.tensor([[0, 3]])),
             "HiddenMarkov.next_token: tokens: expected integers in [0, 3), got 0 to 3",

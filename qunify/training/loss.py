@@ -139,8 +139,12 @@ def as_method(method: str | QMap, **params: Any) -> QMap:
 def denominator(name: str, reduction: Reduction, kept: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
     """What the sum of all losses is divided by; `kept` says which tokens count."""
     if reduction == "mean":
-        items = kept.sum() if num_items_in_batch is None else num_items_in_batch
-        return torch.as_tensor(items, device=kept.device).clamp(min=1)
+        if num_items_in_batch is None:
+            return kept.sum().clamp(min=1)
+        items = torch.as_tensor(num_items_in_batch, device=kept.device)
+        if items.dim() != 0 or not bool(items > 0):
+            raise ValueError(f"{name}: num_items_in_batch: expected a positive number, got {num_items_in_batch!r}")
+        return items
     if num_items_in_batch is not None:
         raise ValueError(
             f"{name}: num_items_in_batch: expected none with reduction {reduction!r}, which does not divide"

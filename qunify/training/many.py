@@ -39,6 +39,23 @@ class Data:
     context: Mapping[str, Tensor] = field(default_factory=dict)
     counts: Tensor | None = None
 
+    def __post_init__(self) -> None:
+        """ValueError unless sizes agree and counts are counts."""
+        for name, value in (("inputs", self.inputs), ("labels", self.labels), ("counts", self.counts)):
+            if value is not None and not isinstance(value, Tensor):
+                raise ValueError(f"Data: {name}: expected a tensor, got {type(value).__name__}")
+        n = len(self.labels)
+        if n == 0 or len(self.inputs) != n:
+            raise ValueError(
+                f"Data: inputs: expected one for each of at least one label, got {len(self.inputs)} for {n}"
+            )
+        if self.counts is not None and self.counts.shape != (n,):
+            raise ValueError(f"Data: counts: expected shape ({n},), got {tuple(self.counts.shape)}")
+        if self.counts is not None and not (
+            bool((self.counts >= 0).all()) and 0 < float(self.counts.sum()) < torch.inf
+        ):
+            raise ValueError(f"Data: counts: expected numbers of 0 or more, not all 0, got {self.counts.tolist()[:8]}")
+
 
 @dataclass(frozen=True, eq=False)
 class Job:
@@ -50,6 +67,12 @@ class Job:
     lr: float = 0.1
     tags: Mapping[str, Any] = field(default_factory=dict)
     start: Parameters | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, QMap):
+            raise ValueError(f"Job: method: expected a QMap, such as qunify.get('dft'), got {self.method!r}")
+        if not (isinstance(self.lr, int | float) and 0 < self.lr < torch.inf):
+            raise ValueError(f"Job: lr: expected a positive number, got {self.lr!r}")
 
 
 class Stack:
@@ -66,7 +89,7 @@ class Stack:
     optimiser
         "sgd" or "adam", torch's with their default settings.
     decay : int, optional
-        A number of steps over which the learning rate falls to zero by a cosine.
+        A number of steps over which the learning rate falls to zero by a cosine, to stay there.
     dtype
         float64, or float32 for more speed.
 
@@ -76,8 +99,8 @@ class Stack:
     step : int
         Steps done.
     diverged : Tensor of int, (M,)
-        The first step at which a model's gradient was not finite, −1 where it always was. Such a model is left alone
-        from then on, and its predictions are NaN.
+        The first step at which a model's gradient was not finite, −1 where it always was. Such a model stays where it
+        is from then on, and its predictions are NaN.
 
     Raises
     ------
@@ -97,14 +120,18 @@ class Stack:
     ) -> None:
         if optimiser not in _OPTIMISERS:
             raise ValueError(f"Stack: optimiser: expected {' or '.join(_OPTIMISERS)}, got {optimiser!r}")
+        if decay is not None and not (isinstance(decay, int) and decay >= 1):
+            raise ValueError(f"Stack: decay: expected a number of steps, at least 1, got {decay!r}")
         examples = int(_one("a size of data", [len(job.data.labels) for job in jobs]))
-        if batch is not None and not 1 <= batch <= examples:
-            raise ValueError(f"Stack: batch: expected an integer in [1, {examples}], got {batch}")
+        if batch is not None and not (isinstance(batch, int) and 1 <= batch <= examples):
+            raise ValueError(f"Stack: batch: expected an integer in [1, {examples}], got {batch!r}")
         if batch is not None and any(job.data.counts is not None for job in jobs):
             raise ValueError("Stack: batch: expected none with counts, which are for training on all examples at once")
         self.network, self.jobs, self.step = network, tuple(jobs), 0
         self.diverged = torch.full((len(jobs),), -1)
-        starts = [job.start or network.start(job.seed) for job in jobs]
+        for job in jobs:
+            network.check(job.data.inputs)
+        starts = [_start(network, job) for job in jobs]
         self.parameters: Parameters = {k: torch.stack([s[k] for s in starts]).to(dtype) for k in starts[0]}
         self._dtype = dtype
         self._methods = _groups([job.method for job in jobs])
@@ -112,10 +139,13 @@ class Stack:
         self._order = None if batch is None else _Order([job.seed for job in jobs], examples, batch)
         rate: Any = {"lr": _one("a learning rate", [job.lr for job in jobs])}
         self._optimiser = _OPTIMISERS[optimiser](list(self.parameters.values()), **rate)
+        self._decay = decay or 0
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, decay) if decay else None
 
     def run(self, steps: int) -> Stack:
-        """Train for so many steps."""
+        """Train for so many steps, 0 or more."""
+        if not (isinstance(steps, int) and steps >= 0):
+            raise ValueError(f"Stack: steps: expected an integer of 0 or more, got {steps!r}")
         for _ in range(steps):
             self._advance()
         return self
@@ -123,6 +153,7 @@ class Stack:
     @torch.no_grad()
     def probs(self, inputs: Tensor) -> Tensor:
         """Predictions (M, E, V) at inputs (E,) or (E, D); NaN where a model diverged."""
+        self.network.check(inputs)
         x = inputs.to(self._dtype) if inputs.is_floating_point() else inputs
         hidden = self.network.represent(self.parameters, x.expand(len(self.jobs), *x.shape))
         z = self.network.logits(self.parameters, hidden)
@@ -153,12 +184,27 @@ class Stack:
         g *= batch.share
         lost = ~g.isfinite().flatten(1).all(-1)
         self.diverged[lost & (self.diverged < 0)] = self.step
-        g[self.diverged >= 0] = 0
+        gone = self.diverged >= 0
+        g[gone] = 0
+        before = {k: v[gone].clone() for k, v in self.parameters.items()}  # an optimiser's momentum would move them on
         for name, gradient in self.network.backward(self.parameters, batch.inputs, hidden, g).items():
             self.parameters[name].grad = gradient
         self._optimiser.step()
-        if self._schedule:
+        for name, value in before.items():
+            self.parameters[name][gone] = value
+        if self._schedule and self.step <= self._decay:
             self._schedule.step()
+
+
+def _start(network: Network, job: Job) -> Parameters:
+    """A job's first parameters."""
+    own = network.start(job.seed)
+    if job.start is None:
+        return own
+    got, expected = ({k: tuple(v.shape) for k, v in p.items()} for p in (job.start, own))
+    if got != expected or not all(bool(v.isfinite().all()) for v in job.start.values()):
+        raise ValueError(f"Job: start: expected finite parameters of shapes {expected}, got {got}")
+    return {k: v.detach() for k, v in job.start.items()}
 
 
 @dataclass(frozen=True, eq=False)

@@ -23,6 +23,10 @@ class Network(ABC):
     def start(self, seed: int) -> Parameters:
         """One model's parameters before training, without the leading axis, float64."""
 
+    @abstractmethod
+    def check(self, inputs: Tensor) -> None:
+        """ValueError unless one model can read these, without the leading axis."""
+
     def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """What the last layer sees: the inputs themselves, unless there are hidden units."""
         return inputs
@@ -46,6 +50,14 @@ class Tabular(Network):
     def start(self, seed: int) -> Parameters:
         return {"logits": torch.zeros(self.states, self.vocab, dtype=torch.float64)}
 
+    def check(self, inputs: Tensor) -> None:
+        whole = inputs.dim() == 1 and not inputs.is_floating_point() and inputs.dtype != torch.bool
+        if not whole or not bool(((inputs >= 0) & (inputs < self.states)).all()):
+            raise ValueError(
+                f"Tabular: inputs: expected states (N,), integers in [0, {self.states}), got {tuple(inputs.shape)} of "
+                f"{inputs.dtype}"
+            )
+
     def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
         return parameters["logits"].gather(1, hidden[..., None].expand(-1, -1, self.vocab))
 
@@ -64,6 +76,9 @@ class Linear(Network):
     def start(self, seed: int) -> Parameters:
         shapes = {"weight": (self.features, self.vocab), "bias": (self.vocab,)}
         return {name: torch.zeros(shape, dtype=torch.float64) for name, shape in shapes.items()}
+
+    def check(self, inputs: Tensor) -> None:
+        _check_features("Linear", inputs, self.features)
 
     def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
         return torch.baddbmm(parameters["bias"][:, None], hidden, parameters["weight"])
@@ -93,6 +108,9 @@ class TwoLayer(Network):
             "head_bias": torch.zeros(self.vocab, dtype=torch.float64),
         }
 
+    def check(self, inputs: Tensor) -> None:
+        _check_features("TwoLayer", inputs, self.features)
+
     def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         return torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"]).tanh_()
 
@@ -108,3 +126,11 @@ class TwoLayer(Network):
             "head": hidden.mT @ gradient,
             "head_bias": gradient.sum(1),
         }
+
+
+def _check_features(network: str, inputs: Tensor, features: int) -> None:
+    if inputs.dim() != 2 or inputs.shape[1] != features or not inputs.is_floating_point():
+        raise ValueError(
+            f"{network}: inputs: expected features (N, {features}) in floating point, got {tuple(inputs.shape)} of "
+            f"{inputs.dtype}"
+        )

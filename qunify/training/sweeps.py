@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import inspect
 import itertools
 import json
 import os
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from torch import Tensor
 import qunify
 from qunify.training.many import Job, Stack
 from qunify.training.networks import Network
+
+COLUMNS = {"method", "seed", "lr", "step", "diverged", "job"}
 
 Measure = Callable[[Stack], Mapping[str, Tensor]]
 
@@ -50,7 +53,7 @@ def sweep(
         Models per stack.
     folder : path, optional
         Finished stacks are kept there and not trained again, by the next call with the same jobs, data, options and
-        measure (its source text; what it closes over is not looked at). A file is complete or absent.
+        measure (their code and what they close over). A file is complete or absent.
     workers : int, optional
         Processes. By default what `joblib.parallel_config` says, which also switches to Dask or Ray, else one.
     progress : bool
@@ -65,20 +68,33 @@ def sweep(
     Raises
     ------
     ValueError
-        If `steps` does not increase from 0 on, or for what `Stack` refuses.
+        If there is no job, `steps` does not increase from 0 on, a tag has the name of a column, `measure` does not
+        give one number per model, the folder is none, or for what `Stack` refuses.
     """
-    if not steps or steps[0] < 0 or any(a >= b for a, b in itertools.pairwise(steps)):
+    jobs = list(jobs)
+    if not jobs:
+        raise ValueError("sweep: jobs: expected at least one, got none")
+    whole_numbers = all(isinstance(step, int) for step in steps)
+    if not steps or not whole_numbers or steps[0] < 0 or any(a >= b for a, b in itertools.pairwise(steps)):
         raise ValueError(f"sweep: steps: expected increasing integers from 0 on, got {list(steps)}")
+    if not (isinstance(size, int) and size >= 1):
+        raise ValueError(f"sweep: size: expected an integer of at least 1, got {size!r}")
+    for job in jobs:
+        if taken := sorted(COLUMNS & set(job.tags)):
+            raise ValueError(f"sweep: tags: expected names other than the table's own, got {', '.join(taken)}")
     parts = list(_parts(jobs, size))
     kept = None if folder is None else Path(folder)
+    if kept is not None and kept.exists() and not kept.is_dir():
+        raise ValueError(f"sweep: folder: expected a folder, got the file {kept}")
     found: dict[int, pd.DataFrame] = {}
     missing = []
     for i, part in enumerate(parts):
         path = kept / f"{_digest(network, [jobs[k] for k in part], steps, measure, options)}.json" if kept else None
-        if path and path.exists():
-            found[i] = pd.DataFrame(json.loads(path.read_text()))
-        else:
+        table = _read(path)
+        if table is None:
             missing.append((i, path))
+        else:
+            found[i] = table
     calls = (
         joblib.delayed(_train)(i, network, [jobs[k] for k in parts[i]], steps, measure, options) for i, _ in missing
     )
@@ -119,11 +135,34 @@ def _train(
         tables = []
         for step in steps:
             stack.run(step - stack.step)
-            values = {name: value.tolist() for name, value in measure(stack).items()}
+            values = _numbers(measure(stack), len(jobs))
             tables.append(pd.DataFrame({"job": range(len(jobs)), "step": step, **values}))
         return i, pd.concat(tables).assign(diverged=stack.diverged.tolist() * len(steps))
     finally:
         torch.set_num_threads(threads)
+
+
+def _numbers(measured: Mapping[str, Tensor], models: int) -> dict[str, list[float]]:
+    """What a measure gave, one number per model."""
+    for name, value in measured.items():
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if got != (models,):
+            raise ValueError(
+                f"sweep: measure: expected a tensor ({models},) as {name!r}, one number per model, got {got}"
+            )
+        if name in COLUMNS:
+            raise ValueError(f"sweep: measure: expected names other than the table's own, got {name!r}")
+    return {name: value.tolist() for name, value in measured.items()}
+
+
+def _read(path: Path | None) -> pd.DataFrame | None:
+    """A part that was kept; None if there is none, or only a damaged one."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return pd.DataFrame(json.loads(path.read_text()))
+    except ValueError:
+        return None
 
 
 def _keep(table: pd.DataFrame, path: Path | None) -> None:
@@ -143,13 +182,21 @@ def _digest(
 
     def add(x: Any) -> None:
         if isinstance(x, Tensor):
-            h.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().contiguous().numpy().tobytes())
+            h.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().double().contiguous().numpy().tobytes())
         elif isinstance(x, Mapping):
             for key in sorted(x):
                 add(key)
                 add(x[key])
-        elif callable(x):
-            h.update(_source(x).encode())
+        elif isinstance(x, list | tuple):
+            for item in x:
+                add(item)
+        elif isinstance(x, functools.partial):
+            add((x.func, x.args, x.keywords))
+        elif isinstance(x, types.FunctionType):
+            add((x.__module__, x.__qualname__, x.__code__, x.__defaults__, x.__kwdefaults__))
+            add([cell.cell_contents for cell in x.__closure__ or ()])
+        elif isinstance(x, types.CodeType):
+            add((x.co_code.hex(), x.co_names, x.co_consts))
         else:
             h.update(repr(x).encode())
 
@@ -165,10 +212,3 @@ def _digest(
         if order[id(job.data)] == i:
             add({"inputs": job.data.inputs, "labels": job.data.labels, "counts": job.data.counts, **job.data.context})
     return h.hexdigest()[:24]
-
-
-def _source(f: Callable[..., Any]) -> str:
-    try:
-        return inspect.getsource(f)
-    except (OSError, TypeError):
-        return f"{f.__module__}.{f.__qualname__}"
