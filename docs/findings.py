@@ -266,7 +266,13 @@ def _speed_words(t: pd.DataFrame) -> str:
 
 # Sequences and real text
 def _kl(t: pd.DataFrame, method: str, step: int = 120) -> tuple[float, float]:
-    where = {"condition": "mixed", "metric": "KL from the truth", "tokens_before": "all", "step": step}
+    condition = "clean" if method == "reference" else "mixed"  # where all start from has seen neither
+    where: dict[str, object] = {
+        "condition": condition,
+        "metric": "KL from the truth",
+        "tokens_before": "all",
+        "step": step,
+    }
     return mean(t, "value", **where, method=method)
 
 
