@@ -90,8 +90,8 @@ def against_truth(probs: Any, truth: Any, valid: Any = None) -> dict[str, Tensor
     -------
     dict of Tensor, (…)
         `kl` = KL(truth ‖ probs) and `entropy_gap` = H(probs) − H(truth), nats (positive: flatter than the truth);
-        `total_variation`, half the sum of absolute differences; `valid_mass`, the probability of a right continuation; `regret` of
-        choosing the likeliest token: max_k truth_k − truth at the choice (ties share).
+        `total_variation`, half the sum of absolute differences; `valid_mass`, the probability of a right
+        continuation; `regret` of choosing the likeliest token: max_k truth_k − truth at the choice (ties share).
     """
     p, q = (_distributions("against_truth", name, x) for name, x in (("probs", probs), ("truth", truth)))
     right = q > 0 if valid is None else torch.as_tensor(valid)
