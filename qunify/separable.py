@@ -44,7 +44,11 @@ def solve(flow: Flow) -> Separable | None:
     falls = (phi.diff(dim=-1) <= rounding).all(-1).all(-1)
     moves = phi.amax((1, 2)) > phi.amin((1, 2))
     unique = falls & moves & (_fill(u, _falling(phi)).undecided <= 1)
-    probs = _root(flow, read) if bool(unique.any()) else torch.zeros_like(flow.truth)
+    constant = bool((field.amax(-1) - field.amin(-1) <= 1e-12 * field.abs().amax(-1)).all())
+    if constant:  # p = f/C at every token: exact also where it is tiny
+        probs = field[..., 0] / field[..., 0].sum(-1, keepdim=True)
+    else:
+        probs = _root(flow, read) if bool(unique.any()) else torch.zeros_like(flow.truth)
     return Separable(unique, probs, _alone(phi, field))
 
 
@@ -129,8 +133,21 @@ def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 33) -> Tensor
         spans = (_bounds(u, phi), (cell - 1, cell))
         ends = [(x.gather(-1, left), x.gather(-1, right)) for left, right in spans]
         x = torch.cat([left + (right - left) * ladder for left, right in ends], -1).sort(-1).values
-    p = torch.where(p <= 2 * math.exp(_ENDS[0]), 0.0, p)
+    p = torch.where(p <= 2 * math.exp(_ENDS[0]), _below(flow, read, p), p)
     return p / p.sum(-1, keepdim=True)
+
+
+def _below(flow: Flow, read: Reading, p: Tensor) -> Tensor:
+    """p_k below the grid, (B, V), from where the others are: where φ_k grows like a power of 1/u it is that power,
+    elsewhere no mass."""
+    u, field = _sample(flow, read, torch.logit(p, eps=1e-15)[..., None])
+    level = (field / u)[..., 0].gather(-1, p.argmax(-1, keepdim=True))
+    x = torch.tensor([_ENDS[0], _ENDS[0] + 1], dtype=torch.float64)
+    u, field = _sample(flow, read, x)
+    phi = (field / u).clamp(min=1e-300).log()
+    power = phi[..., 0] - phi[..., 1]  # per unit of log u
+    tiny = u[..., 0].log() + (phi[..., 0] - level.clamp(min=1e-300).log()) / power.clamp(min=1e-3)
+    return torch.where(power > 0.01, tiny.exp(), 0.0)
 
 
 def _bounds(u: Tensor, phi: Tensor) -> tuple[Tensor, Tensor]:

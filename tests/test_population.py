@@ -177,6 +177,14 @@ def test_psft_fills_up_the_tokens_in_the_order_of_truth_over_old_policy() -> Non
     torch.testing.assert_close(found.probs, expected, rtol=0, atol=1e-9)
 
 
+def test_constant_weights_keep_tiny_probabilities() -> None:
+    eta = torch.tensor([1 - 1e-12, 1e-12 - 1e-30, 1e-30], dtype=torch.float64)
+    torch.testing.assert_close(qu.optimum("sft", eta).probs, eta, rtol=1e-12, atol=0)
+    power = eta**2 / (eta**2).sum()
+    torch.testing.assert_close(qu.optimum("beyond_log", eta).probs, power, rtol=1e-6, atol=0)
+    assert float(qu.optimum("tailr", eta).probs[2]) == 0
+
+
 def test_psft_fills_up_exactly_at_any_truth() -> None:
     """Its pull is flat up to a jump, so that the last token's share depends on where all the others' jumps are."""
     for vocab in (3, 5, 9):
