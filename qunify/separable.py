@@ -44,11 +44,15 @@ def solve(flow: Flow) -> Separable | None:
     falls = (phi.diff(dim=-1) <= rounding).all(-1).all(-1)
     moves = phi.amax((1, 2)) > phi.amin((1, 2))
     unique = falls & moves & (_fill(u, _falling(phi)).undecided <= 1)
+    alive = phi.amax(-1) > 0  # a single such token takes all mass
+    unique |= (alive.sum(-1) == 1) & falls
     constant = bool((field.amax(-1) - field.amin(-1) <= 1e-12 * field.abs().amax(-1)).all())
     if constant:  # p = f/C at every token: exact also where it is tiny
         probs = field[..., 0] / field[..., 0].sum(-1, keepdim=True)
+        unique |= field[..., 0].sum(-1) > 0
     else:
         probs = _root(flow, read) if bool(unique.any()) else torch.zeros_like(flow.truth)
+    probs = torch.where(alive.sum(-1, keepdim=True) == 1, alive.double(), probs)
     return Separable(unique, probs, _alone(phi, field))
 
 
