@@ -134,9 +134,10 @@ def _predicted(m: QMap, w: World) -> dict[str, float]:
     if m.name == "iw_sft":  # its weight goes with the label, not with the context
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
     context: dict[str, Any] = {name: every[name] for name in m.needs}
-    if population.closed_form(m, w.empirical, **context) is None:
+    settled = population.settled(m, w.empirical, **context)
+    if settled.form is None:
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
-    ends = torch.cat(list(population.settled(m, w.empirical, **context).points))
+    ends = torch.cat(list(settled.points))
     kept, learned = w.mass(ends)
     return {"predicted_kept": float(kept), "predicted_learned": float(learned)}
 

@@ -8,6 +8,7 @@ Where they do not, token j alone is stable exactly if φ_j(1) > φ_k(0) for ever
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,6 +34,7 @@ class Separable(NamedTuple):
     alone: Tensor  # (B, V) bool: all mass on this token is stable
 
 
+@functools.lru_cache(maxsize=16)  # of one flow the optimum and its closed form are asked for in turn
 def solve(flow: Flow) -> Separable | None:
     """The exact optima, or None where the drift does not separate."""
     read = reading(flow)
