@@ -23,6 +23,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 import qunify as qu
+from analyses import runner
 from analyses.intervals import intervals
 from analyses.prior_conflict_worlds import CONTEXTS, LABELS, ODDS, RATE, TEACHER_RIGHT, VOCAB, Noise, World, best, world
 from analyses.study import Study
@@ -67,6 +68,8 @@ def methods() -> list[QMap]:
 
 def rows(full: bool) -> pd.DataFrame:
     """A row per condition, seed, setting and step; "prior", "labels", "teacher" and "best…" are to compare with."""
+    if not full:  # the predictions take minutes: the quick mode draws the committed rows
+        return runner.read("prior_conflict", runner.FIGURES)
     conditions, seeds = (CONDITIONS, FULL) if full else ((SHOWN,), QUICK)
     tables = [_measured(noise, r, seeds, LONG if full and (noise, r) == SHOWN else STEPS) for noise, r in conditions]
     return pd.concat(tables, ignore_index=True)[COLUMNS].round(dict.fromkeys(NUMBERS, 5))
