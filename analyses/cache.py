@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from analyses import runner
+from qunify import files
 
 FOLDER = runner.ROOT / "build" / "cache"
 
@@ -24,6 +25,5 @@ def part(study: str, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFram
         for stale in (FOLDER / study).glob("*"):
             if stale != here:
                 shutil.rmtree(stale, ignore_errors=True)
-        here.mkdir(parents=True, exist_ok=True)
-        runner.write(path, make().to_csv(index=False, lineterminator="\n").encode())
+        files.write(path, make().to_csv(index=False, lineterminator="\n").encode())
     return pd.read_csv(path, keep_default_na=False, dtype=str)

@@ -44,14 +44,14 @@ CURVES: dict[str, tuple[str, tuple[float, ...]]] = {
     "target_sft": ("eta", (0.05, 0.1, 0.25, 0.75, 1.0)),
 }
 RATE_PER_CONTEXT = 1.0
-STEPS, LONG = 30, 300  # when all are measured; after LONG in the full size only, and for one condition
+STEPS, LONG = 30, 300  # when all are measured; after LONG for one condition only
 PATH = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 15, 20, 30)  # and SFT, to compare with stopping early
 RIGHTNESS = (0.2, 0.5, 0.8)
 SHOWN: tuple[Noise, float] = ("uniform", 0.5)
 CONDITIONS: tuple[tuple[Noise, float], ...] = (*(("uniform", r) for r in RIGHTNESS), ("annotator", 0.5))
 TAUGHT = ("kd", "kd_hybrid", "target_sft")  # these also see the teacher
 NONE = "no parameter"  # the setting of a method without a curve
-QUICK, FULL = (0, 1), tuple(range(10))
+SEEDS = tuple(range(10))
 NUMBERS = ["kept", "learned", "kept_kl", "learned_kl", "predicted_kept", "predicted_learned"]
 COLUMNS = ["noise", "rightness", "seed", "method", "setting", "default", "step", *NUMBERS]
 
@@ -68,14 +68,14 @@ def methods() -> list[QMap]:
 
 def rows(full: bool) -> pd.DataFrame:
     """A row per condition, seed, setting and step; "prior", "labels", "teacher" and "best…" are to compare with."""
-    if not full:  # the predictions take minutes: the quick mode draws the committed rows
+    if not full:  # the predictions take minutes
         return runner.read("prior_conflict", runner.FIGURES)
-    conditions, seeds = (CONDITIONS, FULL) if full else ((SHOWN,), QUICK)
-    tables = [_measured(noise, r, seeds, LONG if full and (noise, r) == SHOWN else STEPS) for noise, r in conditions]
-    return pd.concat(tables, ignore_index=True)[COLUMNS].round(dict.fromkeys(NUMBERS, 5))
+    tables = [measured(noise, r, SEEDS, LONG if (noise, r) == SHOWN else STEPS) for noise, r in CONDITIONS]
+    return pd.concat(tables, ignore_index=True)
 
 
-def _measured(noise: Noise, rightness: float, seeds: tuple[int, ...], steps: int) -> pd.DataFrame:
+def measured(noise: Noise, rightness: float, seeds: tuple[int, ...], steps: int) -> pd.DataFrame:
+    """One condition."""
     worlds = [world(noise, rightness, seed) for seed in seeds]
     maps = methods()
     jobs = [
@@ -104,11 +104,12 @@ def _measured(noise: Noise, rightness: float, seeds: tuple[int, ...], steps: int
     path = (table["method"] == "sft") & ((noise, rightness) == SHOWN)
     kept = path | table["step"].isin((STEPS, LONG))
     ends = [
-        {"seed": s, "i": i, **_predicted(m, w)} for s, w in zip(seeds, worlds, strict=True) for i, m in enumerate(maps)
+        {"seed": s, "i": i, **predicted(m, w)} for s, w in zip(seeds, worlds, strict=True) for i, m in enumerate(maps)
     ]
     table = table[kept].merge(pd.DataFrame(ends), on=["seed", "i"])
     levels = [{"seed": seed, **row} for seed, w in zip(seeds, worlds, strict=True) for row in _levels(w)]
-    return pd.concat([table, pd.DataFrame(levels)]).assign(noise=noise, rightness=rightness)
+    whole = pd.concat([table, pd.DataFrame(levels)]).assign(noise=noise, rightness=rightness)
+    return whole[COLUMNS].round(dict.fromkeys(NUMBERS, 5))
 
 
 def setting(m: QMap) -> str:
@@ -127,7 +128,7 @@ def _both(w: World, probs: Tensor) -> dict[str, Tensor]:
     return {"kept": kept, "learned": learned, "kept_kl": kept_kl, "learned_kl": learned_kl}
 
 
-def _predicted(m: QMap, w: World) -> dict[str, float]:
+def predicted(m: QMap, w: World) -> dict[str, float]:
     """Where training would end, by the closed form of the optimum for each context's labels, where there is one."""
     every = {
         "reference_logits": w.prior.log(),
@@ -137,10 +138,9 @@ def _predicted(m: QMap, w: World) -> dict[str, float]:
     if m.name == "iw_sft":  # its weight goes with the label, not with the context
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
     context: dict[str, Any] = {name: every[name] for name in m.needs}
-    settled = population.settled(m, w.empirical, **context)
-    if settled.form is None:
+    if population.closed_form(m, w.empirical, **context) is None:  # asked first: a search takes seconds
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
-    ends = torch.cat(list(settled.points))
+    ends = torch.cat(list(population.settled(m, w.empirical, **context).points))
     kept, learned = w.mass(ends)
     return {"predicted_kept": float(kept), "predicted_learned": float(learned)}
 

@@ -19,6 +19,7 @@ import pandas as pd
 
 import qunify
 from analyses import STUDIES, load
+from qunify import files
 
 ROOT = Path(__file__).resolve().parents[1]
 FIGURES = ROOT / "figures"  # what full runs wrote, committed
@@ -82,11 +83,11 @@ def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     table = _with_provenance(study.rows(full), full, commit)
     csv = table.to_csv(index=False, float_format="%.12g", lineterminator="\n").encode()
     out.mkdir(parents=True, exist_ok=True)
-    write(out / f"{name}.csv", csv)
+    files.write(out / f"{name}.csv", csv)
     figure = study.draw(read(name, out))
     png = plots.render(figure, "png")
-    write(out / f"{name}.png", png)
-    write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
+    files.write(out / f"{name}.png", png)
+    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
 
 
 def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
@@ -122,12 +123,6 @@ def _is_finished(name: str, out: Path, stamp: str) -> bool:
 
 def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:20]
-
-
-def write(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _one_line(problem: Exception) -> str:

@@ -15,6 +15,7 @@ import torch
 import qunify
 from benchmarks import equivalence, gradients, populations, report, startup
 from benchmarks.timing import Result
+from qunify import files
 
 BENCHMARKS = {
     "gradients": gradients.run,
@@ -36,10 +37,9 @@ def main() -> None:
     text = table(results)
     print(text)
     out = args.out or Path(__file__).parent
-    out.mkdir(parents=True, exist_ok=True)
     record = {"machine": machine(), "results": [dataclasses.asdict(r) for r in results]}
-    write(out / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    write(out / "results.md", text)
+    files.write(out / "results.json", (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    files.write(out / "results.md", text.encode())
 
 
 def table(results: list[Result]) -> str:
@@ -72,12 +72,6 @@ def _processor() -> str:
     except OSError:
         return platform.processor()
     return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-
-
-def write(path: Path, text: str) -> None:
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def drift(m: str | QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
     ValueError
         If either is not a distribution, a context is missing, or the method is not shift-invariant.
     """
-    m = _method(m)
+    m = catalogue.as_method(m, "drift")
     probs, truth = _distribution(m, "probs", probs), _distribution(m, "truth", truth)
     try:
         probs, truth = torch.broadcast_tensors(probs, truth)
@@ -116,7 +116,7 @@ def optimum(m: str | QMap, truth: Any, start: Any = None, *, basins: int = 0, **
         If the truth or the start is not a distribution, the start has a zero, a context is missing, or the method
         is not shift-invariant.
     """
-    m = _method(m)
+    m = catalogue.as_method(m, "optimum")
     truth = _distribution(m, "truth", truth)
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
@@ -246,14 +246,6 @@ def _faces(flow: Flow) -> Tensor:
     sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
     shares = flow.truth[:, None] * sets + 1e-3 / v
     return shares / shares.sum(-1, keepdim=True)
-
-
-def _method(m: str | QMap) -> QMap:
-    if isinstance(m, str):
-        return catalogue.get(m)
-    if not isinstance(m, QMap):
-        raise ValueError(f"method: expected an id or a QMap, got {m!r}")
-    return m
 
 
 def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:

@@ -12,6 +12,8 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from qunify import files
+
 
 @dataclass(frozen=True)
 class Section:
@@ -44,11 +46,8 @@ def html(page: Page) -> str:
 
 
 def write(page: Page, path: Path) -> Path:
-    """Write the page under a temporary name, then rename: a reader never meets half a page."""
-    partial = path.with_name(path.name + ".partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(html(page), encoding="utf-8")
-    return partial.replace(path)
+    """Write the page; complete or not at all."""
+    return files.write(path, html(page).encode())
 
 
 def _data_url(svg: bytes) -> str:

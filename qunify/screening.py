@@ -84,10 +84,8 @@ class Foreign(QMap):
 
 
 def as_map(m: Method) -> QMap:
-    if isinstance(m, QMap):
-        return m
-    if isinstance(m, str):
-        return catalogue.get(m)
+    if isinstance(m, str | QMap):
+        return catalogue.as_method(m, "method")
     if not callable(m):
         raise ValueError(f"expected the id of a method, a QMap or a loss function, got {m!r}")
     names = inspect.signature(m).parameters

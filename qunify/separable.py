@@ -114,21 +114,23 @@ def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Ten
 def _sample(flow: Flow, read: Reading, x: Tensor) -> tuple[Tensor, Tensor]:
     """u = σ(x) and f_k(u) of every truth and token, (B, V, n) both; x is (n,) or (B, V, n)."""
     b, v = flow.truth.shape
-    x = x.expand(b, v, -1)
-    n = x.shape[-1]
-    rows = torch.arange(b).repeat_interleave(v * n)
-    labels = torch.arange(v).repeat_interleave(n).repeat(b)
+    same = x.dim() == 1 and not flow.context  # at every truth, so that one is enough to ask
+    kinds, n = 1 if same else b, x.shape[-1]
+    x = x.expand(kinds, v, -1)
+    rows = torch.arange(kinds).repeat_interleave(v * n)
+    labels = torch.arange(v).repeat_interleave(n).repeat(kinds)
     rest = torch.zeros(len(rows), v, dtype=torch.float64)
     weight, elsewhere = read(flow, _with_label_at(rest, labels, x.reshape(-1)), rows, labels)
-    fixed = torch.einsum("by,byk->bk", flow.truth, elsewhere.view(b, v, n, v)[:, :, 0])
-    return torch.sigmoid(x), flow.truth[..., None] * weight.view(b, v, n) + fixed[..., None]
+    others = elsewhere.view(kinds, v, n, v)[:, :, 0].expand(b, v, v)
+    fixed = torch.einsum("by,byk->bk", flow.truth, others)
+    return torch.sigmoid(x).expand(b, v, n), flow.truth[..., None] * weight.view(kinds, v, n) + fixed[..., None]
 
 
 def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 33) -> Tensor:
     """p_k = φ_k⁻¹(C) with Σ p_k = 1. φ is sampled, and sampled again between the bounds on p_k that the samples leave,
     which are safe where φ jumps or is flat, and in the cell of the best guess, so that jumps are closed in on. What is
-    left is interpolated, a flat stretch filled up to the mass that is left. More zooms would meet rounding, where sums
-    no longer tell levels apart."""
+    left is interpolated, a flat stretch filled up to the mass that is left. More zooms would meet rounding, where
+    sums no longer tell levels apart."""
     x = torch.linspace(*_ENDS, _GRID, dtype=torch.float64).expand(*flow.truth.shape, -1)
     ladder = torch.linspace(0, 1, points, dtype=torch.float64)
     for _ in range(zooms):
@@ -139,7 +141,8 @@ def _root(flow: Flow, read: Reading, zooms: int = 9, points: int = 33) -> Tensor
         spans = (_bounds(u, phi), (cell - 1, cell))
         ends = [(x.gather(-1, left), x.gather(-1, right)) for left, right in spans]
         x = torch.cat([left + (right - left) * ladder for left, right in ends], -1).sort(-1).values
-    p = torch.where(p <= 2 * math.exp(_ENDS[0]), _below(flow, read, p), p)
+    small = p <= 2 * math.exp(_ENDS[0])
+    p = torch.where(small, _below(flow, read, p), p) if bool(small.any()) else p
     return p / p.sum(-1, keepdim=True)
 
 
@@ -198,18 +201,26 @@ def _fill(u: Tensor, phi: Tensor) -> _Filled:
     return _Filled(least + share * gap, (gap > 1e-6).sum(-1))
 
 
-def _level(phi: Tensor, held: Callable[[Tensor], Tensor], passes: int = 30, levels: int = 33) -> tuple[Tensor, Tensor]:
-    """The level C at which the mass held, which falls with C, goes through 1, from below and from above, (B,)."""
-    low, high = phi.amin((1, 2)), phi.amax((1, 2))
-    ladder = torch.linspace(0, 1, levels, dtype=phi.dtype)
-    for _ in range(passes):
-        if bool((high - low <= 1e-16 * high.abs()).all()):
-            break
-        level = low[:, None] + (high - low)[:, None] * ladder
-        over = (held(level).sum(1) > 1).sum(-1, keepdim=True)  # how many levels hold too much
-        low = level.gather(-1, (over - 1).clamp(min=0))[:, 0]
-        high = level.gather(-1, over.clamp(max=levels - 1))[:, 0]
-    return low, high
+def _level(phi: Tensor, held: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+    """The level C at which the mass held, which falls with C, goes through 1, from below and from above, (B,).
+
+    Between two samples of φ the mass is linear in C, so that the pair around C gives it exactly; where it jumps at a
+    sample, C is that sample and the next number above it."""
+    knots = phi.flatten(1).sort(-1).values
+
+    def mass(level: Tensor) -> Tensor:
+        return held(level[:, None]).sum(1)[:, 0]
+
+    first, last = torch.zeros(len(phi), dtype=torch.long), torch.full((len(phi),), knots.shape[1] - 1)
+    for _ in range(knots.shape[1].bit_length()):
+        middle = (first + last) // 2
+        over = mass(knots.gather(-1, middle[:, None])[:, 0]) > 1
+        first, last = torch.where(over, middle, first), torch.where(over, last, middle)
+    low, high = (knots.gather(-1, i[:, None])[:, 0] for i in (first, last))
+    above = torch.nextafter(low, torch.full_like(low, torch.inf))
+    start, end = mass(above), mass(high)
+    between = above + (high - above) * ((start - 1) / (start - end).clamp(min=1e-300)).clamp(0, 1)
+    return torch.where(start > 1, between, low), torch.where(start > 1, between, above)
 
 
 def _held(u: Tensor, phi: Tensor, levels: Tensor) -> Tensor:

@@ -64,10 +64,10 @@ def test_theory_and_training_agree_or_the_reason_is_said() -> None:
     why = found["Above 0.001, because"].fillna("")
     assert set(found.index) == set(theory_vs_training.methods())
     assert not (why.str.contains("unexplained")).any(), list(found.index[why.str.contains("unexplained")])
-    assert (why == "").mean() > 0.75
+    assert (why[why != theory_vs_training.NONE] == "").mean() > 0.8
     assert set(found.index[why == "no optimum predicted"]) <= {"nce", "logit_std_kd", "elr"}
     for name in ("sft", "label_smoothing", "target_sft", "sft_kl", "kd", "gem"):
-        assert found.loc[name, "TV, gradient descent"] < 1e-5
+        assert found.loc[name, ["TV, gradient descent", "TV, Adam"]].min() < 1e-5
 
 
 def test_a_wrong_prediction_would_be_found_out() -> None:

@@ -14,6 +14,7 @@ from analyses import runner
 from analyses.prior_conflict_worlds import LABELS, RATE, STRENGTH, VALID, VOCAB, World, best, world
 from qunify.catalogue import PAPER
 
+PREDICTED = ("predicted_kept", "predicted_learned")
 KEYS = ["noise", "rightness", "seed", "method", "setting", "step"]
 
 
@@ -22,10 +23,11 @@ def full() -> pd.DataFrame:
     return runner.read("prior_conflict", runner.FIGURES)
 
 
-@pytest.fixture(scope="module")
-def quick() -> pd.DataFrame:
-    torch.set_num_threads(1)
-    return study.rows(False)
+def trained(seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The shown condition without its predictions, which take longest."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(study, "predicted", lambda m, w: dict.fromkeys(PREDICTED, float("nan")))
+        return study.measured(*study.SHOWN, seeds, study.STEPS)
 
 
 # ---- the worlds -------------------------------------------------------------------------------------------------
@@ -67,16 +69,39 @@ def test_nothing_that_sees_the_same_beats_the_best(noise: study.Noise) -> None:
 
 
 # ---- the rows ---------------------------------------------------------------------------------------------------
-def test_the_quick_rows_are_among_the_committed_ones(full: pd.DataFrame, quick: pd.DataFrame) -> None:
-    both = quick.merge(full, on=KEYS, suffixes=("", "_full"), how="left", validate="one_to_one")
-    for column in study.NUMBERS:
+def test_models_trained_again_are_the_committed_ones(full: pd.DataFrame) -> None:
+    again = trained((0, 1))
+    both = again.merge(full, on=KEYS, suffixes=("", "_full"), how="left", validate="one_to_one")
+    for column in [c for c in study.NUMBERS if c not in PREDICTED]:
         pd.testing.assert_series_equal(
             both[column], both[f"{column}_full"], check_names=False, rtol=0, atol=1e-9, obj=column
         )
 
 
-def test_two_quick_runs_are_equal(quick: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(study.rows(False), quick, rtol=0, atol=0)
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("sft", {}),
+        ("beyond_log", {}),
+        ("label_smoothing", {"smoothing": 0.3}),
+        ("sft_kl", {}),
+        ("gem", {}),
+        ("kd_hybrid", {}),
+        ("asft", {"kl_weight": 0.3}),
+        ("dft", {}),
+    ],
+)
+def test_predictions_made_again_are_the_committed_ones(full: pd.DataFrame, name: str, params: dict[str, float]) -> None:
+    m = qu.get(name, **params)
+    noise, rightness = study.SHOWN
+    chosen = (full["noise"] == noise) & (full["rightness"] == rightness) & (full["seed"] == 0)
+    row = full[chosen & (full["method"] == name) & (full["setting"] == study.setting(m))].iloc[0]
+    for column, value in study.predicted(m, world(noise, rightness, 0)).items():
+        assert round(value, 5) == pytest.approx(row[column], abs=1e-9, nan_ok=True)
+
+
+def test_two_runs_are_equal() -> None:
+    pd.testing.assert_frame_equal(trained((0,)), trained((0,)), rtol=0, atol=0)
 
 
 def test_every_setting_has_ten_seeds(full: pd.DataFrame) -> None:
@@ -132,13 +157,12 @@ def test_the_frontier_is_not_dominated(full: pd.DataFrame) -> None:
         assert not ((points["kept"] > one["kept"]) & (points["learned"] > one["learned"])).any()
 
 
-def test_words_and_digest_come_from_the_table(full: pd.DataFrame, quick: pd.DataFrame) -> None:
-    for table in (full, quick):
-        said = study.STUDY.see(table)
-        assert 1 <= len(re.findall(r"[.!?](?:\s|$)", said)) <= 4
-        assert "nan" not in said
-        assert 5 <= len(study.STUDY.digest(table)) <= 40
-        study.STUDY.draw(table)
+def test_words_and_digest_come_from_the_table(full: pd.DataFrame) -> None:
+    said = study.STUDY.see(full)
+    assert 1 <= len(re.findall(r"[.!?](?:\s|$)", said)) <= 4
+    assert "nan" not in said
+    assert 5 <= len(study.STUDY.digest(full)) <= 40
+    study.STUDY.draw(full)
     points = study.means(full, study.STEPS)
     assert f"{100 * study.cell(points, 'beyond_log', 'alpha 0.5', 'learned'):.1f} %" in study.STUDY.see(full)
 

@@ -61,3 +61,14 @@ def get(name: str, **params: Any) -> QMap:
             expected = " or ".join(known) or "none: it has no parameters"
             raise ValueError(f"{name}: unknown parameter {key!r}, expected {expected}")
     return cls(**params)
+
+
+def as_method(method: str | QMap, caller: str, **params: Any) -> QMap:
+    """The method of an id with its parameters, or the QMap itself; ValueError in the caller's name otherwise."""
+    if isinstance(method, str):
+        return get(method, **params)
+    if not isinstance(method, QMap):
+        raise ValueError(f"{caller}: method: expected an id or a QMap, got {method!r}")
+    if params:
+        raise ValueError(f"{caller}: parameters {', '.join(params)}: expected none beside a QMap, which has its own")
+    return method

@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from qunify import gauges, tensors
+from qunify import catalogue, gauges, tensors
 from qunify.qmap import QMap
 from qunify.token import CONTEXTS
-from qunify.training.loss import Reduction, as_method, denominator
+from qunify.training.loss import Reduction, checked, denominator
 
 LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss per token
 
@@ -107,12 +107,11 @@ def linear_loss(
     ValueError
         For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
     """
-    taught = as_method(method) if isinstance(method, str | QMap) or not callable(method) else method
+    taught = method if callable(method) and not isinstance(method, QMap) else catalogue.as_method(method, "linear_loss")
     m = taught if isinstance(taught, QMap) else None
     name = m.name if m else getattr(taught, "__name__", "linear_loss")
     _shapes(name, hidden, weight, bias, labels)
-    if reduction not in get_args(Reduction):
-        raise ValueError(f"{name}: reduction: expected none, mean or sum, got {reduction!r}")
+    checked(reduction, name)
     if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):
         raise ValueError(f"{name}: chunk_size: expected an integer of at least 1, got {chunk_size!r}")
     for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
@@ -122,8 +121,9 @@ def linear_loss(
     sources = _sources(name, m, {k: v for k, v in others.items() if v is not None} | context, labels.shape, len(weight))
     kept = labels.flatten() != ignore_index
     rows = kept.nonzero()[:, 0]
-    head = _Head(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
-    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, sources, chunk_size or CHUNK, labels.shape)
+    head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
+    heads = {k: head.like(*source[1:]) for k, source in sources.items() if isinstance(source, tuple)}
+    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, sources, heads, chunk_size or CHUNK, labels.shape)
     if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
         wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
         raise ValueError(
@@ -136,7 +136,7 @@ def linear_loss(
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """From hidden states to logits, in the working precision."""
+    """From hidden states to logits, in the working precision. Constant: nothing is traced through it."""
 
     weight: Tensor  # (V, d)
     bias: Tensor | None
@@ -144,17 +144,20 @@ class _Head:
     softcap: float | None
     dtype: torch.dtype
 
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, dtype: torch.dtype) -> _Head:
+        """Cast once: a CPU multiplies half precision up to a hundred times more slowly."""
+        weight = weight.detach()
+        weight = weight.to(dtype) if weight.device.type == "cpu" else weight
+        return cls(weight, None if bias is None else bias.detach().to(dtype), scale, softcap, dtype)
+
+    def like(self, weight: Tensor, bias: Tensor | None = None) -> _Head:
+        """Another model's head, scaled and capped as this one."""
+        return _Head.of(weight, bias, self.scale, self.softcap, self.dtype)
+
     @property
     def vocab(self) -> int:
         return self.weight.shape[0]
-
-    def cast(self) -> _Head:
-        """In working precision once: a CPU multiplies half precision up to a hundred times more slowly."""
-        weight = self.weight.detach()
-        bias = None if self.bias is None else self.bias.detach().to(self.dtype)
-        return _Head(
-            weight.to(self.dtype) if weight.device.type == "cpu" else weight, bias, self.scale, self.softcap, self.dtype
-        )
 
     def logits(self, h: Tensor) -> Tensor:
         z = (h.to(self.weight.dtype) @ self.weight.T).to(self.dtype)
@@ -179,11 +182,12 @@ class _Plan:
     labels: Tensor  # (n,)
     rows: Tensor  # (n,) where they stand among all rows, flattened
     sources: Mapping[str, Source]
+    heads: Mapping[str, _Head]  # of the sources that are hidden states
     chunk: int
     shape: torch.Size  # (…)
 
     def context(self, rows: Tensor) -> dict[str, Tensor]:
-        return {k: _rows_of(source, k, rows, self.head) for k, source in self.sources.items()}
+        return {k: _rows_of(source, k, rows, self.heads.get(k, self.head)) for k, source in self.sources.items()}
 
     def losses(self, z: Tensor, at: slice, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
         """Of a chunk's logits: losses (c,) and, if wanted, their gradient (c, V)."""
@@ -202,7 +206,7 @@ def _sweep(
     plan: _Plan, hidden: Tensor, scale: Tensor | None, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Gradients]:
     """Losses of the kept rows (n,), and gradients of Σ scale · loss: of hidden (n, d), weight and bias, as wanted."""
-    head, n, any_wanted = plan.head.cast(), len(plan.labels), any(wanted)
+    head, n, any_wanted = plan.head, len(plan.labels), any(wanted)
     losses = torch.empty(n, dtype=head.dtype, device=hidden.device)
     dh = torch.empty(n, hidden.shape[-1], dtype=hidden.dtype, device=hidden.device) if wanted[0] else None
     dw = torch.zeros(head.weight.shape, dtype=head.dtype, device=hidden.device) if wanted[1] else None
@@ -305,13 +309,11 @@ def _by_autograd(
 
 
 def _rows_of(source: Source, name: str, rows: Tensor, head: _Head) -> Tensor:
-    """A context at these rows: logits (c, V), or numbers (c, 1)."""
+    """A context at these rows: logits (c, V), or numbers (c, 1). `head` is its own, where it is hidden states."""
     if isinstance(source, TopK):
         return source.logits(rows, head.vocab, head.dtype)
     if isinstance(source, tuple):
-        hidden, weight, *bias = source
-        other = _Head(weight, bias[0] if bias else None, head.scale, head.softcap, head.dtype).cast()
-        return other.logits(hidden.detach().flatten(0, -2)[rows])
+        return head.logits(source[0].detach().flatten(0, -2)[rows])
     if source.shape == (head.vocab,) and name.endswith("_logits"):
         return source.detach().to(head.dtype).expand(len(rows), -1)
     if name.startswith("token_"):

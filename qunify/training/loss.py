@@ -120,20 +120,14 @@ def loss(method: str | QMap, reduction: Reduction = "mean", *, ignore_index: int
     >>> logits = torch.randn(2, 3, 5, requires_grad=True)
     >>> criterion(logits, torch.tensor([[0, 1, -100], [4, -100, -100]])).backward()
     """
+    return Loss(catalogue.as_method(method, "loss", **params), checked(reduction, "loss"), ignore_index)
+
+
+def checked(reduction: Reduction, name: str) -> Reduction:
+    """The reduction, if it is one."""
     if reduction not in get_args(Reduction):
-        raise ValueError(f"loss: reduction: expected none, mean or sum, got {reduction!r}")
-    return Loss(as_method(method, **params), reduction, ignore_index)
-
-
-def as_method(method: str | QMap, **params: Any) -> QMap:
-    """The method of an id with its parameters, or the QMap itself."""
-    if isinstance(method, str):
-        return catalogue.get(method, **params)
-    if not isinstance(method, QMap):
-        raise ValueError(f"loss: method: expected an id or a QMap, got {method!r}")
-    if params:
-        raise ValueError(f"loss: parameters {', '.join(params)}: expected none beside a QMap, which has its own")
-    return method
+        raise ValueError(f"{name}: reduction: expected none, mean or sum, got {reduction!r}")
+    return reduction
 
 
 def denominator(name: str, reduction: Reduction, kept: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:

@@ -139,7 +139,6 @@ class Stack:
         self._order = None if batch is None else _Order([job.seed for job in jobs], examples, batch)
         rate: Any = {"lr": _one("a learning rate", [job.lr for job in jobs])}
         self._optimiser = _OPTIMISERS[optimiser](list(self.parameters.values()), **rate)
-        self._decay = decay or 0
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, decay) if decay else None
 
     def run(self, steps: int) -> Stack:
@@ -185,14 +184,16 @@ class Stack:
         lost = ~g.isfinite().flatten(1).all(-1)
         self.diverged[lost & (self.diverged < 0)] = self.step
         gone = self.diverged >= 0
-        g[gone] = 0
-        before = {k: v[gone].clone() for k, v in self.parameters.items()}  # an optimiser's momentum would move them on
+        before: Parameters = {}
+        if bool(gone.any()):  # an optimiser's momentum would move them on
+            g[gone] = 0
+            before = {k: v[gone].clone() for k, v in self.parameters.items()}
         for name, gradient in self.network.backward(self.parameters, batch.inputs, hidden, g).items():
             self.parameters[name].grad = gradient
         self._optimiser.step()
         for name, value in before.items():
             self.parameters[name][gone] = value
-        if self._schedule and self.step <= self._decay:
+        if self._schedule and self.step <= self._schedule.T_max:
             self._schedule.step()
 
 

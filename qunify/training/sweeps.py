@@ -6,7 +6,6 @@ import functools
 import hashlib
 import itertools
 import json
-import os
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 import qunify
+from qunify import files
 from qunify.training.many import Job, Stack
 from qunify.training.networks import Network
 
@@ -103,7 +103,8 @@ def sweep(
         task = bar.add_task(f"{len(jobs)} models", total=len(parts), completed=len(found))
         for i, table in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
             found[i] = table
-            _keep(table, paths[i])
+            if path := paths[i]:
+                files.write(path, json.dumps(table.to_dict(orient="list")).encode())
             bar.advance(task)
     whole = [found[i].assign(job=[part[k] for k in found[i]["job"]]) for i, part in enumerate(parts)]
     table = pd.concat(whole, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
@@ -163,15 +164,6 @@ def _read(path: Path | None) -> pd.DataFrame | None:
         return pd.DataFrame(json.loads(path.read_text()))
     except ValueError:
         return None
-
-
-def _keep(table: pd.DataFrame, path: Path | None) -> None:
-    if path is None:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(table.to_dict(orient="list")))
-    partial.replace(path)
 
 
 def _digest(
