@@ -182,13 +182,9 @@ def draw(table: pd.DataFrame) -> Figure:
         whole.set_xlabel("○ wrong, ● right solutions\n| where it began")
         digits.set_xlabel("○ first wrong step, ● right solutions\n| where it began")
         for ax in (loss, whole, digits):
-            ax.set_ylim(len(order) - 0.5, -0.5)
-            ax.tick_params(axis="y", length=0)
+            plots.lanes(ax, len(order))
             ax.tick_params(axis="x", labelsize=11)
             ax.xaxis.label.set_fontsize(11.5)
-            ax.spines["left"].set_visible(False)
-            ax.grid(axis="y", color=plots.FAINT, linewidth=0.6)
-            ax.set_axisbelow(True)
         figure.text(0.5, 0.018, footnote(table), ha="center", color=plots.SOFT, fontsize=11)
     return figure
 

@@ -53,7 +53,7 @@ def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.Da
     measured = pd.concat([fixed, tuned(table[table["lr"].notna()], table)])
     steps = measured.groupby(["condition", "method", "seed", "metric"])["step"]
     chosen = steps.transform("max" if when == "end" else "min")
-    return intervals(measured[measured["step"] == chosen], ["condition", "method", "metric"])
+    return intervals(measured[measured["step"] == chosen], ["condition", "method", "metric"]).sort_index()
 
 
 def ranking(mean: Values, condition: str) -> list[str]:
@@ -125,13 +125,9 @@ def draw(table: pd.DataFrame) -> Figure:
             panels[0].autoscale()
             panels[1].autoscale()
         for ax in (*accuracy, *trust):
-            ax.set_ylim(len(order) - 0.5, -0.5)
-            ax.tick_params(axis="y", length=0)
+            plots.lanes(ax, len(order))
             ax.tick_params(axis="x", labelsize=11)
             ax.xaxis.label.set_fontsize(11.5)
-            ax.spines["left"].set_visible(False)
-            ax.grid(axis="y", color=plots.FAINT, linewidth=0.6)
-            ax.set_axisbelow(True)
         figure.text(0.5, 0.018, footnote(table), ha="center", color=plots.SOFT, fontsize=11)
     return figure
 

@@ -116,8 +116,7 @@ def see(table: pd.DataFrame) -> str:
         f"({told('mixed', label_only[0])}), farthest {_title(worst)} ({told('mixed', worst)}). "
         f"DFT's trust does tell right from wrong sequences at the start, {right:.2f} to {wrong:.2f}, and yet its "
         f"entropy ends {abs(mean['mixed', 'dft', ENTROPY_GAP, 'all']):.2f} nats "
-        f"{'below' if mean['mixed', 'dft', ENTROPY_GAP, 'all'] < 0 else 'above'} the truth's. "
-        ""
+        f"{'below' if mean['mixed', 'dft', ENTROPY_GAP, 'all'] < 0 else 'above'} the truth's."
     )
 
 
@@ -193,11 +192,7 @@ def draw_gap(ax: Axes, mean: Values, half: Values) -> None:
     ax.set_yticks(range(len(order)), [_title(method) for method in order], fontsize=11.5)
     for label, method in zip(ax.get_yticklabels(), order, strict=True):
         label.set_color(plots.colour(method))
-    ax.set_ylim(len(order) - 0.5, -0.5)
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="y", color=plots.FAINT, linewidth=0.6)
-    ax.set_axisbelow(True)
+    plots.lanes(ax, len(order))
     ax.set_xlabel("○ clean, ● mixed\nbelow 0: surer than the truth")
 
 

@@ -173,6 +173,16 @@ def label_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 9, gap: fl
     return ax
 
 
+def lanes(ax: Axes, count: int) -> Axes:
+    """One lane per method along the y axis, the first on top: faint lines in place of the axis."""
+    ax.set_ylim(count - 0.5, -0.5)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.set_axisbelow(True)
+    return ax
+
+
 def spread(positions: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:
     """The positions nearest to the given ones that lie `gap` apart, and within [low, high] if there is room."""
     if len(positions) == 0:
