@@ -47,7 +47,8 @@ def solve(flow: Flow) -> Separable | None:
     moves = phi.amax((1, 2)) > phi.amin((1, 2))
     unique = falls & moves & (_fill(u, _falling(phi)).undecided <= 1)
     alive = phi.amax(-1) > 0  # a single such token takes all mass
-    unique |= (alive.sum(-1) == 1) & falls
+    never_rests = ((phi > 0).all(-1) | ~alive).all(-1)  # a plateau without a pull would be one
+    unique |= (alive.sum(-1) == 1) & falls & never_rests
     constant = bool((field.amax(-1) - field.amin(-1) <= 1e-12 * field.abs().amax(-1)).all())
     if constant:  # p = f/C at every token: exact also where it is tiny
         probs = field[..., 0] / field[..., 0].sum(-1, keepdim=True)
