@@ -141,7 +141,7 @@ def _solutions(f: sp.Expr, value: sp.Expr) -> Iterator[sp.Expr]:
     if not outer:
         top = sp.numer(sp.together(f - value))
         if top.is_polynomial(U) and 1 <= sp.degree(top, U) <= 2:
-            yield from sp.roots(top, U)
+            yield from _roots(sp.Poly(top, U))
         return
     name = sp.Dummy(positive=True)
     rest = f.xreplace({outer[0]: name})
@@ -155,6 +155,16 @@ def _solutions(f: sp.Expr, value: sp.Expr) -> Iterator[sp.Expr]:
             yield from _solutions(inner.args[0], sp.log(level))
         elif not inner.exp.has(U):
             yield from _solutions(inner.base, level ** (1 / inner.exp))
+
+
+def _roots(line: sp.Poly) -> list[sp.Expr]:
+    """Of degree one or two; `sympy.roots` would write out every power of x up to the numerator of its exponent."""
+    if line.degree() == 1:
+        b, c = line.all_coeffs()
+        return [sp.powdenest(-c / b, force=True)]
+    a, b, c = line.all_coeffs()
+    width = sp.sqrt(b**2 - 4 * a * c)
+    return [(-b + sign * width) / (2 * a) for sign in (1, -1)]
 
 
 def _solves(probs: sp.Expr, parts: Separated) -> bool:

@@ -9,7 +9,9 @@ are equal symbols. Differentiation treats p_y and p_k as free and brings the sof
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable
+from fractions import Fraction
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -29,8 +31,11 @@ GUARD = 1e-20
 
 
 def rational(x: Any) -> Any:
-    """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10)."""
-    return sp.Rational(repr(x)) if isinstance(x, float) else sp.sympify(x)
+    """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10, and 1/3 is one third)."""
+    if not isinstance(x, float):
+        return sp.sympify(x)
+    simple = Fraction(x).limit_denominator(1000) if math.isfinite(x) else None
+    return sp.Rational(simple) if simple is not None and float(simple) == x else sp.Rational(repr(x))
 
 
 class Vector:
