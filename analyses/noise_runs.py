@@ -34,6 +34,7 @@ ALONE = ("sft", "beyond_log", "gce", "dft", "focal", "label_smoothing", "gem", "
 ANCHORED = ("sft_kl", "kd_hybrid", "target_sft")  # which ask the reference as well as the label
 PATH = ("sft", "beyond_log", "gce", "dft")  # one loss, (1 − u^q)/q, at q = 0, 0.5, 0.7 and 1
 INFORMED = "forward_correction_told"
+RESOLVED = 1e-9  # probability
 UNPREDICTED = "focal"  # its optimum has no closed form
 
 
@@ -171,6 +172,10 @@ def theory(plan: Plan, starts: Mapping[int, Parameters]) -> pd.DataFrame:
     """The population optimum at the first test points: labels without end, and a network that can fit them all."""
     x, points = tested()
     x, truth = x[:PREDICTED], points.truth[:PREDICTED]
+    truth = torch.where(
+        truth < RESOLVED, 0.0, truth
+    )  # of what is rarer, theory's numbers cannot tell a little from none
+    truth = truth / truth.sum(-1, keepdim=True)
     found = []
     for kind, rate in cells(plan):
         observed = labelled(points, kind, rate).observed[:PREDICTED]

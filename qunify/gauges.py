@@ -71,10 +71,11 @@ class Pulled:
         return cls(p, gradient(t, pulls), on_label, elsewhere, off_label, weights, parts, 1 - t.policy.log)
 
 
-def gradient(t: TensorToken, pulls: Iterable[Pull]) -> Tensor:
-    """Σ w (p − D) + Σ v, (N, V): one pass for the policy, one for each other target, N numbers for the label."""
+def gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = None) -> Tensor:
+    """Σ w (p − D) + Σ v, (N, V): one pass for the policy, one for each other target, N numbers for the label. Written
+    to `out`, if that is given."""
     p = t.policy.probs
-    on_label, off_label = torch.zeros_like(t.p_label), torch.zeros_like(t.p_label)
+    on_label, off_label, level = (torch.zeros_like(t.p_label) for _ in range(3))
     others: list[tuple[Tensor | float, Tensor]] = []
     for pull in pulls:
         if not isinstance(pull, tuple):
@@ -83,9 +84,12 @@ def gradient(t: TensorToken, pulls: Iterable[Pull]) -> Tensor:
             on_label += pull[0]
         else:
             off_label += pull[0]
-            others.append((pull[0], pull[1].probs))
-    g = p * (on_label + off_label)
-    at_label = t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
+            if pull[1].probs.stride(-1) == 0:  # the same everywhere
+                level -= pull[0] * pull[1].probs[:, :1]
+            else:
+                others.append((pull[0], pull[1].probs))
+    g = torch.addcmul(level, p, on_label + off_label, out=out)
+    at_label = level + t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
     for weight, v in others:
         w = torch.as_tensor(weight, dtype=g.dtype, device=g.device)
         g.addcmul_(w, v, value=-1)

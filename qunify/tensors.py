@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import numbers
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +22,7 @@ from qunify.token import CONTEXTS, Distribution, Token
 RULED_OUT = -1e6
 
 #: Entries of a block of rows: the vectors of one method stay in a CPU's cache.
-BLOCK = 2**18
+BLOCK = 2**19
 
 
 @dataclass(frozen=True)
@@ -46,59 +47,80 @@ class Layout:
 
 
 class TensorToken(Token):
-    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out."""
+    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out. Where they and the
+    contexts' are known to be finite they are used as they are, and must not be changed while the token is in use."""
 
-    def __init__(self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor], method: str = "") -> None:
+    def __init__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        context: Mapping[str, Tensor],
+        method: str = "",
+        finite: bool = False,
+    ) -> None:
         self._method = method
         self._logits = logits
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
         self.index = labels[:, None]  # (N, 1)
-        self._peak = logits.detach().amax(-1, keepdim=True)
-        self.allowed = logits.detach() > -torch.inf
-        self._all_allowed = bool(self.allowed.all())
-        self._ruled_out = None if self._all_allowed else ~self.allowed
-        self._field = (logits - self._peak).clamp(min=RULED_OUT)
+        self._finite = finite
+        self._all_allowed = finite or bool(self.allowed.all())
+        self._peak = torch.zeros_like(logits[:, :1]) if finite else _peak(logits)
+        self._field = logits if finite else below_peak(logits)
 
     def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
         """The same batch in blocks of rows, and where each lies: on a CPU, faster than all rows at once."""
-        n, v = self._logits.shape
-        size = max(BLOCK // v, 1) if self._logits.device.type == "cpu" else max(n, 1)
-        for start in range(0, n, size):
-            at = slice(start, start + size)
+        for at in blocks(self._logits):
             given = {name: value[at] for name, value in self.given.items()}
             yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
 
     # ---- what a method sees -------------------------------------------------------------------------
+    @cached_property
+    def allowed(self) -> Tensor:
+        return self._logits.detach() > -torch.inf
+
+    @property
+    def _ruled_out(self) -> Tensor | None:
+        return None if self._all_allowed else ~self.allowed
+
+    # What is cached here must not hold the token itself: a cycle would keep a batch's memory until the next collection.
     @cached_property
     def policy(self) -> Distribution:
         return self.softmax(self._field)
 
     @cached_property
     def label(self) -> Distribution:
+        like, index = self._field.detach(), self.index
+
         def one_hot() -> Tensor:
-            return torch.zeros_like(self._field.detach()).scatter_(-1, self.index, 1.0)
+            return torch.zeros_like(like).scatter_(-1, index, 1.0)
 
         return Distribution(one_hot, lambda: RULED_OUT * (1 - one_hot()))
 
     @cached_property
     def uniform(self) -> Distribution:
-        return Distribution(
-            lambda: self.support / self.vocab,
-            lambda: torch.where(self.allowed, -self.vocab.log(), RULED_OUT),
-        )
+        field, vocab = self._field, self.vocab
+        if self._all_allowed:
+            return Distribution(lambda: (1 / vocab).expand_as(field), lambda: (-vocab.log()).expand_as(field))
+        allowed, support = self.allowed, self.support
+        return Distribution(lambda: support / vocab, lambda: torch.where(allowed, -vocab.log(), RULED_OUT))
 
     @cached_property
     def support(self) -> Tensor:
+        if self._all_allowed:
+            return self._field.new_ones(()).expand_as(self._field)
         return self.allowed.to(self._field.dtype)
 
     @cached_property
     def vocab(self) -> Tensor:
+        if self._all_allowed:
+            return self._field.new_full((len(self._field), 1), self._field.shape[-1])
         return self.support.sum(-1, keepdim=True)
 
     @cached_property
     def logits(self) -> Tensor:
-        return torch.where(self.allowed, self._field + self._peak, 0.0)
+        z = self._field + self._peak
+        return z if self._all_allowed else torch.where(self.allowed, z, 0.0)
 
     @cached_property
     def log_sum_exp(self) -> Tensor:
@@ -106,11 +128,14 @@ class TensorToken(Token):
 
     @cached_property
     def _log_sum(self) -> Tensor:
-        return self._field.logsumexp(-1, keepdim=True)
+        if self._field.requires_grad:
+            return self._field.logsumexp(-1, keepdim=True)
+        return _log_sum(self._field, self.policy)
 
     @cached_property
     def log_p_label(self) -> Tensor:
-        log_u = self.at_label(self.policy.log)
+        traced = self._field.requires_grad
+        log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self._log_sum
         # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
         return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
 
@@ -126,7 +151,13 @@ class TensorToken(Token):
 
     @cached_property
     def p_rest(self) -> Tensor:
-        return self.policy.probs.scatter(-1, self.index, 0.0).sum(-1, keepdim=True)
+        p = self.policy.probs
+        if p.requires_grad:
+            return p.scatter(-1, self.index, 0.0).sum(-1, keepdim=True)
+        own = p.gather(-1, self.index)
+        rest = p.scatter_(-1, self.index, 0.0).sum(-1, keepdim=True)
+        p.scatter_(-1, self.index, own)
+        return rest
 
     def context(self, name: str) -> Any:
         self.used.add(name)
@@ -141,14 +172,13 @@ class TensorToken(Token):
         """A context over the tokens the model allows: mass it puts elsewhere is not there to be had."""
         known: dict[str, Distribution] = self.__dict__.setdefault("_distributions", {})
         if name not in known:
-            field = (logits - logits.amax(-1, keepdim=True)).clamp(min=RULED_OUT)
-            known[name] = self.softmax(field)
+            known[name] = self.softmax(logits if self._finite else below_peak(logits))
         return known[name]
 
     # ---- operations -----------------------------------------------------------------------------------
     def stop(self, x: Any) -> Any:
         if isinstance(x, Distribution):
-            return Distribution(lambda: x.probs.detach(), lambda: x.log.detach())
+            return Distribution(lambda: x.probs.detach(), lambda: x.log.detach(), lambda: x.field.detach())
         return x.detach() if isinstance(x, Tensor) else x
 
     def log(self, x: Any) -> Tensor:
@@ -182,13 +212,27 @@ class TensorToken(Token):
     def softmax(self, field: Tensor) -> Distribution:
         if not self._all_allowed:  # exactly zero at ruled-out tokens, whatever was done to the logits
             field = torch.where(self.allowed, field, field.detach().amax(-1, keepdim=True) + RULED_OUT)
-        return Distribution(lambda: torch.softmax(field, -1), lambda: torch.log_softmax(field, -1))
+        return _softmax(field)
+
+    def tempered(self, d: Distribution, temperature: Any) -> Distribution:
+        return self._once(super().tempered, d, temperature)
+
+    def geometric(self, a: Distribution, b: Distribution, w: Any) -> Distribution:
+        return self._once(super().geometric, a, b, w)
+
+    def _once(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
+        """What a method's loss and its pulls both ask for is worked out once."""
+        made: dict[Any, tuple[Any, Distribution]] = self.__dict__.setdefault("_made", {})
+        key = (make.__name__, *map(id, arguments))
+        if key not in made:  # the arguments are kept with it, so that their ids stay theirs
+            made[key] = arguments, make(*arguments)
+        return made[key][1]
 
     def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
-        return self.softmax(torch.add(d.log, 1 - mask, alpha=2 * RULED_OUT))
+        return self.softmax(torch.add(d.field, 1 - mask, alpha=2 * RULED_OUT))
 
     def others(self, d: Distribution) -> Distribution:
-        return self.softmax(d.log.scatter(-1, self.index, 2 * RULED_OUT))
+        return self.softmax(d.field.scatter(-1, self.index, 2 * RULED_OUT))
 
     def through_policy(self, c: Tensor) -> Tensor:
         weighted = self.policy.probs * c
@@ -255,8 +299,7 @@ class Rows(TensorToken):
     def __init__(self, whole: TensorToken, at: slice | Tensor, method: str = "") -> None:
         self._whole, self._at, self._method = whole, at, method
         self._logits, self._peak, self._field = whole._logits[at], whole._peak[at], whole._field[at]
-        self.allowed, self._all_allowed = whole.allowed[at], whole._all_allowed
-        self._ruled_out = None if whole._ruled_out is None else whole._ruled_out[at]
+        self._finite, self._all_allowed = whole._finite, whole._all_allowed
         self.given = {name: value[at] for name, value in whole.given.items()}
         self.used, self.index = set(), whole.index[at]
 
@@ -265,7 +308,7 @@ class Rows(TensorToken):
         return self._part(self._whole.policy)
 
     def _part(self, d: Distribution) -> Distribution:
-        return Distribution(lambda: d.probs[self._at], lambda: d.log[self._at])
+        return Distribution(lambda: d.probs[self._at], lambda: d.log[self._at], lambda: d.field[self._at])
 
     @cached_property
     def _log_sum(self) -> Tensor:
@@ -288,12 +331,50 @@ class Rows(TensorToken):
         return self._whole.p_label[self._at]
 
 
+def blocks(x: Tensor) -> Iterator[slice]:
+    """Rows of (N, V) in blocks that stay in a CPU's cache; elsewhere, all at once."""
+    n, v = x.shape
+    size = max(BLOCK // v, 1) if x.device.type == "cpu" else max(n, 1)
+    if size < n:
+        _keep_pages()
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+@functools.cache
+def _keep_pages() -> None:
+    """glibc gives what a block frees back to the system, and to clear the pages of the next block takes longer than the
+    arithmetic; until something this large has been freed, whose size it then takes for usual."""
+    torch.empty(31 * 2**20, dtype=torch.uint8)
+
+
 def sample() -> TensorToken:
     """Two tokens over five entries with every context, to try a function of a Token on."""
     r = torch.Generator().manual_seed(0)
     context = {name: torch.randn(2, 5, generator=r) for name in CONTEXTS if name.endswith("_logits")}
     context |= {"token_weight": torch.ones(2, 1), "token_mask": torch.ones(2, 1), "negative_mask": torch.zeros(2, 5)}
     return TensorToken(torch.randn(2, 5, generator=r), torch.tensor([0, 3]), context)
+
+
+def _softmax(field: Tensor) -> Distribution:
+    d = Distribution(lambda: torch.softmax(field, -1), lambda: field)
+    if field.requires_grad:
+        return Distribution(lambda: d.probs, lambda: torch.log_softmax(field, -1), lambda: field)
+    return Distribution(lambda: d.probs, lambda: field - _log_sum(field, d), lambda: field)
+
+
+def _log_sum(field: Tensor, d: Distribution) -> Tensor:
+    """log Σ exp of a field whose softmax is d: its largest entry, less the logarithm there."""
+    return field.amax(-1, keepdim=True) - d.probs.amax(-1, keepdim=True).log()
+
+
+def _peak(logits: Tensor) -> Tensor:
+    return logits.detach().amax(-1, keepdim=True)
+
+
+def below_peak(logits: Tensor) -> Tensor:
+    """The same softmax, finite: how far each is below the largest, at most RULED_OUT."""
+    below = logits - _peak(logits)
+    return below.clamp(min=RULED_OUT) if below.requires_grad else below.clamp_(min=RULED_OUT)
 
 
 def _sort(x: Tensor) -> Tensor:

@@ -31,10 +31,12 @@ CONTEXTS = {
 
 
 class Distribution:
-    """A distribution over the vocabulary: `probs` and `log`, each computed when first asked for."""
+    """A distribution over the vocabulary: `probs`, `log` and `field`, each computed when first asked for."""
 
-    def __init__(self, probs: Callable[[], Vector], log: Callable[[], Vector]) -> None:
-        self._probs, self._log = probs, log
+    def __init__(
+        self, probs: Callable[[], Vector], log: Callable[[], Vector], field: Callable[[], Vector] | None = None
+    ) -> None:
+        self._probs, self._log, self._field = probs, log, field
 
     @cached_property
     def probs(self) -> Vector:
@@ -44,6 +46,11 @@ class Distribution:
     def log(self) -> Vector:
         """Natural logarithm; finite everywhere (a very negative number where the probability is zero)."""
         return self._log()
+
+    @cached_property
+    def field(self) -> Vector:
+        """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
+        return self._field() if self._field else self.log
 
 
 class Token(ABC):
@@ -239,15 +246,15 @@ class Token(ABC):
 
     def geometric(self, a: Distribution, b: Distribution, w: Scalar) -> Distribution:
         """∝ a^(1−w) b^w."""
-        return self.softmax((1 - w) * a.log + w * b.log)
+        return self.softmax((1 - w) * a.field + w * b.field)
 
     def product(self, a: Distribution, b: Distribution) -> Distribution:
         """∝ a b."""
-        return self.softmax(a.log + b.log)
+        return self.softmax(a.field + b.field)
 
     def tempered(self, d: Distribution, temperature: Scalar) -> Distribution:
         """∝ d^(1/temperature)."""
-        return self.softmax(d.log / temperature)
+        return self.softmax(d.field / temperature)
 
     def distribution(self, probs: Vector) -> Distribution:
         """A distribution from probabilities that already sum to one."""

@@ -30,7 +30,8 @@ def renamed(table: pd.DataFrame) -> pd.DataFrame:
 def test_other_rows_would_not(finding: Finding) -> None:
     table = findings.table(finding.study)
     if finding.title == "Training ends where the drift says":
-        other = table.assign(distance=0.01, nearest=0.01)
+        some = table["method"].isin(table["method"].unique()[:8])
+        other = table[some].assign(distance=0.01, nearest=0.01)
     elif finding.study == "calibration_bias":
         other = table.assign(**{"entropy gap": -table["entropy gap"]})
     elif finding.title.startswith("Noise"):

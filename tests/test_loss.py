@@ -32,7 +32,10 @@ def test_values_and_gradients_are_those_of_the_published_loss(m: Any) -> None:
     assert z.grad is not None
     finite = expected.isfinite()
     torch.testing.assert_close(
-        z.grad[finite], expected[finite], rtol=1e-9, atol=2e-6 if m.name == "logit_norm" else 1e-9
+        z.grad[finite],
+        expected[finite],
+        rtol=1e-8 if m.name == "logit_std_kd" else 1e-9,
+        atol={"logit_norm": 2e-6, "logit_std_kd": 1e-8}.get(m.name, 1e-9),  # of a spread of nothing: roundings
     )
 
 

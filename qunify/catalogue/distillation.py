@@ -203,7 +203,7 @@ class TAID(QMap):
         return t.kl(t.stop(t.geometric(t.policy, t.teacher, self.mix)), t.policy)
 
     def pulls(self, t: Token) -> Pulls:
-        return ((1, t.softmax((1 - self.mix) * t.policy.log + self.mix * t.teacher.log)),)
+        return ((1, t.geometric(t.policy, t.teacher, self.mix)),)
 
 
 class AKL(QMap):

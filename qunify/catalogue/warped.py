@@ -26,7 +26,7 @@ class GEM(QMap):
         return -t.log_p_label - t.cross_entropy(t.stop(t.tempered(t.policy, self.beta)), t.policy)
 
     def pulls(self, t: Token) -> Pulls:
-        return (1, t.label), (-1, t.softmax(t.policy.log / self.beta))
+        return (1, t.label), (-1, t.tempered(t.policy, self.beta))
 
 
 class TemperatureCE(QMap):

@@ -1,7 +1,8 @@
 """The loss of a method from hidden states and the head's weight, without ever holding all logits.
 
-Rows go through the head in chunks. Each chunk's logits become a Token, the method's pulls give their gradient, and that
-goes straight back through the head: what is left of a chunk are numbers of the size of hidden states and weights.
+Rows go through the head in chunks, into one buffer that all chunks share. There the logits give way to their gradient,
+a few rows at a time, so that what a method needs in between stays in a CPU's cache; and that goes straight back through
+the head: what is left of a chunk are numbers of the size of hidden states and weights.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -17,6 +19,7 @@ from torch import Tensor
 from qunify import catalogue, gauges, tensors
 from qunify.qmap import QMap
 from qunify.token import CONTEXTS
+from qunify.training import buffers
 from qunify.training.loss import Reduction, checked, denominator
 
 LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss per token
@@ -117,13 +120,14 @@ def linear_loss(
     for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
         if number is not None and not 0 < number < math.inf:
             raise ValueError(f"{name}: {what}: expected a positive number, got {number!r}")
-    others = {"reference_logits": reference, "teacher_logits": teacher, "old_logits": old}
-    sources = _sources(name, m, {k: v for k, v in others.items() if v is not None} | context, labels.shape, len(weight))
+    models = {"reference_logits": reference, "teacher_logits": teacher, "old_logits": old}
+    sources = _sources(name, m, {k: v for k, v in models.items() if v is not None} | context, labels.shape, len(weight))
     kept = labels.flatten() != ignore_index
     rows = kept.nonzero()[:, 0]
     head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
-    heads = {k: head.like(*source[1:]) for k, source in sources.items() if isinstance(source, tuple)}
-    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, sources, heads, chunk_size or CHUNK, labels.shape)
+    others = {k: head.like(*source) for k, source in sources.items() if isinstance(source, tuple)}
+    given = {k: source for k, source in sources.items() if not isinstance(source, tuple)}
+    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, given, others, chunk_size or CHUNK, labels.shape)
     if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
         wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
         raise ValueError(
@@ -151,21 +155,34 @@ class _Head:
         weight = weight.to(dtype) if weight.device.type == "cpu" else weight
         return cls(weight, None if bias is None else bias.detach().to(dtype), scale, softcap, dtype)
 
-    def like(self, weight: Tensor, bias: Tensor | None = None) -> _Head:
-        """Another model's head, scaled and capped as this one."""
-        return _Head.of(weight, bias, self.scale, self.softcap, self.dtype)
+    def like(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, _Head]:
+        """Another model's hidden states, flattened, and its head, scaled and capped as this one."""
+        return hidden.detach().flatten(0, -2), _Head.of(weight, bias, self.scale, self.softcap, self.dtype)
 
     @property
     def vocab(self) -> int:
         return self.weight.shape[0]
 
-    def logits(self, h: Tensor) -> Tensor:
-        z = (h.to(self.weight.dtype) @ self.weight.T).to(self.dtype)
+    @cached_property
+    def rules_out(self) -> bool:
+        """Whether some tokens can never come."""
+        return self.bias is not None and bool((self.bias == -torch.inf).any())
+
+    def buffer(self, rows: int) -> Tensor:
+        return buffers.empty(rows, self.vocab, self.weight.dtype, self.weight.device)
+
+    def product(self, h: Tensor, out: Tensor) -> Tensor:
+        """Of hidden states (c, d), in the first c rows of a buffer: what `logits` makes logits of, a few rows at a
+        time."""
+        return torch.mm(h.to(self.weight.dtype), self.weight.T, out=out[: len(h)])
+
+    def logits(self, product: Tensor) -> Tensor:
+        z = product.to(self.dtype)
         if self.bias is not None:
-            z += self.bias
+            z = z + self.bias
         if self.scale != 1:
-            z *= self.scale
-        return z if self.softcap is None else z.div_(self.softcap).tanh_().mul_(self.softcap)
+            z = z * self.scale
+        return z if self.softcap is None else (z / self.softcap).tanh_().mul_(self.softcap)
 
     def through(self, g: Tensor, z: Tensor) -> Tensor:
         """The gradient of what the head multiplies, but for `scale`, from that of its logits z."""
@@ -181,22 +198,38 @@ class _Plan:
     head: _Head
     labels: Tensor  # (n,)
     rows: Tensor  # (n,) where they stand among all rows, flattened
-    sources: Mapping[str, Source]
-    heads: Mapping[str, _Head]  # of the sources that are hidden states
+    given: Mapping[str, Tensor | TopK]  # contexts over all rows
+    others: Mapping[str, tuple[Tensor, _Head]]  # contexts that are hidden states, over all rows
     chunk: int
     shape: torch.Size  # (…)
 
-    def context(self, rows: Tensor) -> dict[str, Tensor]:
-        return {k: _rows_of(source, k, rows, self.heads.get(k, self.head)) for k, source in self.sources.items()}
+    def losses(self, z: Tensor, at: slice, read: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
+        """Of a chunk, from the products z (c, V) of its hidden states: losses (c,). If wanted, the gradient of the
+        logits takes the place of z. `read` holds the same products of other models."""
+        losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
+        labels, rows = self.labels[at], self.rows[at]
+        for block in tensors.blocks(z):
+            context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
+            context |= {k: _rows_of(source, k, rows[block], self.head) for k, source in self.given.items()}
+            logits = self.head.logits(z[block])
+            losses[block], g = self._taught(logits, labels[block], context, z[block] if with_gradient else None)
+            if g is not None and g.data_ptr() != z[block].data_ptr():
+                z[block] = self.head.through(g, logits)
+        return losses
 
-    def losses(self, z: Tensor, at: slice, with_gradient: bool) -> tuple[Tensor, Tensor | None]:
-        """Of a chunk's logits: losses (c,) and, if wanted, their gradient (c, V)."""
-        y, context = self.labels[at], self.context(self.rows[at])
+    def _taught(
+        self, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], room: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of logits (b, V): losses (b,) and, where there is room for it, their gradient (b, V), written there if that
+        can be."""
         if not isinstance(self.method, QMap):
-            return _by_autograd(self.name, self.method, z, y, context, with_gradient)
-        t = tensors.TensorToken(z, y, context, self.name)
+            return _by_autograd(self.name, self.method, z, labels, context, room is not None)
+        t = tensors.TensorToken(z, labels, context, self.name, finite=not self.head.rules_out)
         loss = torch.zeros_like(t.p_label) + self.method.loss(t)
-        return loss[:, 0], gauges.gradient(t, self.method.pulls(t)) if with_gradient else None
+        if room is None:
+            return loss[:, 0], None
+        direct = self.head.softcap is None and room.dtype == z.dtype
+        return loss[:, 0], gauges.gradient(t, self.method.pulls(t), out=room if direct else None)
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -206,33 +239,32 @@ def _sweep(
     plan: _Plan, hidden: Tensor, scale: Tensor | None, wanted: tuple[bool, bool, bool]
 ) -> tuple[Tensor, Gradients]:
     """Losses of the kept rows (n,), and gradients of Σ scale · loss: of hidden (n, d), weight and bias, as wanted."""
-    head, n, any_wanted = plan.head, len(plan.labels), any(wanted)
-    losses = torch.empty(n, dtype=head.dtype, device=hidden.device)
-    dh = torch.empty(n, hidden.shape[-1], dtype=hidden.dtype, device=hidden.device) if wanted[0] else None
-    dw = torch.zeros(head.weight.shape, dtype=head.dtype, device=hidden.device) if wanted[1] else None
-    db = torch.zeros(head.vocab, dtype=head.dtype, device=hidden.device) if wanted[2] else None
+    head, n, device = plan.head, len(plan.labels), hidden.device
+    losses = torch.empty(n, dtype=head.dtype, device=device)
+    dh = torch.empty(n, hidden.shape[-1], dtype=head.weight.dtype, device=device) if wanted[0] else None
+    dw = buffers.empty(head.vocab, head.weight.shape[1], head.dtype, device).zero_() if wanted[1] else None
+    db = torch.zeros(head.vocab, dtype=head.dtype, device=device) if wanted[2] else None
+    room = min(plan.chunk, n)
+    own, others = head.buffer(room), {k: other.buffer(room) for k, (_, other) in plan.others.items()}
     for start in range(0, n, plan.chunk):
         at = slice(start, min(start + plan.chunk, n))
         h = hidden[at].to(head.weight.dtype)
-        z = head.logits(h)
-        losses[at], g = plan.losses(z, at, any_wanted)
-        if g is None:
-            continue
-        g = head.through(g, z)
+        z = head.product(h, own)
+        read = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
+        losses[at] = plan.losses(z, at, read, any(wanted))
         # A row's weight goes to what has the size of its hidden state, not to all of its logits.
-        a = torch.full((len(g), 1), head.scale, dtype=head.dtype, device=g.device)
+        a = torch.full((len(h), 1), head.scale, dtype=head.dtype, device=device)
         a = a if scale is None else a * (scale if scale.dim() == 0 else scale[at, None])
-        g_cast = g.to(head.weight.dtype)
         if dh is not None:
-            dh[at] = ((g_cast @ head.weight).to(head.dtype) * a).to(dh.dtype)
+            torch.mm(z, head.weight, out=dh[at]).mul_(a)
         if dw is not None:
-            scaled = (h.to(head.dtype) * a).to(head.weight.dtype)
-            if dw.dtype == g_cast.dtype:
-                dw.addmm_(g_cast.T, scaled)
+            scaled = (h * a).to(h.dtype)
+            if dw.dtype == z.dtype:
+                dw.addmm_(z.T, scaled)
             else:
-                dw += (g_cast.T @ scaled).to(dw.dtype)
+                dw += z.T @ scaled
         if db is not None:
-            db += (a.T @ g)[0]
+            db += z.T @ a[:, 0].to(z.dtype)
     return losses, (dh, dw, db)
 
 
@@ -308,17 +340,17 @@ def _by_autograd(
     return loss.detach(), g
 
 
-def _rows_of(source: Source, name: str, rows: Tensor, head: _Head) -> Tensor:
-    """A context at these rows: logits (c, V), or numbers (c, 1). `head` is its own, where it is hidden states."""
+def _rows_of(source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
+    """A context at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
     if isinstance(source, TopK):
-        return source.logits(rows, head.vocab, head.dtype)
-    if isinstance(source, tuple):
-        return head.logits(source[0].detach().flatten(0, -2)[rows])
-    if source.shape == (head.vocab,) and name.endswith("_logits"):
-        return source.detach().to(head.dtype).expand(len(rows), -1)
+        return tensors.below_peak(source.logits(rows, head.vocab, head.dtype))
     if name.startswith("token_"):
         return source.detach().flatten()[rows, None].to(head.dtype)
-    return source.detach().flatten(0, -2)[rows].to(head.dtype)
+    if source.shape == (head.vocab,) and name.endswith("_logits"):
+        found = source.detach().to(head.dtype).expand(len(rows), -1)
+    else:
+        found = source.detach().flatten(0, -2)[rows].to(head.dtype)
+    return tensors.below_peak(found) if name.endswith("_logits") else found
 
 
 def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
