@@ -8,13 +8,13 @@ import math
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qunify.lazy import lazy
 from qunify.token import CONTEXTS, Distribution, Token
 
 #: A token this many nats below the most likely one has probability exactly zero, and −inf logits are set to
@@ -75,7 +75,7 @@ class TensorToken(Token):
             yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
 
     # ---- what a method sees -------------------------------------------------------------------------
-    @cached_property
+    @lazy
     def allowed(self) -> Tensor:
         return self._logits.detach() > -torch.inf
 
@@ -84,11 +84,11 @@ class TensorToken(Token):
         return None if self._all_allowed else ~self.allowed
 
     # What is cached here must not hold the token itself: a cycle would keep a batch's memory until the next collection.
-    @cached_property
+    @lazy
     def policy(self) -> Distribution:
         return self.softmax(self._field)
 
-    @cached_property
+    @lazy
     def label(self) -> Distribution:
         like, index = self._field.detach(), self.index
 
@@ -97,7 +97,7 @@ class TensorToken(Token):
 
         return Distribution(one_hot, lambda: RULED_OUT * (1 - one_hot()))
 
-    @cached_property
+    @lazy
     def uniform(self) -> Distribution:
         field, vocab = self._field, self.vocab
         if self._all_allowed:
@@ -105,51 +105,51 @@ class TensorToken(Token):
         allowed, support = self.allowed, self.support
         return Distribution(lambda: support / vocab, lambda: torch.where(allowed, -vocab.log(), RULED_OUT))
 
-    @cached_property
+    @lazy
     def support(self) -> Tensor:
         if self._all_allowed:
             return self._field.new_ones(()).expand_as(self._field)
         return self.allowed.to(self._field.dtype)
 
-    @cached_property
+    @lazy
     def vocab(self) -> Tensor:
         if self._all_allowed:
             return self._field.new_full((len(self._field), 1), self._field.shape[-1])
         return self.support.sum(-1, keepdim=True)
 
-    @cached_property
+    @lazy
     def logits(self) -> Tensor:
         z = self._field + self._peak
         return z if self._all_allowed else torch.where(self.allowed, z, 0.0)
 
-    @cached_property
+    @lazy
     def log_sum_exp(self) -> Tensor:
         return self._log_sum + self._peak
 
-    @cached_property
+    @lazy
     def _log_sum(self) -> Tensor:
         if self._field.requires_grad:
             return self._field.logsumexp(-1, keepdim=True)
         return _log_sum(self._field, self.policy)
 
-    @cached_property
+    @lazy
     def log_p_label(self) -> Tensor:
         traced = self._field.requires_grad
         log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self._log_sum
         # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
         return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
 
-    @cached_property
+    @lazy
     def p_label(self) -> Tensor:
         # Never exactly 0, so that ratios such as u / (γ + (1 − γ)u) keep their limit.
         return self.log_p_label.exp().clamp(min=torch.finfo(self._field.dtype).tiny)
 
-    @cached_property
+    @lazy
     def log_p_rest(self) -> Tensor:
         rest = self._field.scatter(-1, self.index, RULED_OUT)
         return rest.logsumexp(-1, keepdim=True) - self._log_sum
 
-    @cached_property
+    @lazy
     def p_rest(self) -> Tensor:
         p = self.policy.probs
         if p.requires_grad:
@@ -221,7 +221,9 @@ class TensorToken(Token):
         return self._once(super().geometric, a, b, w)
 
     def _once(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
-        """What a method's loss and its pulls both ask for is worked out once."""
+        """What a method's loss and its pulls both ask for is worked out once. A compiler sees to that by itself."""
+        if torch.compiler.is_compiling():
+            return make(*arguments)
         made: dict[Any, tuple[Any, Distribution]] = self.__dict__.setdefault("_made", {})
         key = (make.__name__, *map(id, arguments))
         if key not in made:  # the arguments are kept with it, so that their ids stay theirs
@@ -303,30 +305,30 @@ class Rows(TensorToken):
         self.given = {name: value[at] for name, value in whole.given.items()}
         self.used, self.index = set(), whole.index[at]
 
-    @cached_property
+    @lazy
     def policy(self) -> Distribution:
         return self._part(self._whole.policy)
 
     def _part(self, d: Distribution) -> Distribution:
         return Distribution(lambda: d.probs[self._at], lambda: d.log[self._at], lambda: d.field[self._at])
 
-    @cached_property
+    @lazy
     def _log_sum(self) -> Tensor:
         return self._whole._log_sum[self._at]
 
-    @cached_property
+    @lazy
     def log_p_rest(self) -> Tensor:
         return self._whole.log_p_rest[self._at]
 
-    @cached_property
+    @lazy
     def p_rest(self) -> Tensor:
         return self._whole.p_rest[self._at]
 
-    @cached_property
+    @lazy
     def log_p_label(self) -> Tensor:
         return self._whole.log_p_label[self._at]
 
-    @cached_property
+    @lazy
     def p_label(self) -> Tensor:
         return self._whole.p_label[self._at]
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from functools import cached_property
 from typing import Any, TypeAlias
+
+from qunify.lazy import lazy
 
 Scalar: TypeAlias = Any
 Vector: TypeAlias = Any
@@ -38,16 +39,16 @@ class Distribution:
     ) -> None:
         self._probs, self._log, self._field = probs, log, field
 
-    @cached_property
+    @lazy
     def probs(self) -> Vector:
         return self._probs()
 
-    @cached_property
+    @lazy
     def log(self) -> Vector:
         """Natural logarithm; finite everywhere (a very negative number where the probability is zero)."""
         return self._log()
 
-    @cached_property
+    @lazy
     def field(self) -> Vector:
         """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
         return self._field() if self._field else self.log

@@ -7,10 +7,11 @@ the head: what is left of a chunk are numbers of the size of hidden states and w
 
 from __future__ import annotations
 
+import functools
 import math
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -134,7 +135,8 @@ def linear_loss(
             f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
         )
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).double()
-    loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
     return loss
 
 
@@ -147,13 +149,17 @@ class _Head:
     scale: float
     softcap: float | None
     dtype: torch.dtype
+    rules_out: bool  # some tokens, by a bias of −inf
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, dtype: torch.dtype) -> _Head:
-        """Cast once: a CPU multiplies half precision up to a hundred times more slowly."""
-        weight = weight.detach()
-        weight = weight.to(dtype) if weight.device.type == "cpu" else weight
-        return cls(weight, None if bias is None else bias.detach().to(dtype), scale, softcap, dtype)
+        """Cast once: to what autocast asks for, or to full precision on a CPU, which multiplies half precision up to a
+        hundred times more slowly."""
+        kind = weight.device.type
+        products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        bias = None if bias is None else bias.detach().to(dtype)
+        rules_out = bias is not None and bool((bias == -torch.inf).any())
+        return cls(weight.detach().to(dtype if kind == "cpu" else products), bias, scale, softcap, dtype, rules_out)
 
     def like(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, _Head]:
         """Another model's hidden states, flattened, and its head, scaled and capped as this one."""
@@ -162,11 +168,6 @@ class _Head:
     @property
     def vocab(self) -> int:
         return self.weight.shape[0]
-
-    @cached_property
-    def rules_out(self) -> bool:
-        """Whether some tokens can never come."""
-        return self.bias is not None and bool((self.bias == -torch.inf).any())
 
     def buffer(self, rows: int) -> Tensor:
         return buffers.empty(rows, self.vocab, self.weight.dtype, self.weight.device)
@@ -211,25 +212,37 @@ class _Plan:
         for block in tensors.blocks(z):
             context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
             context |= {k: _rows_of(source, k, rows[block], self.head) for k, source in self.given.items()}
-            logits = self.head.logits(z[block])
-            losses[block], g = self._taught(logits, labels[block], context, z[block] if with_gradient else None)
-            if g is not None and g.data_ptr() != z[block].data_ptr():
-                z[block] = self.head.through(g, logits)
+            if isinstance(self.method, QMap):
+                teach = _compiled(type(self.method), self.name) if z.is_cuda else _taught
+                losses[block] = teach(self.method, self.head, z[block], labels[block], context, with_gradient)
+            else:
+                logits = self.head.logits(z[block])
+                losses[block], g = _by_autograd(self.name, self.method, logits, labels[block], context, with_gradient)
+                if g is not None:
+                    z[block] = self.head.through(g, logits)
         return losses
 
-    def _taught(
-        self, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], room: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
-        """Of logits (b, V): losses (b,) and, where there is room for it, their gradient (b, V), written there if that
-        can be."""
-        if not isinstance(self.method, QMap):
-            return _by_autograd(self.name, self.method, z, labels, context, room is not None)
-        t = tensors.TensorToken(z, labels, context, self.name, finite=not self.head.rules_out)
-        loss = torch.zeros_like(t.p_label) + self.method.loss(t)
-        if room is None:
-            return loss[:, 0], None
-        direct = self.head.softcap is None and room.dtype == z.dtype
-        return loss[:, 0], gauges.gradient(t, self.method.pulls(t), out=room if direct else None)
+
+def _taught(
+    m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
+) -> Tensor:
+    """The losses (b,) of a block of rows; if wanted, the gradient of their logits takes the place of `product`."""
+    z = head.logits(product)
+    t = tensors.TensorToken(z, labels, context, m.name, finite=not head.rules_out)
+    loss = torch.zeros_like(t.p_label) + m.loss(t)
+    if with_gradient and head.softcap is None and product.dtype == z.dtype:
+        gauges.gradient(t, m.pulls(t), out=product)
+    elif with_gradient:
+        product.copy_(head.through(gauges.gradient(t, m.pulls(t)), z))
+    return loss[:, 0]
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(kind: type[QMap], name: str) -> Callable[..., Tensor]:
+    """`_taught` as one kernel, where an accelerator would else go through its memory for every operation. Each method
+    has a copy: the compiler keeps few variants of one piece of code."""
+    own = types.FunctionType(_taught.__code__.replace(co_name=f"_taught_{name}"), _taught.__globals__)
+    return torch.compile(own)
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
@@ -258,14 +271,18 @@ def _sweep(
         if dh is not None:
             torch.mm(z, head.weight, out=dh[at]).mul_(a)
         if dw is not None:
-            scaled = (h * a).to(h.dtype)
-            if dw.dtype == z.dtype:
-                dw.addmm_(z.T, scaled)
-            else:
-                dw += z.T @ scaled
+            _add_product(dw, z.T, (h * a).to(h.dtype))
         if db is not None:
             db += z.T @ a[:, 0].to(z.dtype)
     return losses, (dh, dw, db)
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
+    """Of half precision it is added in full."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b)
+    else:
+        torch.addmm(total, a, b, total.dtype, out=total)
 
 
 class _Linear(torch.autograd.Function):
