@@ -41,11 +41,11 @@ class Problem:
     def of(
         cls, tokens: int, vocab: int, width: int, chunk: int, dtype: torch.dtype = torch.float32, device: str = "cpu"
     ) -> Problem:
-        r = torch.Generator().manual_seed(0)
-        put: dict[str, Any] = {"dtype": dtype, "device": device}
-        hidden, other_hidden = (torch.randn(tokens, width, generator=r).to(**put) for _ in range(2))
-        weight, other_weight = (torch.randn(vocab, width, generator=r).div_(width**0.5).to(**put) for _ in range(2))
-        labels = torch.randint(vocab, (tokens,), generator=r).to(device)
+        r = torch.Generator(device).manual_seed(0)
+        put: dict[str, Any] = {"generator": r, "dtype": dtype, "device": device}
+        hidden, other_hidden = (torch.randn(tokens, width, **put) for _ in range(2))
+        weight, other_weight = (torch.randn(vocab, width, **put).div_(width**0.5) for _ in range(2))
+        labels = torch.randint(vocab, (tokens,), generator=r, device=device)
         return cls(hidden.requires_grad_(), weight.requires_grad_(), labels, other_hidden, other_weight, chunk)
 
     def backward(self, loss: Tensor) -> tuple[Tensor, ...]:
