@@ -62,6 +62,8 @@ class TensorToken(Token):
         self._logits = logits
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
+        self._contexts: dict[str, Distribution] = {}
+        self._made: dict[Any, tuple[Any, Distribution]] = {}
         self.index = labels[:, None]  # (N, 1)
         self._finite = finite
         self._all_allowed = finite or bool(self.allowed.all())
@@ -170,10 +172,9 @@ class TensorToken(Token):
 
     def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
         """A context over the tokens the model allows: mass it puts elsewhere is not there to be had."""
-        known: dict[str, Distribution] = self.__dict__.setdefault("_distributions", {})
-        if name not in known:
-            known[name] = self.softmax(logits if self._finite else below_peak(logits))
-        return known[name]
+        if name not in self._contexts:
+            self._contexts[name] = self.softmax(logits if self._finite else below_peak(logits))
+        return self._contexts[name]
 
     # ---- operations -----------------------------------------------------------------------------------
     def stop(self, x: Any) -> Any:
@@ -224,11 +225,10 @@ class TensorToken(Token):
         """What a method's loss and its pulls both ask for is worked out once. A compiler sees to that by itself."""
         if torch.compiler.is_compiling():
             return make(*arguments)
-        made: dict[Any, tuple[Any, Distribution]] = self.__dict__.setdefault("_made", {})
         key = (make.__name__, *map(id, arguments))
-        if key not in made:  # the arguments are kept with it, so that their ids stay theirs
-            made[key] = arguments, make(*arguments)
-        return made[key][1]
+        if key not in self._made:  # the arguments are kept with it, so that their ids stay theirs
+            self._made[key] = arguments, make(*arguments)
+        return self._made[key][1]
 
     def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
         return self.softmax(torch.add(d.field, 1 - mask, alpha=2 * RULED_OUT))
@@ -303,7 +303,7 @@ class Rows(TensorToken):
         self._logits, self._peak, self._field = whole._logits[at], whole._peak[at], whole._field[at]
         self._finite, self._all_allowed = whole._finite, whole._all_allowed
         self.given = {name: value[at] for name, value in whole.given.items()}
-        self.used, self.index = set(), whole.index[at]
+        self.used, self._contexts, self._made, self.index = set(), {}, {}, whole.index[at]
 
     @lazy
     def policy(self) -> Distribution:

@@ -51,7 +51,7 @@ class Distribution:
     @lazy
     def field(self) -> Vector:
         """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
-        return self._field() if self._field else self.log
+        return self.log if self._field is None else self._field()
 
 
 class Token(ABC):
