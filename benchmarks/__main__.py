@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import qunify
-from benchmarks import equivalence, gradients, populations, report, startup
+from benchmarks import cost, equivalence, gradients, populations, report, startup
 from benchmarks.timing import Result
 from qunify import files
 
@@ -21,6 +21,7 @@ BENCHMARKS = {
     "gradients": gradients.run,
     "equivalence": equivalence.run,
     "populations": populations.run,
+    "cost": cost.run,
     "startup": startup.run,
     "report": report.run,
 }
