@@ -14,7 +14,7 @@ from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from qunify.hf.tokens import COLUMNS
 
 
-class Collator(DataCollatorForLanguageModeling):  # type: ignore[misc]
+class Collator(DataCollatorForLanguageModeling):
     """TRL's collator, with the tokens' numbers laid out like the labels."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Models whose predictions are constants: a frozen one, the policy without its adapter, the policy of some steps ago."""
+"""Models that stay constant in a call: a frozen one, the policy without its adapter, the policy of some steps ago."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
-from accelerate.utils import is_peft_model
+from peft import PeftModel
 from torch import nn
 from transformers import TrainerCallback
+
+from qunify.hf.heads import core
 
 #: A frozen model, or the policy without its adapter.
 Given = nn.Module | Literal["base"]
@@ -36,22 +38,22 @@ def check(given: Any, name: str, argument: str) -> None:
 
 def use(given: Given, policy: nn.Module, name: str, argument: str) -> Use:
     """How to call a model that is constant while `policy` trains."""
-    if given is policy:
+    if core(given) is core(policy):
         raise ValueError(f"{name}: {argument}: expected another model than the one in training, got the same")
     if isinstance(given, nn.Module):
         return lambda: constant(given)
-    if not is_peft_model(policy):
+    if not isinstance(policy, PeftModel):
         raise ValueError(f'{name}: {argument}: expected a model, got "base" and a policy without an adapter')
 
     @contextmanager
     def base() -> Iterator[nn.Module]:
-        with policy.disable_adapter(), constant(policy):  # type: ignore[operator]
+        with policy.disable_adapter(), constant(policy):
             yield policy
 
     return base
 
 
-class Snapshot(TrainerCallback):  # type: ignore[misc]
+class Snapshot(TrainerCallback):
     """The policy as it was, taken again every few optimizer steps: a copy of what trains, put in place for a call."""
 
     def __init__(self, policy: nn.Module, every: int) -> None:

@@ -36,7 +36,7 @@ def _auxiliary(model: Any, outputs: Any, inputs: dict[str, Any]) -> Tensor | Non
     from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
 
     config = model.config.get_text_config()
-    found: Tensor = load_balancing_loss_func(
+    found: Any = load_balancing_loss_func(
         outputs.router_logits, config.num_experts, config.num_experts_per_tok, inputs.get("attention_mask")
     )
     return found

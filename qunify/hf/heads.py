@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 
 
-def core(model: nn.Module) -> Any:
+def core(model: Any) -> Any:
     """The causal language model itself, where adapters have been put around it."""
-    return model.get_base_model() if is_peft_model(model) else model  # type: ignore[operator]
+    return model.get_base_model() if isinstance(model, PeftModel) else model
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Head:
     softcap: float | None
 
     @classmethod
-    def of(cls, model: nn.Module) -> Head:
+    def of(cls, model: Any) -> Head:
         output = core(model).get_output_embeddings()
         config = core(model).config.get_text_config()
         return cls(output.weight, getattr(output, "bias", None), _scale(config), _softcap(config))

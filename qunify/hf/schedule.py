@@ -17,7 +17,7 @@ class Holder(Protocol):
     method: QMap
 
 
-class Schedule(TrainerCallback):  # type: ignore[misc]
+class Schedule(TrainerCallback):
     """A callback that sets a method's parameters before every optimizer step.
 
     Given to `callbacks` of `qunify.hf.SFTTrainer`, or of any Trainer whose `compute_loss_func` is a `qunify.hf.loss`
@@ -66,9 +66,10 @@ class Schedule(TrainerCallback):  # type: ignore[misc]
         self.values = {name: f(state.global_step, state.max_steps) for name, f in self.params.items()}
         self.holder.method = with_params(self.holder.method, self.values)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **kwargs: Any) -> None:
-        logs |= self.values
-        state.log_history[-1] |= self.values
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if "loss" in kwargs["logs"]:  # not in an evaluation, nor in the summary of a run
+            kwargs["logs"].update(self.values)
+            state.log_history[-1].update(self.values)
 
 
 def bind(trainer: Any, holder: Holder) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,7 +31,8 @@ def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: M
     found = torch.zeros(2, len(NAMES), device=hidden.device)
     for rows in chosen.split(BLOCK):
         z, y = head.logits(hidden.flatten(0, -2)[rows]), labels.flatten()[rows]
-        q = method(z, y, **{name: _at(source, rows, head) for name, source in sources.items()})
+        context: dict[str, Any] = {name: _at(source, rows, head) for name, source in sources.items()}
+        q = method(z, y, **context)
         log_p = z.log_softmax(-1)
         numbers = torch.stack(
             (

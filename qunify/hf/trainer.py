@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import trl
-from accelerate.utils import is_peft_model
+from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, TrainerCallback
 
@@ -27,7 +27,7 @@ _ARGUMENTS = {
 }
 
 
-class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
+class SFTTrainer(trl.SFTTrainer):
     """TRL's `SFTTrainer` with any method's loss: one pass of the backbone, and never all logits at once.
 
     Logged beside TRL's own numbers, from up to 256 evenly spaced tokens of every micro-batch of a logging step and of
@@ -73,7 +73,9 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
     ...                         train_dataset=dataset, peft_config=LoraConfig())  # doctest: +SKIP
     """
 
-    loss_is_scaled_for_ga = True
+    loss_is_scaled_for_ga: Any = True
+    model: Any
+    _signature_columns: Any
 
     def __init__(
         self,
@@ -90,20 +92,13 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
     ) -> None:
         self.method = catalogue.as_method(method, "SFTTrainer", **(method_params or {}))
         name, needs = self.method.name, self.method.needs
-        given = {
+        given: dict[str, Any] = {
             "reference_logits": reference_model,
             "teacher_logits": teacher_model,
             "old_logits": old_every,
             "prior_logits": prior_logits,
         }
-        for context, argument in _ARGUMENTS.items():
-            if context in needs and given[context] is None:
-                raise ValueError(f"{name}: {argument}: expected one, which the method needs, got None")
-        others = {c: given[c] for c in ("reference_logits", "teacher_logits") if c in needs}
-        for context, other in others.items():
-            frozen.check(other, name, _ARGUMENTS[context])
-        if "old_logits" in needs and not (isinstance(old_every, int) and old_every >= 1):
-            raise ValueError(f"{name}: old_every: expected an integer of at least 1, got {old_every!r}")
+        given = _checked(name, {context: value for context, value in given.items() if context in needs})
         _refuse_bypasses(name, args, kwargs)
 
         super().__init__(model, args, **kwargs)
@@ -111,20 +106,16 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
         self._refuse_layouts()
         self._loss_shifts_labels = self.model_accepts_loss_kwargs = True  # labels are counted as they are used here
         add_objective(self.model)
-        self._uses = {c: frozen.use(other, self.model, name, _ARGUMENTS[c]) for c, other in others.items()}
-        vocab = Head.of(self.model).vocab
-        for context, other in others.items():
-            if isinstance(other, nn.Module):
-                if (got := Head.of(other).vocab) != vocab:
-                    raise ValueError(f"{name}: {_ARGUMENTS[context]}: expected a vocabulary of {vocab}, got {got}")
-                self.accelerator.prepare_model(other, evaluation_mode=True)
-        if "old_logits" in needs:
+        self._uses: dict[str, frozen.Use] = {}
+        for context in given.keys() & {"reference_logits", "teacher_logits"}:
+            self._uses[context] = self._other(given[context], _ARGUMENTS[context])
+        if "old_logits" in given:
             snapshot = frozen.Snapshot(self.model, given["old_logits"])
             self.add_callback(snapshot)
             self._uses["old_logits"] = snapshot.use
-        self._constant: dict[str, Tensor] = {}
-        if "prior_logits" in needs:
-            prior = given["prior_logits"]
+        self._constant: dict[str, Any] = {}
+        if "prior_logits" in given:
+            vocab, prior = Head.of(self.model).vocab, given["prior_logits"]
             if prior.shape != (vocab,):
                 raise ValueError(f"{name}: prior_logits: expected shape ({vocab},), got {tuple(prior.shape)}")
             self._constant["prior_logits"] = prior.to(self.accelerator.device)
@@ -132,6 +123,15 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
             self.data_collator = columns.Collator(**vars(self.data_collator))
         self._observed: dict[str, Tensor] = {}
         schedule.bind(self, self)
+
+    def _other(self, given: frozen.Given, argument: str) -> frozen.Use:
+        """How to call a reference or a teacher."""
+        name, vocab = self.method.name, Head.of(self.model).vocab
+        if isinstance(given, nn.Module):
+            if (got := Head.of(given).vocab) != vocab:
+                raise ValueError(f"{name}: {argument}: expected a vocabulary of {vocab}, got {got}")
+            self.accelerator.prepare_model(given, evaluation_mode=True)
+        return frozen.use(given, self.model, name, argument)
 
     def add_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
         super().add_callback(callback)
@@ -164,7 +164,7 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
         for column in needs.values():
             if column not in present:
                 raise ValueError(
-                    f"{self.method.name}: {dataset_name} dataset: expected a column {column!r}, got {', '.join(present)}"
+                    f"{self.method.name}: {dataset_name} dataset: expected a column {column!r}, got {list(present)}"
                 )
         return columns.prepared(dataset, needs, prepare, args, packing, tokenize)
 
@@ -184,7 +184,7 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
         inputs = dict(inputs)
         labels = inputs.pop("labels")
         inputs["use_cache"] = False
-        sources: dict[str, Source] = self._constant | tokens.shifted(inputs)
+        sources = self._constant | tokens.shifted(inputs)
         if "negative_mask" in self.method.needs:
             vocab = Head.of(self.model).vocab
             sources["negative_mask"] = tokens.previous_tokens(
@@ -219,7 +219,9 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
         if auxiliary is not None:  # a mean over the micro-batch
             steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
             loss = loss + self.router_aux_loss_coef * auxiliary / steps
-            self._metrics[mode]["aux_loss"].append(self.accelerator.gather_for_metrics(auxiliary.detach()).mean().item())
+            self._metrics[mode]["aux_loss"].append(
+                self.accelerator.gather_for_metrics(auxiliary.detach()).mean().item()
+            )
         if observed is not None:
             self._observed[mode] = self._observed.get(mode, 0) + observed
         self._count_tokens(mode, inputs)
@@ -269,7 +271,7 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
     def _refuse_layouts(self) -> None:
         """ValueError where hidden states and labels would not lie side by side."""
         name = self.method.name
-        if is_peft_model(self.model) and self.model.active_peft_config.is_prompt_learning:
+        if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
             got = self.model.active_peft_config.peft_type.value
             raise ValueError(f"{name}: peft_config: expected an adapter without virtual tokens, got {got}")
         parallel = self.accelerator.parallelism_config
@@ -277,6 +279,19 @@ class SFTTrainer(trl.SFTTrainer):  # type: ignore[misc]
             raise ValueError(f"{name}: parallelism_config: expected whole sequences on every device, got split ones")
         if not isinstance(core(self.model), PreTrainedModel) or core(self.model).get_output_embeddings() is None:
             raise ValueError(f"{name}: model: expected a causal language model with an output head, got none")
+
+
+def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a method needs beside the data, if all of it is there."""
+    for context, value in given.items():
+        argument = _ARGUMENTS[context]
+        if value is None:
+            raise ValueError(f"{name}: {argument}: expected one, which the method needs, got None")
+        if context in ("reference_logits", "teacher_logits"):
+            frozen.check(value, name, argument)
+        if context == "old_logits" and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name}: {argument}: expected an integer of at least 1, got {value!r}")
+    return given
 
 
 _KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
@@ -294,4 +309,4 @@ def _refuse_bypasses(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
             raise ValueError(f"{name}: {option}: expected {value!r}, else the method would be passed by, got {got!r}")
     packs = getattr(args, "packing", False) or getattr(args, "eval_packing", False)
     if packs and args.packing_strategy == "wrapped":
-        raise ValueError(f'{name}: packing_strategy: expected "bfd" or "bfd_split", got "wrapped", which cuts documents')
+        raise ValueError(f'{name}: packing_strategy: expected "bfd", got "wrapped", which joins documents')
