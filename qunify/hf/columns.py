@@ -1,0 +1,108 @@
+"""Weights and masks from a dataset's columns to the tokens of a batch."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from trl.data_utils import common_prefix_length, pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+from qunify.hf.tokens import COLUMNS
+
+
+class Collator(DataCollatorForLanguageModeling):
+    """TRL's collator, with the tokens' numbers laid out like the labels."""
+
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        batch: dict[str, Any] = super().torch_call(examples)
+        for name in COLUMNS:
+            if name in examples[0]:
+                rows = [torch.tensor(example[name], dtype=torch.float32) for example in examples]
+                batch[name] = torch.zeros(batch["labels"].shape)
+                for row, values in zip(batch[name], [torch.cat(rows)] if self.padding_free else rows, strict=True):
+                    row[: len(values)] = values
+        return batch
+
+
+def prepared(
+    dataset: Any, needs: Mapping[str, str], prepare: Callable[[Any, Any], Any], args: Any, packing: bool, tokenize: Any
+) -> Any:
+    """A dataset with one number per token for each of `needs`.
+
+    Parameters
+    ----------
+    needs : mapping
+        Names of contexts, and the columns that hold them.
+    prepare : function of (dataset, args)
+        TRL's own preparation, without packing; it must neither truncate nor shuffle: that is done here, where the
+        numbers can follow.
+    tokenize : function of (messages, example)
+        The token ids of a part of a conversation.
+    """
+    aligned = "input_ids" in next(iter(dataset))
+    whole = copy.copy(args)
+    whole.max_length, whole.shuffle_dataset = None, False
+    dataset = prepare(dataset, whole)
+
+    def spread(example: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: _per_token(example, column, aligned, lambda messages: tokenize(messages, example))
+            for name, column in needs.items()
+        }
+
+    kept = ["input_ids", "labels", *needs]
+    dataset = dataset.map(spread).select_columns(kept)
+    if packing:
+        dataset = dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+        dataset = pack_dataset(dataset, args.max_length, args.packing_strategy)
+    elif args.max_length is not None:
+        cut = slice(-args.max_length, None) if args.truncation_mode == "keep_end" else slice(None, args.max_length)
+        dataset = dataset.map(lambda example: {name: example[name][cut] for name in kept})
+        dataset = dataset.filter(lambda example: any(label != -100 for label in example["labels"]))
+    return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+
+
+def _per_token(
+    example: dict[str, Any], column: str, aligned: bool, tokenize: Callable[[Any], list[int]]
+) -> list[float]:
+    ids, value = example["input_ids"], example[column]
+    if not isinstance(value, list):
+        numbers = [value] * len(ids)
+    elif aligned:
+        numbers = _as_long(value, len(ids), column, "token")
+    else:
+        messages = _messages(example, column)
+        each = _as_long(value, len(messages), column, "message")
+        ends = [common_prefix_length(ids, tokenize(messages[:i])) for i in range(1, len(messages))] + [len(ids)]
+        numbers, start = [], 0
+        for number, end in zip(each, ends, strict=True):
+            numbers += [number] * (end - start)
+            start = max(start, end)
+    for number in numbers:
+        if not isinstance(number, int | float) or not math.isfinite(number):
+            raise ValueError(f"SFTTrainer: column {column!r}: expected finite numbers, got {number!r}")
+    return [float(number) for number in numbers]
+
+
+def _messages(example: dict[str, Any], column: str) -> list[Any]:
+    found = example.get("messages") or [example.get("prompt"), example.get("completion")]
+    if not example.get("messages"):
+        if not all(isinstance(part, list) for part in found):
+            raise ValueError(
+                f"SFTTrainer: column {column!r}: expected one number for an example of text, got a list: lists go with "
+                "messages or with input_ids"
+            )
+        found = found[0] + found[1]
+    return found
+
+
+def _as_long(values: list[Any], length: int, column: str, what: str) -> list[Any]:
+    if len(values) != length:
+        raise ValueError(
+            f"SFTTrainer: column {column!r}: expected one number for each {what}, {length} of them, got {len(values)}"
+        )
+    return values

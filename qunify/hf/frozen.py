@@ -1,0 +1,87 @@
+"""Models that stay constant in a call: a frozen one, the policy without its adapter, the policy of some steps ago."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Literal
+
+import torch
+from peft import PeftModel
+from torch import nn
+from transformers import TrainerCallback
+
+from qunify.hf.heads import core
+
+#: A frozen model, or the policy without its adapter.
+Given = nn.Module | Literal["base"]
+#: Entered, it gives the model to call: in evaluation mode, without gradients.
+Use = Callable[[], AbstractContextManager[nn.Module]]
+
+
+@contextmanager
+def constant(model: nn.Module) -> Iterator[nn.Module]:
+    training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield model
+    finally:
+        model.train(training)
+
+
+def check(given: Any, name: str, argument: str) -> None:
+    """ValueError unless it is a model or "base"."""
+    if not (given == "base" or isinstance(given, nn.Module)):
+        raise ValueError(f'{name}: {argument}: expected a model or "base", got {given!r}')
+
+
+def use(given: Given, policy: nn.Module, name: str, argument: str) -> Use:
+    """How to call a model that is constant while `policy` trains."""
+    if core(given) is core(policy):
+        raise ValueError(f"{name}: {argument}: expected another model than the one in training, got the same")
+    if isinstance(given, nn.Module):
+        return lambda: constant(given)
+    if not isinstance(policy, PeftModel):
+        raise ValueError(f'{name}: {argument}: expected a model, got "base" and a policy without an adapter')
+
+    @contextmanager
+    def base() -> Iterator[nn.Module]:
+        with policy.disable_adapter(), constant(policy):
+            yield policy
+
+    return base
+
+
+class Snapshot(TrainerCallback):
+    """The policy as it was, taken again every few optimizer steps: a copy of what trains, put in place for a call."""
+
+    def __init__(self, policy: nn.Module, every: int) -> None:
+        self.policy, self.every = policy, every
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.values: list[torch.Tensor] = []
+
+    def take(self) -> None:
+        self.values = [p.detach().clone() for p in self.parameters]
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.take()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            self.take()
+
+    @contextmanager
+    def use(self) -> Iterator[nn.Module]:
+        if not self.values:  # evaluated before any training
+            self.take()
+        self._exchange()
+        try:
+            with constant(self.policy):
+                yield self.policy
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for i, p in enumerate(self.parameters):
+            p.data, self.values[i] = self.values[i], p.data

@@ -1,0 +1,42 @@
+"""A forward pass that ends in a loss: the head is read inside it, where wrappers have its weight at hand."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from qunify.hf.heads import Head, core
+
+#: From hidden states (B, T, d) and the head to a loss and what was observed on the way.
+Objective = Callable[[Tensor, Head], tuple[Tensor, Tensor | None]]
+
+
+def add_objective(model: Any) -> None:
+    """Let `model(**inputs, objective=f)` give f(hidden, head) and the experts' auxiliary loss, if there is one."""
+    model = core(model)
+    forward = model.forward
+
+    @functools.wraps(forward)
+    def fused(*args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
+        if objective is None:
+            return forward(*args, **kwargs)
+        outputs = model.base_model(*args, **kwargs)
+        loss, observed = objective(outputs.last_hidden_state, Head.of(model))
+        return loss, observed, _auxiliary(model, outputs, kwargs)
+
+    model.forward = fused
+
+
+def _auxiliary(model: Any, outputs: Any, inputs: dict[str, Any]) -> Tensor | None:
+    if not inputs.get("output_router_logits"):
+        return None
+    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+    config = model.config.get_text_config()
+    found: Any = load_balancing_loss_func(
+        outputs.router_logits, config.num_experts, config.num_experts_per_tok, inputs.get("attention_mask")
+    )
+    return found

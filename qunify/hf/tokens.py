@@ -1,0 +1,29 @@
+"""What a batch holds for each token beside its label: weights, masks, and the negatives of unlikelihood training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+#: What a method needs → the dataset's column that holds it.
+COLUMNS = {"token_weight": "weight", "token_mask": "mask"}
+
+
+def shifted(inputs: dict[str, Any]) -> dict[str, Tensor]:
+    """Take the tokens' numbers (B, T) out of a model's inputs, as those of the tokens to be predicted, (B, T − 1)."""
+    return {name: inputs.pop(name)[:, 1:] for name in COLUMNS if name in inputs}
+
+
+def previous_tokens(input_ids: Tensor, labels: Tensor, vocab: int, position_ids: Tensor | None = None) -> Tensor:
+    """The tokens that a document already holds, but for the one to be predicted: (B, T − 1, V) of bool.
+
+    Labels (B, T) are not yet shifted. A document begins where its position is 0.
+    """
+    seen = torch.zeros(*input_ids.shape, vocab, dtype=torch.bool, device=input_ids.device)
+    seen.scatter_(-1, input_ids[..., None], True)
+    goes_on = torch.ones_like(input_ids, dtype=torch.bool) if position_ids is None else position_ids != 0
+    for t in range(1, input_ids.shape[1]):
+        seen[:, t] |= seen[:, t - 1] & goes_on[:, t, None]
+    return seen[:, :-1].scatter_(-1, labels[:, 1:, None].clamp(min=0), False)

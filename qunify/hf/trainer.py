@@ -1,0 +1,312 @@
+"""TRL's SFTTrainer on the loss of any method, computed from hidden states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import trl
+from peft import PeftModel
+from torch import Tensor, nn
+from transformers import PreTrainedModel, TrainerCallback
+
+from qunify import catalogue
+from qunify.hf import columns, frozen, schedule, statistics, tokens
+from qunify.hf.fused import add_objective
+from qunify.hf.heads import Head, core, last_hidden
+from qunify.hf.statistics import Source
+from qunify.qmap import QMap
+from qunify.training.linear import linear_loss
+
+_ARGUMENTS = {
+    "reference_logits": "reference_model",
+    "teacher_logits": "teacher_model",
+    "old_logits": "old_every",
+    "prior_logits": "prior_logits",
+}
+
+
+class SFTTrainer(trl.SFTTrainer):
+    """TRL's `SFTTrainer` with any method's loss: one pass of the backbone, and never all logits at once.
+
+    Logged beside TRL's own numbers, from up to 256 evenly spaced tokens of every micro-batch of a logging step and of
+    every batch in evaluation: `entropy` and `mean_token_accuracy`; `trust`, the method's γ (unit gauge);
+    `gradient_scale`, the sum of the absolute values of the loss's gradient by a token's logits, twice the probability
+    that it asks to move; `in_simplex`, the share of tokens whose target is a distribution. The loss of a weighted
+    method cannot be compared with another's; these can.
+
+    Parameters
+    ----------
+    model, args, **kwargs
+        As for `trl.SFTTrainer`.
+    method : str or QMap
+        An id of the catalogue, or any QMap, also a designed one.
+    method_params : mapping, optional
+        The parameters, beside an id.
+    reference_model, teacher_model : Module or "base", optional
+        A frozen causal language model over the same tokens, or the trained model with its adapter switched off. Run
+        only if the method needs it.
+    old_every : int, optional
+        For a method with an older policy: how many optimizer steps until the present one takes its place. Costs a
+        second copy of the parameters in training.
+    prior_logits : Tensor, (V,), optional
+        For a method with a prior: say, the logarithms of how often each token occurs.
+
+    Columns of the dataset named `weight` and `mask` become `token_weight` and `token_mask` where the method needs them:
+    a number for an example, or a list with one for each message, or, beside `input_ids`, for each token. Negatives of
+    `unlikelihood` are the tokens that the sequence already holds; they cost one byte for each token and entry of the
+    vocabulary. A `Schedule` among the callbacks changes the parameters.
+
+    Raises
+    ------
+    KeyError
+        Unknown id.
+    ValueError
+        Before training: unknown or out-of-range parameter; a model, column or number that the method needs and does not
+        get; a model with another vocabulary; options of the trainer that would pass the loss by.
+
+    Examples
+    --------
+    >>> from qunify import hf
+    >>> trainer = hf.SFTTrainer(model, args, method="asft", method_params={"kl_weight": 0.1}, reference_model="base",
+    ...                         train_dataset=dataset, peft_config=LoraConfig())  # doctest: +SKIP
+    """
+
+    loss_is_scaled_for_ga: Any = True
+    model: Any
+    _signature_columns: Any
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        *,
+        method: str | QMap = "dft",
+        method_params: Mapping[str, Any] | None = None,
+        reference_model: frozen.Given | None = None,
+        teacher_model: frozen.Given | None = None,
+        old_every: int | None = None,
+        prior_logits: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.method = catalogue.as_method(method, "SFTTrainer", **(method_params or {}))
+        name, needs = self.method.name, self.method.needs
+        given: dict[str, Any] = {
+            "reference_logits": reference_model,
+            "teacher_logits": teacher_model,
+            "old_logits": old_every,
+            "prior_logits": prior_logits,
+        }
+        given = _checked(name, {context: value for context, value in given.items() if context in needs})
+        _refuse_bypasses(name, args, kwargs)
+
+        super().__init__(model, args, **kwargs)
+
+        self._refuse_layouts()
+        self._loss_shifts_labels = self.model_accepts_loss_kwargs = True  # labels are counted as they are used here
+        add_objective(self.model)
+        self._uses: dict[str, frozen.Use] = {}
+        for context in given.keys() & {"reference_logits", "teacher_logits"}:
+            self._uses[context] = self._other(given[context], _ARGUMENTS[context])
+        if "old_logits" in given:
+            snapshot = frozen.Snapshot(self.model, given["old_logits"])
+            self.add_callback(snapshot)
+            self._uses["old_logits"] = snapshot.use
+        self._constant: dict[str, Any] = {}
+        if "prior_logits" in given:
+            vocab, prior = Head.of(self.model).vocab, given["prior_logits"]
+            if prior.shape != (vocab,):
+                raise ValueError(f"{name}: prior_logits: expected shape ({vocab},), got {tuple(prior.shape)}")
+            self._constant["prior_logits"] = prior.to(self.accelerator.device)
+        if type(self.data_collator) is columns.DataCollatorForLanguageModeling:
+            self.data_collator = columns.Collator(**vars(self.data_collator))
+        self._observed: dict[str, Tensor] = {}
+        schedule.bind(self, self)
+
+    def _other(self, given: frozen.Given, argument: str) -> frozen.Use:
+        """How to call a reference or a teacher."""
+        name, vocab = self.method.name, Head.of(self.model).vocab
+        if isinstance(given, nn.Module):
+            if (got := Head.of(given).vocab) != vocab:
+                raise ValueError(f"{name}: {argument}: expected a vocabulary of {vocab}, got {got}")
+            self.accelerator.prepare_model(given, evaluation_mode=True)
+        return frozen.use(given, self.model, name, argument)
+
+    def add_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
+        super().add_callback(callback)
+        schedule.bind(self, self)
+
+    # ---- data -------------------------------------------------------------------------------------------------
+    def _prepare_dataset(
+        self, dataset: Any, processing_class: Any, args: Any, packing: bool, formatting_func: Any, dataset_name: str
+    ) -> Any:
+        def prepare(dataset: Any, args: Any, packing: bool = False) -> Any:
+            return super(SFTTrainer, self)._prepare_dataset(
+                dataset, processing_class, args, packing, formatting_func, dataset_name
+            )
+
+        def tokenize(messages: list[Any], example: dict[str, Any]) -> list[int]:
+            ids: list[int] = processing_class.apply_chat_template(
+                messages,
+                tokenize=True,
+                return_dict=True,
+                chat_template=self.chat_template,
+                tools=example.get("tools"),
+                **example.get("chat_template_kwargs", {}),
+            )["input_ids"]
+            return ids
+
+        needs = {context: column for context, column in tokens.COLUMNS.items() if context in self.method.needs}
+        if not needs:
+            return prepare(dataset, args, packing)
+        present = next(iter(dataset))
+        for column in needs.values():
+            if column not in present:
+                raise ValueError(
+                    f"{self.method.name}: {dataset_name} dataset: expected a column {column!r}, got {list(present)}"
+                )
+        return columns.prepared(dataset, needs, prepare, args, packing, tokenize)
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        self._signature_columns = [*dict.fromkeys((*self._signature_columns, *tokens.COLUMNS))]
+
+    # ---- loss -------------------------------------------------------------------------------------------------
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> Any:
+        mode = "train" if self.model.training else "eval"
+        inputs = dict(inputs)
+        labels = inputs.pop("labels")
+        inputs["use_cache"] = False
+        sources = self._constant | tokens.shifted(inputs)
+        if "negative_mask" in self.method.needs:
+            vocab = Head.of(self.model).vocab
+            sources["negative_mask"] = tokens.previous_tokens(
+                inputs["input_ids"], labels, vocab, inputs.get("position_ids")
+            )
+        sources |= self._predictions(inputs)
+        labels = labels[:, 1:]
+        items = (labels != -100).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        observes = mode == "eval" or self._logs_this_step()
+
+        def objective(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor | None]:
+            hidden = hidden[:, :-1]
+            loss = linear_loss(
+                hidden,
+                head.weight,
+                labels,
+                self.method,
+                bias=head.bias,
+                logit_scale=head.scale,
+                softcap=head.softcap,
+                num_items_in_batch=items.clamp(min=1),
+                **{_KEYWORDS.get(context, context): source for context, source in sources.items()},
+            )
+            return loss, statistics.observe(self.method, head, hidden, labels, sources) if observes else None
+
+        if self.aux_loss_enabled:
+            inputs["output_router_logits"] = True
+        loss, observed, auxiliary = model(**inputs, objective=objective)
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            # The items of all processes are counted, and gradients are averaged over processes.
+            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
+        if auxiliary is not None:  # a mean over the micro-batch
+            steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
+            loss = loss + self.router_aux_loss_coef * auxiliary / steps
+            self._metrics[mode]["aux_loss"].append(
+                self.accelerator.gather_for_metrics(auxiliary.detach()).mean().item()
+            )
+        if observed is not None:
+            self._observed[mode] = self._observed.get(mode, 0) + observed
+        self._count_tokens(mode, inputs)
+        if not return_outputs:
+            return loss
+        with torch.no_grad():
+            return loss, model(**inputs)
+
+    def _predictions(self, inputs: dict[str, Any]) -> dict[str, Source]:
+        """What the other models say of the same inputs: their hidden states and heads, (B, T − 1, …)."""
+        found: dict[str, Source] = {}
+        for context, use in self._uses.items():
+            with use() as other, self.accelerator.autocast():
+                own, head = Head.of(self.model), Head.of(other)
+                hidden = last_hidden(other, inputs)[:, :-1]
+                if (head.scale, head.softcap) == (own.scale, own.softcap):
+                    found[context] = hidden, head.weight.detach(), None if head.bias is None else head.bias.detach()
+                else:
+                    found[context] = head.logits(hidden)
+        return found
+
+    # ---- numbers ----------------------------------------------------------------------------------------------
+    def _logs_this_step(self) -> bool:
+        step, strategy = self.state.global_step + 1, self.args.logging_strategy
+        if strategy == "steps":
+            return step % self.state.logging_steps == 0 or (step == 1 and self.args.logging_first_step)
+        return bool(strategy == "epoch")
+
+    def _count_tokens(self, mode: str, inputs: dict[str, Any]) -> None:
+        if mode == "train":
+            mask = inputs.get("attention_mask")
+            count = torch.tensor(inputs["input_ids"].numel()) if mask is None else mask.sum()
+            counts = self.accelerator.gather_for_metrics(count.to(self.accelerator.device))
+            self._total_train_tokens += int(counts.sum()) // self._tp_size
+        self._metrics[mode]["num_tokens"] = [self._total_train_tokens]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        mode = "train" if self.model.training else "eval"
+        none = torch.zeros(2, len(statistics.NAMES), device=self.accelerator.device)
+        sums, counts = self.accelerator.reduce(self._observed.pop(mode, none), "sum").tolist()
+        for name, total, count in zip(statistics.NAMES, sums, counts, strict=True):
+            if count:
+                self._metrics[mode][name] = [total / count]
+        super().log(logs, start_time)
+
+    # ---- refusals ---------------------------------------------------------------------------------------------
+    def _refuse_layouts(self) -> None:
+        """ValueError where hidden states and labels would not lie side by side."""
+        name = self.method.name
+        if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
+            got = self.model.active_peft_config.peft_type.value
+            raise ValueError(f"{name}: peft_config: expected an adapter without virtual tokens, got {got}")
+        parallel = self.accelerator.parallelism_config
+        if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
+            raise ValueError(f"{name}: parallelism_config: expected whole sequences on every device, got split ones")
+        if not isinstance(core(self.model), PreTrainedModel) or core(self.model).get_output_embeddings() is None:
+            raise ValueError(f"{name}: model: expected a causal language model with an output head, got none")
+
+
+def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a method needs beside the data, if all of it is there."""
+    for context, value in given.items():
+        argument = _ARGUMENTS[context]
+        if value is None:
+            raise ValueError(f"{name}: {argument}: expected one, which the method needs, got None")
+        if context in ("reference_logits", "teacher_logits"):
+            frozen.check(value, name, argument)
+        if context == "old_logits" and not (isinstance(value, int) and value >= 1):
+            raise ValueError(f"{name}: {argument}: expected an integer of at least 1, got {value!r}")
+    return given
+
+
+_KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
+
+
+def _refuse_bypasses(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
+    """ValueError for options under which something else than the method would train."""
+    if kwargs.get("compute_loss_func") is not None:
+        raise ValueError(f"{name}: compute_loss_func: expected None, which method= stands for, got a function")
+    if args is None:
+        return
+    wanted = {"label_smoothing_factor": 0, "use_liger_kernel": False, "loss_type": "nll"}
+    for option, value in wanted.items():
+        if (got := getattr(args, option, value)) != value:
+            raise ValueError(f"{name}: {option}: expected {value!r}, else the method would be passed by, got {got!r}")
+    packs = getattr(args, "packing", False) or getattr(args, "eval_packing", False)
+    if packs and args.packing_strategy == "wrapped":
+        raise ValueError(f'{name}: packing_strategy: expected "bfd", got "wrapped", which joins documents')

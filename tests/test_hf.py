@@ -1,0 +1,332 @@
+"""Methods in TRL's trainer: every layout of a batch gives the step that one takes by hand on whole logits."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trl
+from peft import LoraConfig
+from transformers import (
+    AutoModelForCausalLM,
+    CohereConfig,
+    Gemma2Config,
+    GraniteConfig,
+    MixtralConfig,
+)
+
+import qunify as qu
+from qunify import hf
+from qunify.hf import statistics
+from tests import small_llama, trainers
+from tests.trainers import LAYOUTS, apart, by_hand, examples, logged, logits, losses, model, train
+
+EXACT = 1e-12  # float64
+DATA = examples()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("method", ["sft", "focal"])
+def test_every_layout_is_the_step_by_hand(layout: str, method: str, tmp_path: Path) -> None:
+    start = model()
+    expected, values = by_hand(start, qu.get(method), DATA)
+    trainer = train(tmp_path, model=start, method=method, settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+    assert apart(expected, model()) > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "method"), [("nll", "sft"), ("dft", "dft")])
+def test_trls_own_losses(kind: str, method: str, tmp_path: Path) -> None:
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    theirs = train(tmp_path, trl.SFTTrainer, model=small_llama.model(), settings={**settings, "loss_type": kind})
+    ours = train(tmp_path, model=small_llama.model(), method=method, settings=settings)
+    assert apart(ours.model, theirs.model) < 1e-6
+    assert apart(ours.model, small_llama.model()) > 1e-3
+    for name in ("loss", "num_tokens", "grad_norm"):
+        assert logged(ours, name) == pytest.approx(logged(theirs, name), rel=2e-5, abs=1e-6), name
+
+
+def test_trls_own_numbers(tmp_path: Path) -> None:
+    settings = {"max_steps": 3, "per_device_train_batch_size": 2}
+    theirs = train(tmp_path, trl.SFTTrainer, model=small_llama.model(), settings=settings)
+    ours = train(tmp_path, model=small_llama.model(), method="sft", settings=settings)
+    for name in ("entropy", "mean_token_accuracy"):
+        assert logged(ours, name) == pytest.approx(logged(theirs, name), rel=2e-5, abs=1e-6), name
+
+
+def test_experts_are_balanced_as_by_trl(tmp_path: Path) -> None:
+    def experts() -> Any:
+        return small_llama.model(config=MixtralConfig, num_local_experts=3, router_aux_loss_coef=0.5)
+
+    settings = {"max_steps": 2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    theirs = train(tmp_path, trl.SFTTrainer, model=experts(), settings=settings)
+    ours = train(tmp_path, model=experts(), method="sft", settings=settings)
+    unbalanced = train(tmp_path, model=experts(), method="sft", settings={**settings, "router_aux_loss_coef": 0.0})
+    assert apart(ours.model, theirs.model) < 1e-6
+    assert apart(ours.model, unbalanced.model) > 1e-5
+    assert logged(ours, "aux_loss") == pytest.approx(logged(theirs, "aux_loss"), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"config": Gemma2Config, "final_logit_softcapping": 2.0, "head_dim": 8, "attn_implementation": "eager"},
+        {"config": CohereConfig, "logit_scale": 0.3},
+        {"config": GraniteConfig, "logits_scaling": 4.0},
+    ],
+    ids=["softcap", "scale", "divisor"],
+)
+def test_logits_are_scaled_and_capped_as_the_model_does(settings: dict[str, Any], tmp_path: Path) -> None:
+    start, teacher = model(**settings), model(seed=1)  # a teacher of another family: not scaled, not capped
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA)}
+    expected, values = by_hand(start, qu.get("target_sft"), DATA, context=lambda *_: given)
+    trainer = train(tmp_path, model=start, method="target_sft", teacher_model=teacher)
+    assert apart(trainer.model, expected) < 1e-9  # their norms are computed in float32
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+    assert logged(trainer, "trust")[0] == pytest.approx(_trust(model(**settings), "target_sft", given), abs=1e-6)
+
+
+def _trust(m: Any, method: str, context: dict[str, Any]) -> float:
+    with torch.no_grad():
+        return qu.get(method)(logits(m, DATA), trainers.labels(DATA), **context).trust.mean().item()
+
+
+@pytest.mark.parametrize("method", ["target_sft", "reverse_kl"])
+@pytest.mark.parametrize("layout", ["accumulated", "packed"])
+def test_a_teacher(method: str, layout: str, tmp_path: Path) -> None:
+    start, teacher = model(), model(seed=1)
+    kept = copy.deepcopy(teacher)
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA)}
+    expected, _ = by_hand(start, qu.get(method), DATA, context=lambda *_: given)
+    trainer = train(tmp_path, model=start, method=method, teacher_model=teacher, settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+    assert apart(teacher, kept) == 0
+
+
+def test_the_policy_without_its_adapter_is_the_frozen_copy(tmp_path: Path) -> None:
+    settings = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1.0}
+    options: dict[str, Any] = {"method": "asft", "method_params": {"kl_weight": 1.0}, "settings": settings}
+
+    def run(reference: Any, **more: Any) -> Any:
+        adapter = LoraConfig(target_modules=["q_proj", "v_proj"], r=2, init_lora_weights=True)
+        return train(tmp_path, reference_model=reference, peft_config=adapter, **{**options, **more})
+
+    base, copied, other = run("base"), run(model()), run(model(seed=1))
+    assert apart(base.model, copied.model) == 0
+    assert apart(base.model, other.model) > 1e-3
+    moved = [p for name, p in base.model.named_parameters() if "lora_B" in name]
+    assert all(p.requires_grad and p.abs().max() > 0 for p in moved)
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_snapshots_of_the_policy(every: int, tmp_path: Path) -> None:
+    start, old = model(tie_word_embeddings=True), {}
+
+    def context(m: Any, step: int) -> dict[str, Any]:
+        if step % every == 0:
+            with torch.no_grad():
+                old["old_logits"] = logits(m, DATA)
+        return old
+
+    method, settings = qu.get("psft", clip=0.001), {"max_steps": 4, "learning_rate": trainers.RATE}
+    expected, values = by_hand(start, method, DATA, steps=4, context=context)
+    trainer = train(tmp_path, model=start, method=method, old_every=every, settings=settings)
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+
+
+def test_snapshots_differ_by_how_often_they_are_taken(tmp_path: Path) -> None:
+    runs = [
+        train(tmp_path, method="psft", method_params={"clip": 0.001}, old_every=k, settings={"max_steps": 3})
+        for k in (1, 2)
+    ]
+    assert apart(runs[0].model, runs[1].model) > 1e-4
+
+
+def test_a_prior(tmp_path: Path) -> None:
+    start, prior = model(), torch.arange(1.0, 97).log().double()
+    expected, _ = by_hand(start, qu.get("logit_adjustment"), DATA, context=lambda *_: {"prior_logits": prior})
+    trainer = train(tmp_path, model=start, method="logit_adjustment", prior_logits=prior)
+    assert apart(trainer.model, expected) < EXACT
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_negatives_are_the_tokens_before(layout: str, tmp_path: Path) -> None:
+    def negatives(m: Any, step: int) -> dict[str, Any]:
+        rows = [[[v in ids[: t + 1] and v != ids[t + 1] for v in range(96)] for t in range(len(ids) - 1)]
+                for ids, _ in DATA]  # fmt: skip
+        return {"negative_mask": torch.tensor([row for example in rows for row in example])}
+
+    start = model()
+    expected, _ = by_hand(start, qu.get("unlikelihood"), DATA, context=negatives)
+    trainer = train(tmp_path, model=start, method="unlikelihood", settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+    assert apart(trainer.model, by_hand(model(), qu.get("sft"), DATA)[0]) > 1e-6
+
+
+def test_a_target_of_ones_own(tmp_path: Path) -> None:
+    half = qu.design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.teacher, a=0.5)
+    start, teacher = model(), model(seed=1)
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA)}
+    expected, _ = by_hand(start, half, DATA, context=lambda *_: given)
+    assert apart(train(tmp_path, model=start, method=half, teacher_model=teacher).model, expected) < EXACT
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_prompts_do_not_count(layout: str, tmp_path: Path) -> None:
+    data = trainers.dataset(prompt=["the cat sees "] * 4, completion=["a dog", "the bird and", "a", "old red tree"])
+    ids = [[trainers.tokens(text) for text in (row["prompt"], row["completion"] + "</s>")] for row in data]
+    start = model()
+    expected, _ = by_hand(start, qu.get("dft"), [(p + c, [-100] * len(p) + c) for p, c in ids])
+    trainer = train(tmp_path, model=start, train_dataset=data, settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_only_what_the_assistant_says(tmp_path: Path) -> None:
+    chats = [[("user", "the cat"), ("assistant", "sees a dog"), ("user", "and"), ("assistant", "then")]] * 2
+    rows = [[{"role": role, "content": text} for role, text in chat] for chat in chats]
+    rendered = [
+        [(role, trainers.tokens(f"<{role}>"), trainers.tokens(f"{text} </s>")) for role, text in c] for c in chats
+    ]
+    data = [
+        (
+            [i for _, a, b in chat for i in a + b],
+            [i for role, a, b in chat for i in [-100] * len(a) + (b if role == "assistant" else [-100] * len(b))],
+        )
+        for chat in rendered
+    ]
+    start = model()
+    expected, _ = by_hand(start, qu.get("dft"), data)
+    trainer = train(
+        tmp_path, model=start, train_dataset=trainers.dataset(messages=rows),
+        settings={"assistant_only_loss": True},
+    )  # fmt: skip
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_half_precision(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"method": "asft", "reference_model": small_llama.model(seed=1)}
+    whole = train(tmp_path, model=small_llama.model(), **options)
+    half = train(tmp_path, model=small_llama.model(), settings={"bf16": True}, **options)
+    assert losses(half) == pytest.approx(losses(whole), rel=0.02)
+    assert losses(half) != losses(whole)
+    assert apart(half.model, whole.model) < 0.02
+
+
+def test_evaluation_gives_the_same_loss(tmp_path: Path) -> None:
+    options = {"eval_dataset": trainers.dataset(), "settings": {"per_device_eval_batch_size": 8}}
+    trainer = train(tmp_path, method="dft", compute_metrics=lambda p: {"shape": p.predictions.shape[-1]}, **options)
+    _, values = by_hand(trainer.model, qu.get("dft"), DATA)
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(values[0], abs=1e-6)
+    assert found["eval_shape"] == 96
+    (trust,) = logged(trainer, "eval_trust")
+    assert trust == pytest.approx(_trust(trainer.model, "dft", {}), abs=1e-6)
+
+
+def test_saved_weights_are_the_models_own(tmp_path: Path) -> None:
+    trainer = train(tmp_path)
+    trainer.save_model(str(tmp_path / "saved"))
+    assert (tmp_path / "saved" / "model.safetensors").exists()
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float64)
+    assert apart(loaded, trainer.model) == 0
+    generated = trainer.model.generate(torch.tensor([DATA[0][0][:2]]), max_new_tokens=2, do_sample=False)
+    assert generated.shape == (1, 4)
+
+
+# ---- numbers beside the loss ------------------------------------------------------------------------------------
+
+
+def test_what_is_logged_is_the_mean_over_tokens(tmp_path: Path) -> None:
+    trainer = train(tmp_path, method="eaft", settings=LAYOUTS["accumulated"])
+    with torch.no_grad():
+        z, y = logits(model(), DATA), trainers.labels(DATA)
+        q = qu.get("eaft")(z, y)
+    p = z.softmax(-1)
+    expected = {
+        "entropy": -(p * p.log()).sum(-1).mean(),
+        "mean_token_accuracy": (z.argmax(-1) == y).double().mean(),
+        "trust": q.trust.mean(),
+        "gradient_scale": q.gradient.abs().sum(-1).mean(),
+        "in_simplex": q.in_simplex.double().mean(),
+    }
+    for name, value in expected.items():
+        assert logged(trainer, name) == [pytest.approx(value.item(), abs=1e-6)], name
+    assert logged(trainer, "num_tokens") == [sum(len(ids) for ids, _ in DATA)]
+
+
+def test_losses_without_a_target_have_no_trust(tmp_path: Path) -> None:
+    trainer = train(tmp_path, method="z_loss")
+    assert logged(trainer, "trust") == []
+    assert logged(trainer, "in_simplex") == [0]
+    assert logged(trainer, "gradient_scale")[0] > 0
+
+
+def test_only_logging_steps_are_observed_and_only_a_sample(tmp_path: Path, monkeypatch: Any) -> None:
+    seen = []
+    observe = statistics.observe
+    monkeypatch.setattr(statistics, "LIMIT", 5)
+    monkeypatch.setattr(statistics, "observe", lambda *a: seen.append(observe(*a)) or seen[-1])
+    trainer = train(tmp_path, settings={"max_steps": 4, "logging_steps": 2, "per_device_train_batch_size": 4})
+    assert [int(found[1, 0]) for found in seen] == [5, 5]
+    assert logged(trainer, "trust") == pytest.approx([float(found[0, 2] / found[1, 2]) for found in seen])
+
+
+# ---- schedules --------------------------------------------------------------------------------------------------
+
+
+def test_a_schedule_sets_and_logs_the_parameter(tmp_path: Path) -> None:
+    def mix(step: int, total: int) -> float:
+        return (step + 1) / total
+
+    start, teacher = model(), model(seed=1)
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA)}
+    expected, values = by_hand(start, lambda step: qu.get("taid", mix=mix(step, 3)), DATA, 3, lambda *_: given)
+    trainer = train(
+        tmp_path, model=start, method="taid", teacher_model=teacher, callbacks=[hf.Schedule(mix=mix)],
+        settings={"max_steps": 3},
+    )  # fmt: skip
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+    assert logged(trainer, "mix") == pytest.approx([1 / 3, 2 / 3, 1])
+
+
+def test_a_resumed_run_goes_on_with_the_schedule(tmp_path: Path) -> None:
+    def run(steps: int, **more: Any) -> Any:
+        trainer = hf.SFTTrainer(
+            small_llama.model(),
+            trainers.config(tmp_path, max_steps=4, save_strategy="steps", save_steps=2, save_only_model=False),
+            method=qu.design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.policy, a=0.5),
+            train_dataset=trainers.dataset(), processing_class=trainers.TOKENIZER,
+            callbacks=[hf.Schedule(a=lambda step, total: step / total)],
+        )  # fmt: skip
+        trainer.train(**more)
+        return trainer
+
+    whole = run(4)
+    resumed = run(4, resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
+    assert apart(whole.model, resumed.model) == 0
+    assert logged(resumed, "a") == [0, 0.25, 0.5, 0.75]
+    assert resumed.method.params == {"a": 0.75}
+
+
+def test_a_value_out_of_range_is_the_methods_own_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing: parameter smoothing: expected a number in .*got 2"):
+        train(tmp_path, method="label_smoothing", callbacks=[hf.Schedule(smoothing=lambda step, total: 2)])
+
+
+def test_a_schedule_names_parameters_and_has_a_loss() -> None:
+    with pytest.raises(ValueError, match="focal: Schedule: unknown parameter 'gamma', expected focusing"):
+        hf.Schedule(gamma=lambda step, total: 1.0).bind(hf.loss("focal"))
+    with pytest.raises(ValueError, match="Schedule: eta: expected a function"):
+        hf.Schedule(eta=0.5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected a loss to set"):
+        hf.Schedule(eta=lambda step, total: 0.5).on_train_begin()
