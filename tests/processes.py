@@ -1,0 +1,86 @@
+"""One optimizer step by each of a few methods, in as many processes as there are,
+and the gradients of sharded parameters: `python -m tests.processes OUT`, under torchrun for more than one.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.state import PartialState
+from safetensors.torch import save_file
+
+from tests import trainers
+
+BATCH = 8  # their labels are of unequal number, so that a mean over processes of means would be wrong
+KINDS = ("dft", "target_sft", "iw_sft")
+
+
+def step(kind: str, out: Path) -> None:
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    settings = {"per_device_train_batch_size": BATCH // world} | ({"ddp_backend": "gloo"} if world > 1 else {})
+    if kind == "iw_sft":
+        data = trainers.dataset(text=trainers.TEXTS, weight=[0.5 + i for i in range(len(trainers.TEXTS))])
+        trainer = trainers.train(out / "run", method="iw_sft", train_dataset=data, settings=settings)
+    elif kind == "target_sft":
+        teacher = trainers.model(seed=1)
+        trainer = trainers.train(out / "run", method="target_sft", teacher_model=teacher, settings=settings)
+    else:
+        trainer = trainers.train(out / "run", method=kind, settings=settings)
+    if PartialState().is_main_process:
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        save_file(
+            {name: p.detach().clone() for name, p in model.named_parameters()}, out / f"{kind}-{world}.safetensors"
+        )
+        assert torch.distributed.is_initialized() == (world > 1)
+
+
+def sharded(out: Path) -> None:
+    """The gradients of a model whose parameters are divided among the processes."""
+    from torch.distributed.fsdp import fully_shard
+
+    import qunify as qu
+    from qunify.hf.fused import add_objective
+    from tests import small_llama
+
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    model = small_llama.model().double()
+    add_objective(model)
+    for layer in model.model.layers:
+        fully_shard(layer)
+    fully_shard(model)
+    ids, labels = (x[rank * BATCH // world : (rank + 1) * BATCH // world] for x in batch())
+
+    def objective(hidden, head):  # type: ignore[no-untyped-def]
+        items = (batch()[1][:, 1:] != -100).sum() / world  # gradients are averaged over processes
+        loss = qu.linear_loss(hidden[:, :-1], head.weight, labels[:, 1:], "dft", num_items_in_batch=items)
+        return loss, None
+
+    model(input_ids=ids, objective=objective)[0].backward()
+    found = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
+    if rank == 0:
+        save_file(found, out / "sharded.safetensors")
+
+
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids and labels (8, 12), more of them ignored in the later rows."""
+    r = torch.Generator().manual_seed(0)
+    ids = torch.randint(96, (BATCH, 12), generator=r)
+    labels = ids.clone()
+    for i in range(BATCH):
+        labels[i, : i + 1] = -100
+    return ids, labels
+
+
+def main(out: Path) -> None:
+    for kind in KINDS:
+        step(kind, out)
+    if torch.distributed.is_initialized():
+        sharded(out)
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

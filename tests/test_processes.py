@@ -1,0 +1,52 @@
+"""Two processes give the gradients of one: under DDP by Accelerate, and with sharded parameters."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from safetensors.torch import load_file
+
+import qunify as qu
+from tests import processes, small_llama
+
+ROOT = Path(__file__).resolve().parents[1]
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process and two have written."""
+    out = tmp_path_factory.mktemp("processes")
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    for launcher in ((), TWO):
+        command = [sys.executable, *launcher, "-m", "tests.processes", str(out)]
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+    return out
+
+
+@pytest.mark.parametrize("kind", processes.KINDS)
+def test_ddp_takes_the_step_of_one_process(kind: str, out: Path) -> None:
+    one, two = (load_file(out / f"{kind}-{world}.safetensors") for world in (1, 2))
+    assert one.keys() == two.keys()
+    begun = dict(small_llama.model().double().named_parameters())
+    for name, parameter in one.items():
+        torch.testing.assert_close(two[name], parameter, rtol=1e-9, atol=1e-12)
+        assert not torch.equal(parameter, begun[name])
+
+
+def test_sharded_parameters_have_the_gradients_of_whole_ones(out: Path) -> None:
+    found = load_file(out / "sharded.safetensors")
+    model = small_llama.model().double()
+    ids, labels = processes.batch()
+    qu.loss("dft")(model(input_ids=ids).logits[:, :-1], labels[:, 1:]).backward()
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-12)
