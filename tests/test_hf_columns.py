@@ -83,9 +83,9 @@ def test_packed_rows_hold_several_documents(tmp_path: Path) -> None:
 )
 def test_truncation_takes_the_numbers_along(layout: str, end: str, tmp_path: Path) -> None:
     data, rows, spread = at("token")
-    cut = slice(None, 5) if end == "keep_start" else slice(-5, None)
+    cut = slice(-5, None) if end == "keep_end" else slice(None, 5)
     short, numbers = [(x[cut], y[cut]) for x, y in rows], [w[cut] for w in spread]
-    settings = {**LAYOUTS[layout], "max_length": 5, "truncation_mode": end}
+    settings = {**LAYOUTS[layout], "max_length": 5, **({"truncation_mode": end} if end else {})}
     expected, _ = by_hand(model(), qu.get("iw_sft"), short, context=lambda *_: {"token_weight": flat(numbers)})
     trainer = train(tmp_path, method="iw_sft", train_dataset=data, settings=settings)
     assert apart(trainer.model, expected) < 1e-8

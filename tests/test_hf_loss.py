@@ -173,7 +173,7 @@ def test_a_schedule(tmp_path: Path) -> None:
 # ---- what is refused --------------------------------------------------------------------------------------------
 
 TEACHER = small_llama.model(seed=1)
-OTHER_VOCABULARY = small_llama.model(seed=1, vocab_size=100)
+OTHERS = small_llama.model(seed=1, vocab_size=100)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ def test_refused_by_the_loss(make: Any, message: str) -> None:
 
 def test_another_vocabulary_is_refused_by_the_loss() -> None:
     m, ids = small_llama.model(), torch.tensor([DATA[0][0]])
-    criterion = hf.loss("kd", teacher=OTHER_VOCABULARY).attach(m)
+    criterion = hf.loss("kd", teacher=OTHERS).attach(m)
     with pytest.raises(ValueError, match="kd: teacher: expected a vocabulary of 96, got 100"):
         criterion(m(ids), ids)
 
@@ -222,10 +222,10 @@ BASE = {"method": "asft", "reference_model": "base"}
         ({"method": "asft"}, {}, r"asft: reference_model: expected one"),
         ({"method": "asft", "reference_model": 3}, {}, r'asft: reference_model: expected a model or "base", got 3'),
         (BASE, {}, r'asft: reference_model: expected a model, got "base"'),
-        ({"method": "kd", "teacher_model": OTHER_VOCABULARY}, {}, r"teacher_model: expected a vocabulary of 96, got 100"),
+        ({"method": "kd", "teacher_model": OTHERS}, {}, r"kd: teacher_model: expected a vocabulary of 96, got 100"),
         ({"method": "psft"}, {}, r"psft: old_every: expected one"),
         ({"method": "psft", "old_every": 0}, {}, r"psft: old_every: expected an integer of at least 1, got 0"),
-        ({"method": "logit_adjustment", "prior_logits": torch.zeros(5)}, {}, r"prior_logits: expected shape \(96,\), got"),
+        ({"method": "logit_adjustment", "prior_logits": torch.ones(5)}, {}, r"prior_logits: expected shape \(96,\)"),
         ({"method": "no_such"}, {}, r"unknown method 'no_such'"),
         ({"method_params": {"eta": 1}}, {}, r"dft: unknown parameter 'eta'"),
         ({"method": "focal", "method_params": {"focusing": -1}}, {}, r"focal: parameter focusing: expected"),
