@@ -237,6 +237,7 @@ def test_saved_weights_are_the_models_own(tmp_path: Path) -> None:
     assert (tmp_path / "saved" / "model.safetensors").exists()
     loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved", dtype=torch.float64)
     assert apart(loaded, trainer.model) == 0
+    assert apart(by_hand(trainer.model, qu.get("dft"), DATA)[0], trainer.model) > 1e-6  # a copy calls itself
     generated = trainer.model.generate(torch.tensor([DATA[0][0][:2]]), max_new_tokens=2, do_sample=False)
     assert generated.shape == (1, 4)
 

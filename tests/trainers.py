@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from qunify import hf
 from tests import small_llama
 
 datasets.disable_progress_bars()
+gc.freeze()  # a trainer collects garbage when it starts, which costs more than its run if libraries are looked through
 
 TOKENIZER = small_llama.tokenizer()
 TEXTS = small_llama.sentences()

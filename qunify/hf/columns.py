@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from datasets import Dataset
 from trl.data_utils import common_prefix_length, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import global_then_local_main_first
 
 from qunify.hf.tokens import COLUMNS
 
@@ -55,15 +57,17 @@ def prepared(
         }
 
     kept = ["input_ids", "labels", *needs]
-    dataset = dataset.map(spread).select_columns(kept)
-    if packing:
-        dataset = dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
-        dataset = pack_dataset(dataset, args.max_length, args.packing_strategy)
-    elif args.max_length is not None:
-        cut = slice(-args.max_length, None) if args.truncation_mode == "keep_end" else slice(None, args.max_length)
-        dataset = dataset.map(lambda example: {name: example[name][cut] for name in kept})
-        dataset = dataset.filter(lambda example: any(label != -100 for label in example["labels"]))
-    return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+    workers = {"num_proc": args.dataset_num_proc} if isinstance(dataset, Dataset) else {}
+    with global_then_local_main_first():
+        dataset = dataset.map(spread, **workers).select_columns(kept)
+        if packing:
+            dataset = dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+            dataset = pack_dataset(dataset, args.max_length, args.packing_strategy, workers)
+        elif args.max_length is not None:
+            cut = slice(-args.max_length, None) if args.truncation_mode == "keep_end" else slice(None, args.max_length)
+            dataset = dataset.map(lambda example: {name: example[name][cut] for name in kept}, **workers)
+            dataset = dataset.filter(lambda example: any(label != -100 for label in example["labels"]), **workers)
+        return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
 
 
 def _per_token(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -17,17 +18,17 @@ Objective = Callable[[Tensor, Head], tuple[Tensor, Tensor | None]]
 def add_objective(model: Any) -> None:
     """Let `model(**inputs, objective=f)` give f(hidden, head) and the experts' auxiliary loss, if there is one."""
     model = core(model)
-    forward = model.forward
+    forward = type(model).forward
 
     @functools.wraps(forward)
-    def fused(*args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
+    def fused(self: Any, *args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
         if objective is None:
-            return forward(*args, **kwargs)
-        outputs = model.base_model(*args, **kwargs)
-        loss, observed = objective(outputs.last_hidden_state, Head.of(model))
-        return loss, observed, _auxiliary(model, outputs, kwargs)
+            return forward(self, *args, **kwargs)
+        outputs = self.base_model(*args, **kwargs)
+        loss, observed = objective(outputs.last_hidden_state, Head.of(self))
+        return loss, observed, _auxiliary(self, outputs, kwargs)
 
-    model.forward = fused
+    model.forward = types.MethodType(fused, model)  # bound, so that a copy of the model calls itself
 
 
 def _auxiliary(model: Any, outputs: Any, inputs: dict[str, Any]) -> Tensor | None:

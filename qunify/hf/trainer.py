@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -146,27 +147,33 @@ class SFTTrainer(trl.SFTTrainer):
                 dataset, processing_class, args, packing, formatting_func, dataset_name
             )
 
+        name, needs, present = self.method.name, self.method.needs, next(iter(dataset))
+        columns_needed = {context: column for context, column in tokens.COLUMNS.items() if context in needs}
+        for context, column in tokens.COLUMNS.items():
+            if column in present and context not in needs:
+                warnings.warn(f"{name}: {dataset_name} dataset: column {column!r} is not used", stacklevel=2)
+        if not columns_needed:
+            return prepare(dataset, args, packing)
+        if columns_needed.keys() <= present.keys():  # prepared before
+            return dataset
+        for column in columns_needed.values():
+            if column not in present:
+                got = ", ".join(present)
+                raise ValueError(f"{name}: {dataset_name} dataset: expected a column {column!r}, got {got}")
+        template = self.chat_template  # no function below may hold the trainer: datasets would hash all of its model
+
         def tokenize(messages: list[Any], example: dict[str, Any]) -> list[int]:
             ids: list[int] = processing_class.apply_chat_template(
                 messages,
                 tokenize=True,
                 return_dict=True,
-                chat_template=self.chat_template,
+                chat_template=template,
                 tools=example.get("tools"),
                 **example.get("chat_template_kwargs", {}),
             )["input_ids"]
             return ids
 
-        needs = {context: column for context, column in tokens.COLUMNS.items() if context in self.method.needs}
-        if not needs:
-            return prepare(dataset, args, packing)
-        present = next(iter(dataset))
-        for column in needs.values():
-            if column not in present:
-                raise ValueError(
-                    f"{self.method.name}: {dataset_name} dataset: expected a column {column!r}, got {list(present)}"
-                )
-        return columns.prepared(dataset, needs, prepare, args, packing, tokenize)
+        return columns.prepared(dataset, columns_needed, prepare, args, packing, tokenize)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()

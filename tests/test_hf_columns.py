@@ -1,0 +1,179 @@
+"""Weights and masks of examples, messages and tokens reach the loss through every layout of a batch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import torch
+from torch import Tensor
+
+import qunify as qu
+from qunify import hf
+from qunify.hf.columns import Collator
+from tests import trainers
+from tests.trainers import LAYOUTS, TEXTS, apart, by_hand, examples, labels, logits, model, tokens, train
+
+EXACT = 1e-12
+CHATS = [
+    [("user", "the cat"), ("assistant", "sees a dog"), ("user", "and then"), ("assistant", "the bird")],
+    [("user", "a red"), ("assistant", "house")],
+    [("user", "today"), ("assistant", "a"), ("user", "the old tree"), ("assistant", "likes the river and")],
+]
+MESSAGES = [[{"role": role, "content": text} for role, text in chat] for chat in CHATS]
+#: Ids of each message of each chat, as the template writes it.
+SAID = [[tokens(f"<{role}> {text} </s>") for role, text in chat] for chat in CHATS]
+#: Several numbers, none twice, so that no two tokens can be taken for each other.
+NUMBERS = [0.5 + ((37 * i) % 101) / 50 for i in range(101)]
+
+
+def at(level: str) -> tuple[datasets.Dataset, list[tuple[list[int], list[int]]], list[list[float]]]:
+    """A dataset with weights of this level; its ids and labels; and the weight of every token."""
+    if level == "message":
+        weights = [NUMBERS[3 * i : 3 * i + len(chat)] for i, chat in enumerate(CHATS)]
+        spread = [
+            [w for w, ids in zip(ws, chat, strict=True) for _ in ids] for ws, chat in zip(weights, SAID, strict=True)
+        ]
+        flat = [[i for ids in chat for i in ids] for chat in SAID]
+        return trainers.dataset(messages=MESSAGES, weight=weights), [(x, x) for x in flat], spread
+    data = examples()
+    if level == "example":
+        weights = NUMBERS[: len(data)]
+        spread = [[w] * len(ids) for w, (ids, _) in zip(weights, data, strict=True)]
+        return trainers.dataset(text=TEXTS, weight=weights), data, spread
+    spread = [[NUMBERS[(5 * i + j) % 101] for j in range(len(ids))] for i, (ids, _) in enumerate(data)]
+    masked = [(ids, [-100, *ids[1:3], -100, *ids[4:]]) for ids, _ in data]
+    given = {"input_ids": [x for x, _ in masked], "labels": [y for _, y in masked], "weight": spread}
+    return trainers.dataset(**given), masked, spread
+
+
+def flat(spread: list[list[float]]) -> Tensor:
+    """Of the tokens to be predicted."""
+    return torch.tensor([w for row in spread for w in row[1:]]).double()
+
+
+@pytest.mark.parametrize("level", ["example", "message", "token"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_weights(level: str, layout: str, tmp_path: Path) -> None:
+    data, rows, spread = at(level)
+    settings = {**LAYOUTS[layout]}
+    if layout == "accumulated" and level == "message":
+        settings = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": 3}
+    if layout == "packed":
+        settings["max_length"] = 32
+    start = model()
+    expected, values = by_hand(start, qu.get("iw_sft"), rows, context=lambda *_: {"token_weight": flat(spread)})
+    trainer = train(tmp_path, model=start, method="iw_sft", train_dataset=data, settings=settings)
+    # Numbers travel in float32, as the collator's tensors do.
+    assert apart(trainer.model, expected) < 1e-8
+    assert trainers.losses(trainer) == pytest.approx(values, abs=1e-6)
+    assert apart(expected, by_hand(model(), qu.get("sft"), rows)[0]) > 1e-3
+
+
+def test_packed_rows_hold_several_documents(tmp_path: Path) -> None:
+    data, _, _ = at("token")
+    trainer = train(tmp_path, method="iw_sft", train_dataset=data, settings=LAYOUTS["packed"])
+    assert max(map(len, trainer.train_dataset["seq_lengths"])) > 1
+
+
+@pytest.mark.parametrize(
+    ("layout", "end"), [("padded", "keep_start"), ("padded", "keep_end"), ("packed", "keep_start")]
+)
+def test_truncation_takes_the_numbers_along(layout: str, end: str, tmp_path: Path) -> None:
+    data, rows, spread = at("token")
+    cut = slice(-5, None) if end == "keep_end" else slice(None, 5)
+    short, numbers = [(x[cut], y[cut]) for x, y in rows], [w[cut] for w in spread]
+    settings = {**LAYOUTS[layout], "max_length": 5, **({"truncation_mode": end} if end else {})}
+    expected, _ = by_hand(model(), qu.get("iw_sft"), short, context=lambda *_: {"token_weight": flat(numbers)})
+    trainer = train(tmp_path, method="iw_sft", train_dataset=data, settings=settings)
+    assert apart(trainer.model, expected) < 1e-8
+
+
+@pytest.mark.parametrize("layout", ["accumulated", "padding_free", "packed"])
+def test_masks(layout: str, tmp_path: Path) -> None:
+    _, rows, spread = at("token")
+    mask = [[float(w > 1.5) for w in row] for row in spread]
+    data = trainers.dataset(input_ids=[x for x, _ in rows], labels=[y for _, y in rows], mask=mask)
+    start = model()
+    expected, _ = by_hand(start, qu.get("cft"), rows, context=lambda *_: {"token_mask": flat(mask)})
+    trainer = train(tmp_path, model=start, method="cft", train_dataset=data, settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_a_designed_map_sees_weight_and_mask_and_prompts_do_not_count(tmp_path: Path) -> None:
+    method = qu.design("mine", trust=lambda t: t.weight * t.keep, residual=lambda t: t.policy)
+    assert set(method.needs) == {"token_weight", "token_mask"}
+    parts = [("the cat ", "sees a dog"), ("a bird ", "likes the old tree")]
+    ids = [(tokens(prompt), tokens(completion + "</s>")) for prompt, completion in parts]
+    rows = [(p + c, [-100] * len(p) + c) for p, c in ids]
+    weight, mask = [0.5, 2.0], [True, True]
+    data = trainers.dataset(
+        prompt=[p for p, _ in parts], completion=[c for _, c in parts], weight=weight, mask=mask
+    )  # fmt: skip
+    spread = flat([[w] * len(x) for w, (x, _) in zip(weight, rows, strict=True)])
+    given = {"token_weight": spread, "token_mask": torch.ones_like(spread)}
+    expected, _ = by_hand(model(), method, rows, context=lambda *_: given)
+    trainer = train(tmp_path, method=method, train_dataset=data)
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_messages_of_prompt_and_completion(tmp_path: Path) -> None:
+    data = trainers.dataset(
+        prompt=[chat[:-1] for chat in MESSAGES],
+        completion=[chat[-1:] for chat in MESSAGES],
+        weight=[NUMBERS[4 * i : 4 * i + len(chat)] for i, chat in enumerate(CHATS)],
+    )
+    trainer = train(tmp_path, method="iw_sft", train_dataset=data)
+    for i, (row, chat) in enumerate(zip(trainer.train_dataset, SAID, strict=True)):
+        assert row["token_weight"] == [NUMBERS[4 * i + j] for j, ids in enumerate(chat) for _ in ids]
+        assert row["labels"] == [label for ids in chat[:-1] for label in [-100] * len(ids)] + chat[-1]
+
+
+def test_evaluation_reads_the_column_too(tmp_path: Path) -> None:
+    data, rows, spread = at("example")
+    options: dict[str, Any] = {"eval_dataset": data, "settings": {"per_device_eval_batch_size": 8}}
+    trainer = train(tmp_path, method="iw_sft", train_dataset=data, **options)
+    with torch.no_grad():
+        loss = qu.loss("iw_sft")(logits(trainer.model, rows), labels(rows), token_weight=flat(spread))
+    for found in (trainer.evaluate(), trainer.evaluate(data), trainer.evaluate({"more": data})):
+        value = found.get("eval_loss", found.get("eval_more_loss"))
+        assert value == pytest.approx(loss.item(), abs=1e-6)
+
+
+def test_padding_to_a_multiple() -> None:
+    rows = [
+        {"input_ids": [3, 4], "token_weight": [1.0, 2.0]},
+        {"input_ids": [5, 6, 7], "token_weight": [3.0, 4.0, 5.0]},
+    ]
+    padded = Collator(pad_token_id=0, pad_to_multiple_of=4)(rows)["token_weight"]
+    assert padded.tolist() == [[1, 2, 0, 0], [3, 4, 5, 0]]
+    joined = Collator(pad_token_id=0, padding_free=True, pad_to_multiple_of=4)(rows)["token_weight"]
+    assert joined.tolist() == [[1, 2, 3, 4, 5, 0, 0, 0]]
+
+
+def make(out: Path, data: datasets.Dataset, method: str = "iw_sft") -> hf.SFTTrainer:
+    return hf.SFTTrainer(
+        model(), trainers.config(out), method=method, train_dataset=data, processing_class=trainers.TOKENIZER
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"text": TEXTS[:2]}, "iw_sft: train dataset: expected a column 'weight', got text"),
+        ({"text": TEXTS[:2], "weight": [1.0, float("nan")]}, "column 'weight': expected finite numbers, got nan"),
+        ({"text": TEXTS[:2], "weight": [[1.0], [2.0]]}, "expected one number for an example of text, got a list"),
+        ({"messages": MESSAGES[:1], "weight": [[1.0, 2.0]]}, "one number for each message, 4 of them, got 2"),
+        ({"input_ids": [[3, 4, 5]], "weight": [[1.0, 2.0]]}, "one number for each token, 3 of them, got 2"),
+    ],
+)
+def test_columns_that_do_not_fit(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, trainers.dataset(**columns))
+
+
+def test_a_column_without_use_is_told(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="dft: train dataset: column 'weight' is not used"):
+        make(tmp_path, trainers.dataset(text=TEXTS[:2], weight=[1.0, 2.0]), method="dft")

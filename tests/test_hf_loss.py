@@ -1,0 +1,281 @@
+"""The loss function of a Trainer: steps by hand, with the inputs it sees once attached; and what is refused."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import trl
+from peft import LoraConfig, PrefixTuningConfig, get_peft_model
+from transformers import GPT2Config, Trainer
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+
+import qunify as qu
+from qunify import hf
+from tests import small_llama, trainers
+from tests.trainers import TEXTS, apart, by_hand, examples, logits, losses, model
+
+EXACT = 1e-12
+DATA = examples()
+ROWS = trainers.dataset(input_ids=[ids for ids, _ in DATA], labels=[ids for ids, _ in DATA])
+
+
+def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    return DataCollatorForLanguageModeling(pad_token_id=1)(rows)
+
+
+def run(
+    out: Path, criterion: hf.CausalLoss, m: Any, *, attach: bool = True, collator: Any = collate, **settings: Any
+) -> Trainer:
+    callbacks = settings.pop("callbacks", None)
+    trainer = Trainer(
+        m, trainers.config(out, remove_unused_columns=False, **settings), train_dataset=ROWS, data_collator=collator,
+        compute_loss_func=criterion, callbacks=callbacks,
+    )  # fmt: skip
+    if attach:
+        assert criterion.attach(trainer) is criterion
+    trainer.train()
+    return trainer
+
+
+SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+
+
+@pytest.mark.parametrize("settings", [{}, SPLIT], ids=["whole", "accumulated"])
+def test_a_trainer_takes_the_step_by_hand(settings: dict[str, Any], tmp_path: Path) -> None:
+    expected, values = by_hand(model(), qu.get("focal", focusing=1.0), DATA)
+    trainer = run(tmp_path, hf.loss("focal", focusing=1.0), model(), attach=False, **settings)
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+
+
+def test_models_whose_labels_are_counted_unshifted(tmp_path: Path) -> None:
+    """Trainer counts the first label of GPT-2's rows, which is never predicted: −100 there takes it out."""
+
+    def masked(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(rows)
+        batch["labels"][:, 0] = -100
+        return batch
+
+    start = model(config=GPT2Config, n_embd=16, n_layer=1, n_head=2, num_attention_heads=2)
+    start.eval()
+    for module in start.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    expected, _ = by_hand(start, qu.get("dft"), DATA)
+    first_hidden = [(ids, [-100, *ids[1:]]) for ids, _ in DATA]
+    assert apart(by_hand(start, qu.get("dft"), first_hidden)[0], expected) == 0
+    trainer = run(tmp_path, hf.loss("dft"), copy.deepcopy(start), attach=False, collator=masked, **SPLIT)
+    assert apart(trainer.model, expected) < EXACT
+    fused = trainers.train(tmp_path, model=copy.deepcopy(start), method="dft", settings=SPLIT)
+    assert apart(fused.model, expected) < EXACT
+
+
+@pytest.mark.parametrize(("method", "argument"), [("target_sft", "teacher"), ("asft", "reference")])
+def test_a_frozen_model(method: str, argument: str, tmp_path: Path) -> None:
+    other = model(seed=1)
+    with torch.no_grad():
+        given = {f"{argument}_logits": logits(other, DATA)}
+    expected, _ = by_hand(model(), qu.get(method), DATA, context=lambda *_: given)
+    trainer = run(tmp_path, hf.loss(method, **{argument: other}), model(), **SPLIT)
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_the_adapter_switched_off(tmp_path: Path) -> None:
+    def policy() -> Any:
+        base = model()
+        torch.manual_seed(3)
+        return get_peft_model(base, LoraConfig(target_modules=["q_proj", "v_proj"], r=2)).double()
+
+    runs = [
+        run(tmp_path, hf.loss("asft", reference=reference, kl_weight=1.0), policy(), max_steps=3, learning_rate=1.0)
+        for reference in ("base", model(), model(seed=1))
+    ]
+    assert apart(runs[0].model, runs[1].model) == 0
+    assert apart(runs[0].model, runs[2].model) > 1e-3
+
+
+def test_trls_trainer(tmp_path: Path) -> None:
+    teacher = model(seed=1)
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA)}
+    expected, _ = by_hand(model(), qu.get("target_sft"), DATA, context=lambda *_: given)
+    criterion = hf.loss("target_sft", teacher=teacher)
+    with pytest.warns(FutureWarning, match="compute_loss_func"):
+        trainer = trl.SFTTrainer(
+            model(), trainers.config(tmp_path, padding_free=True, max_length=None), train_dataset=trainers.dataset(),
+            processing_class=trainers.TOKENIZER, compute_loss_func=criterion,
+        )  # fmt: skip
+    criterion.attach(trainer)
+    trainer.train()
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_weights_and_negatives_of_a_batch(tmp_path: Path) -> None:
+    numbers = [[0.5 + ((7 * i + j) % 5) for j in range(len(ids))] for i, (ids, _) in enumerate(DATA)]
+    by_ids = {tuple(ids): row for (ids, _), row in zip(DATA, numbers, strict=True)}
+
+    def weighted(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = collate(rows)
+        batch["token_weight"] = torch.zeros(batch["labels"].shape)
+        for out, row in zip(batch["token_weight"], rows, strict=True):
+            out[: len(row["input_ids"])] = torch.tensor(by_ids[tuple(row["input_ids"])])
+        return batch
+
+    flat = torch.tensor([w for row in numbers for w in row[1:]]).double()
+    expected, _ = by_hand(model(), qu.get("iw_sft"), DATA, context=lambda *_: {"token_weight": flat})
+    trainer = run(tmp_path, hf.loss("iw_sft"), model(), collator=weighted, **SPLIT)
+    assert apart(trainer.model, expected) < EXACT
+    fused = trainers.train(tmp_path, method="unlikelihood", settings=SPLIT)
+    assert apart(run(tmp_path, hf.loss("unlikelihood"), model(), **SPLIT).model, fused.model) < EXACT
+
+
+def test_a_loop_of_ones_own() -> None:
+    m, teacher = model(), model(seed=1)
+    criterion = hf.loss("kd", teacher=teacher).attach(m)
+    ids = torch.tensor([DATA[1][0]])
+    loss = criterion(m(ids), ids)
+    with torch.no_grad():
+        whole = qu.loss("kd")(m(ids).logits[:, :-1], ids[:, 1:], teacher_logits=teacher(ids).logits[:, :-1])
+    assert loss.item() == pytest.approx(whole.item(), abs=1e-12)
+    with pytest.raises(ValueError, match=r"kd: teacher_logits: expected a loss that sees the model: call attach"):
+        hf.loss("kd", teacher=teacher)(m(ids), ids)
+
+
+def test_a_prior_and_no_labels_kept() -> None:
+    m, ids, prior = model(), torch.tensor([DATA[1][0]]), torch.arange(1.0, 97).log().double()
+    loss = hf.loss("logit_adjustment", prior_logits=prior)(m(ids), ids)
+    whole = qu.loss("logit_adjustment")(m(ids).logits[:, :-1], ids[:, 1:], prior_logits=prior)
+    assert loss.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert hf.loss("dft")(m(ids), torch.full_like(ids, -100), torch.tensor(0)).item() == 0
+
+
+def test_a_schedule(tmp_path: Path) -> None:
+    def smoothing(step: int, total: int) -> float:
+        return step / total
+
+    expected, _ = by_hand(model(), lambda step: qu.get("label_smoothing", smoothing=step / 3), DATA, 3)
+    callbacks = [hf.Schedule(smoothing=smoothing)]
+    trainer = run(tmp_path, hf.loss("label_smoothing"), model(), max_steps=3, callbacks=callbacks)
+    assert apart(trainer.model, expected) < EXACT
+    assert trainers.logged(trainer, "smoothing") == pytest.approx([0, 1 / 3, 2 / 3])
+    unbound = [hf.Schedule(smoothing=smoothing)]
+    with pytest.raises(ValueError, match="expected a loss to set"):
+        run(tmp_path, hf.loss("label_smoothing"), model(), attach=False, callbacks=unbound)
+
+
+# ---- what is refused --------------------------------------------------------------------------------------------
+
+TEACHER = small_llama.model(seed=1)
+OTHERS = small_llama.model(seed=1, vocab_size=100)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: hf.loss("kd"), r"kd: teacher: expected one, which the method needs, got None"),
+        (lambda: hf.loss("asft", reference="adapter"), r'asft: reference: expected a model or "base", got \'adapter\''),
+        (lambda: hf.loss("psft"), r"psft: old_logits: .*use qunify.hf.SFTTrainer"),
+        (lambda: hf.loss("logit_adjustment"), r"logit_adjustment: prior_logits: expected one"),
+        (lambda: hf.loss("focal", gamma=1.0), r"focal: unknown parameter 'gamma'"),
+        (lambda: hf.loss("asft", reference="base").attach(TEACHER), r"asft: reference: expected a model, got \"base\""),
+        (lambda: hf.loss("kd", teacher=TEACHER).attach(TEACHER), r"kd: teacher: expected another model"),
+    ],
+)  # fmt: skip
+def test_refused_by_the_loss(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_another_vocabulary_is_refused_by_the_loss() -> None:
+    m, ids = small_llama.model(), torch.tensor([DATA[0][0]])
+    criterion = hf.loss("kd", teacher=OTHERS).attach(m)
+    with pytest.raises(ValueError, match="kd: teacher: expected a vocabulary of 96, got 100"):
+        criterion(m(ids), ids)
+
+
+def test_a_trainer_that_passes_the_loss_by_is_refused(tmp_path: Path) -> None:
+    criterion = hf.loss("dft")
+    trainer = Trainer(
+        TEACHER, trainers.config(tmp_path, label_smoothing_factor=0.1), train_dataset=ROWS, compute_loss_func=criterion
+    )
+    with pytest.raises(ValueError, match=r"dft: label_smoothing_factor: expected 0, .*got 0.1"):
+        criterion.attach(trainer)
+    with pytest.raises(ValueError, match="dft: attach: expected a trainer with this loss"):
+        hf.loss("dft").attach(trainer)
+
+
+PREFIX = PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
+BASE = {"method": "asft", "reference_model": "base"}
+
+
+@pytest.mark.parametrize(
+    ("options", "settings", "message"),
+    [
+        ({"method": "kd"}, {}, r"kd: teacher_model: expected one, which the method needs, got None"),
+        ({"method": "asft"}, {}, r"asft: reference_model: expected one"),
+        ({"method": "asft", "reference_model": 3}, {}, r'asft: reference_model: expected a model or "base", got 3'),
+        (BASE, {}, r'asft: reference_model: expected a model, got "base"'),
+        ({"method": "kd", "teacher_model": OTHERS}, {}, r"kd: teacher_model: expected a vocabulary of 96, got 100"),
+        ({"method": "psft"}, {}, r"psft: old_every: expected one"),
+        ({"method": "psft", "old_every": 0}, {}, r"psft: old_every: expected an integer of at least 1, got 0"),
+        ({"method": "logit_adjustment", "prior_logits": torch.ones(5)}, {}, r"prior_logits: expected shape \(96,\)"),
+        ({"method": "no_such"}, {}, r"unknown method 'no_such'"),
+        ({"method_params": {"eta": 1}}, {}, r"dft: unknown parameter 'eta'"),
+        ({"method": "focal", "method_params": {"focusing": -1}}, {}, r"focal: parameter focusing: expected"),
+        ({"compute_loss_func": hf.loss("dft")}, {}, r"dft: compute_loss_func: expected None"),
+        ({"callbacks": [hf.Schedule(eta=lambda step, total: 0.5)]}, {}, r"dft: Schedule: unknown parameter 'eta'"),
+        ({"peft_config": PREFIX}, {}, r"dft: peft_config: expected .* got PREFIX_TUNING"),
+        ({}, {"label_smoothing_factor": 0.1}, r"dft: label_smoothing_factor: expected 0.*got 0.1"),
+        ({}, {"use_liger_kernel": True}, r"dft: use_liger_kernel: expected False.*got True"),
+        ({}, {"loss_type": "dft"}, r"dft: loss_type: expected 'nll'.*got 'dft'"),
+        ({}, {"packing": True, "packing_strategy": "wrapped"}, r'dft: packing_strategy: expected "bfd".*got "wrapped"'),
+        ({}, {"eval_packing": True, "packing_strategy": "wrapped"}, r'dft: packing_strategy: expected "bfd"'),
+    ],
+)  # fmt: skip
+def test_refused_by_the_trainer(
+    options: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    kind = KeyError if "no_such" in message else ValueError
+    with pytest.raises(kind, match=message):
+        hf.SFTTrainer(
+            small_llama.model(), trainers.config(tmp_path, **settings), train_dataset=trainers.dataset(text=TEXTS[:2]),
+            processing_class=trainers.TOKENIZER, **options,
+        )  # fmt: skip
+
+
+def test_the_model_itself_is_no_reference(tmp_path: Path) -> None:
+    m = small_llama.model()
+    for more in ({}, {"peft_config": LoraConfig(target_modules=["q_proj"])}):
+        with pytest.raises(ValueError, match="asft: reference_model: expected another model"):
+            hf.SFTTrainer(
+                m, trainers.config(tmp_path), method="asft", reference_model=m, train_dataset=trainers.dataset(),
+                processing_class=trainers.TOKENIZER, **more,
+            )  # fmt: skip
+
+
+def test_a_missing_extra_is_one_sentence(monkeypatch: Any) -> None:
+    found = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "trl" else found(name, *a))
+    monkeypatch.delitem(sys.modules, "qunify.hf")
+    with pytest.raises(ImportError, match=r"^qunify.hf needs trl: pip install 'qunify\[hf\]'$"):
+        importlib.import_module("qunify.hf")
+
+
+def test_the_core_imports_none_of_it() -> None:
+    code = "import sys, qunify.hf; print([m for m in ('transformers', 'trl', 'torch') if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_labels_are_shifted_once() -> None:
+    m = model()
+    ids = torch.tensor([DATA[1][0]])
+    loss = hf.loss("sft")(m(ids), ids)
+    assert loss.item() == pytest.approx(m(ids, labels=ids).loss.item(), abs=1e-6)
