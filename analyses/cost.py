@@ -20,10 +20,10 @@ from qunify import plots
 
 WIDTH = CHUNK = 512
 TOKENS, VOCAB = 1024, 32_768  # where the other of the two varies
-SIZES = {"vocabulary": (8_192, 32_768, 65_536, 131_072), "tokens": (512, 1024, 2048, 4096)}
+SIZES = {"vocabulary": (8_192, 16_384, 32_768, 65_536), "tokens": (512, 1024, 2048)}
 FLOOR, FLOOR_OF_TWO = "mm3", "mm4"
 SHOWN = ("sft", "dft", "target_sft", "a Python loss", "torch, chunked CE", "TRL, dft", "all logits, CE")
-ROUNDS = 5
+ROUNDS = 3
 
 #: Others' ways, and the look of their lines; the methods have their own.
 LOOKS: dict[str, dict[str, Any]] = {
