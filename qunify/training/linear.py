@@ -8,6 +8,7 @@ the head: what is left of a chunk are numbers of the size of hidden states and w
 from __future__ import annotations
 
 import functools
+import importlib.util
 import math
 import types
 from collections.abc import Callable, Mapping
@@ -24,6 +25,8 @@ from qunify.training import buffers
 from qunify.training.loss import Reduction, checked, denominator
 
 LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss per token
+
+_TRITON = importlib.util.find_spec("triton") is not None
 
 #: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
 CHUNK = 512
@@ -83,6 +86,9 @@ def linear_loss(
     **context: Any,
 ) -> Tensor:
     """What `qunify.loss` gives for the logits `hidden @ weight.T + bias`, and its gradients, chunk by chunk.
+
+    On an accelerator with Triton, what a method does to a chunk is compiled into one kernel when first used;
+    `torch.compiler.set_stance("force_eager")` turns that off.
 
     Parameters
     ----------
@@ -213,7 +219,7 @@ class _Plan:
             context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
             context |= {k: _rows_of(source, k, rows[block], self.head) for k, source in self.given.items()}
             if isinstance(self.method, QMap):
-                teach = _compiled(type(self.method), self.name) if z.is_cuda else _taught
+                teach = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _taught
                 losses[block] = teach(self.method, self.head, z[block], labels[block], context, with_gradient)
             else:
                 logits = self.head.logits(z[block])
