@@ -28,7 +28,6 @@ STUDIES = (
     "sequence",
     "digits",
     "demonstrations",
-    "cost",
 )
 
 
