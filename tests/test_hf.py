@@ -16,11 +16,13 @@ from transformers import (
     Gemma2Config,
     GraniteConfig,
     MixtralConfig,
+    TrainerCallback,
 )
 
 import qunify as qu
 from qunify import hf
-from qunify.hf import statistics
+from qunify.hf import statistics, tokens
+from qunify.hf.frozen import Snapshot
 from tests import small_llama, trainers
 from tests.trainers import LAYOUTS, apart, by_hand, examples, logged, logits, losses, model, train
 
@@ -149,6 +151,22 @@ def test_snapshots_differ_by_how_often_they_are_taken(tmp_path: Path) -> None:
     assert apart(runs[0].model, runs[1].model) > 1e-4
 
 
+def test_training_begins_with_a_snapshot_of_its_own() -> None:
+    m = small_llama.model()
+    snapshot, started = Snapshot(m, every=2), m.lm_head.weight.detach().clone()
+    with snapshot.use():
+        pass
+    with torch.no_grad():
+        m.lm_head.weight += 1
+    with snapshot.use() as old:
+        assert torch.equal(old.lm_head.weight, started)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(m.lm_head.weight, started + 1)
+    snapshot.on_train_begin()
+    with snapshot.use() as old:
+        assert torch.equal(old.lm_head.weight, started + 1)
+
+
 def test_a_prior(tmp_path: Path) -> None:
     start, prior = model(), torch.arange(1.0, 97).log().double()
     expected, _ = by_hand(start, qu.get("logit_adjustment"), DATA, context=lambda *_: {"prior_logits": prior})
@@ -168,6 +186,14 @@ def test_negatives_are_the_tokens_before(layout: str, tmp_path: Path) -> None:
     trainer = train(tmp_path, model=start, method="unlikelihood", settings=LAYOUTS[layout])
     assert apart(trainer.model, expected) < EXACT
     assert apart(trainer.model, by_hand(model(), qu.get("sft"), DATA)[0]) > 1e-6
+
+
+def test_a_token_is_no_negative_of_itself() -> None:
+    ids = torch.tensor([[3, 5, 3, 4, 4]])
+    whole = tokens.previous_tokens(ids, ids, vocab=6)[0]
+    assert [row.nonzero()[:, 0].tolist() for row in whole] == [[3], [5], [3, 5], [3, 5]]
+    two = tokens.previous_tokens(ids, ids, vocab=6, position_ids=torch.tensor([[0, 1, 2, 0, 1]]))[0]
+    assert [row.nonzero()[:, 0].tolist() for row in two] == [[3], [5], [3, 5], []]
 
 
 def test_a_target_of_ones_own(tmp_path: Path) -> None:
@@ -291,13 +317,20 @@ def test_a_schedule_sets_and_logs_the_parameter(tmp_path: Path) -> None:
     with torch.no_grad():
         given = {"teacher_logits": logits(teacher, DATA)}
     expected, values = by_hand(start, lambda step: qu.get("taid", mix=mix(step, 3)), DATA, 3, lambda *_: given)
+    seen = []
+
+    class Reporter(TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            seen.append(kwargs["logs"].get("mix"))
+
     trainer = train(
-        tmp_path, model=start, method="taid", teacher_model=teacher, callbacks=[hf.Schedule(mix=mix)],
+        tmp_path, model=start, method="taid", teacher_model=teacher, callbacks=[Reporter, hf.Schedule(mix=mix)],
         settings={"max_steps": 3},
     )  # fmt: skip
     assert apart(trainer.model, expected) < EXACT
     assert losses(trainer) == pytest.approx(values, abs=1e-6)
-    assert logged(trainer, "mix") == pytest.approx([1 / 3, 2 / 3, 1])
+    assert logged(trainer, "mix") == seen[:3] == pytest.approx([1 / 3, 2 / 3, 1])
+    assert seen[3:] == [None]  # the summary of the run
 
 
 def test_a_resumed_run_goes_on_with_the_schedule(tmp_path: Path) -> None:

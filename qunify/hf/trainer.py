@@ -20,12 +20,14 @@ from qunify.hf.statistics import Source
 from qunify.qmap import QMap
 from qunify.training.linear import linear_loss
 
+#: Context → the trainer's argument it comes from, and the keyword of `linear_loss` it goes to.
 _ARGUMENTS = {
     "reference_logits": "reference_model",
     "teacher_logits": "teacher_model",
     "old_logits": "old_every",
     "prior_logits": "prior_logits",
 }
+_KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
 
 
 class SFTTrainer(trl.SFTTrainer):
@@ -299,9 +301,6 @@ def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
         if context == "old_logits" and not (isinstance(value, int) and value >= 1):
             raise ValueError(f"{name}: {argument}: expected an integer of at least 1, got {value!r}")
     return given
-
-
-_KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
 
 
 def _refuse_bypasses(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:
