@@ -14,7 +14,7 @@ import gc
 import json
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,13 +81,6 @@ def _loss_and_gradients(m: Any, device: str) -> tuple[torch.Tensor, ...]:
     return (loss.detach(), *torch.autograd.grad(loss, (h, w)))
 
 
-@contextlib.contextmanager
-def plainly() -> Iterator[None]:
-    """Without compiled kernels."""
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
 def measure(way: str, build: Callable[[Problem], Step], x: Problem) -> Cost:
     floor = WAYS["mm4" if way.startswith(TWO_HEADS) else "mm3"](x)
     base, step = (_waited(f) for f in (floor, build(x)))
@@ -100,6 +93,11 @@ def measure(way: str, build: Callable[[Problem], Step], x: Problem) -> Cost:
     step()
     peak = (torch.cuda.max_memory_allocated() - before) / 2**20
     return Cost(way, 1e3 * statistics.median(times), statistics.median(ratios), min(ratios), max(ratios), peak, ROUNDS)
+
+
+def _plainly() -> Any:
+    """Without compiled kernels."""
+    return torch.compiler.set_stance("force_eager")
 
 
 def _waited(step: Step) -> Step:
@@ -133,7 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("benchmarks.accelerator: no accelerator that torch can use is at hand")
-    with plainly():
+    with _plainly():
         checks = {f"plain, {what}": apart for what, apart in check(qu.names(), TOLERANCE).items()}
     checks |= {f"compiled, {what}": apart for what, apart in check(COMPILED, TOLERANCE).items()}
     print(checks, flush=True)
@@ -143,7 +141,7 @@ def main() -> None:
     ways = dict(WAYS) | {f"{name}, not compiled": WAYS[name] for name in ("sft", "target_sft")}
     for way, build in ways.items():
         try:
-            with plainly() if way.endswith("not compiled") else contextlib.nullcontext():
+            with _plainly() if way.endswith("not compiled") else contextlib.nullcontext():
                 costs.append(measure(way, build, x))
         except (ImportError, AttributeError) as e:
             print(f"{way}: left out, {e}", flush=True)

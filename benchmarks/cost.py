@@ -25,7 +25,7 @@ BARS = [
     ("sft", "TRL, nll", 0.5),
     ("dft", "TRL, dft", 0.5),
 ]
-MEGABYTE = 2**20
+BYTES, MEBIBYTE = 4, 2**20  # of a float32
 
 
 def run() -> list[Result]:
@@ -45,17 +45,15 @@ def run() -> list[Result]:
 
 def memory() -> list[Result]:
     """Peaks beyond the inputs, each over what the gradients and one or two chunks of logits take."""
-    rows = MEMORY["tokens"] + MEMORY["vocab"]
-    found = []
-    for way in ("sft", "dft", "label_smoothing", "gem", *TWO_HEADS):
-        chunks = 2 if way in TWO_HEADS else 1
-        held = 4 * (rows * MEMORY["width"] + chunks * MEMORY["chunk"] * MEMORY["vocab"]) / MEGABYTE
-        found.append(_ratio(f"memory of {way} / gradients and {chunks} chunk{'s'[: chunks - 1]}", way, held, 1.1))
-    trl = peak_memory("TRL, dft", **MEMORY)
-    return [*found, _ratio("memory of dft / TRL, dft", "dft", trl, 0.25)]
+    ways = ("sft", "dft", "label_smoothing", "gem", *TWO_HEADS, "TRL, dft")
+    peaks = {way: peak_memory(way, **MEMORY) for way in ways}
+    gradients = (MEMORY["tokens"] + MEMORY["vocab"]) * MEMORY["width"] * BYTES / MEBIBYTE
+    logits = MEMORY["chunk"] * MEMORY["vocab"] * BYTES / MEBIBYTE
 
+    def over(name: str, way: str, base: float, most: float) -> Result:
+        sizes: dict[str, Any] = MEMORY | {"MiB": round(peaks[way], 1)}
+        return Result.of(f"memory of {way} / {name}", [peaks[way] / base], "×", at_most=most, sizes=sizes)
 
-def _ratio(name: str, way: str, base: float, most: float) -> Result:
-    peak = peak_memory(way, **MEMORY)
-    sizes: dict[str, Any] = MEMORY | {"MiB": round(peak, 1)}
-    return Result.of(name, [peak / base], "×", at_most=most, sizes=sizes)
+    one = [over("gradients and a chunk", way, gradients + logits, 1.1) for way in ways[:4]]
+    two = [over("gradients and two chunks", way, gradients + 2 * logits, 1.1) for way in TWO_HEADS]
+    return [*one, *two, over("TRL, dft", "dft", peaks["TRL, dft"], 0.25)]

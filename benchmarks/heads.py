@@ -70,11 +70,11 @@ def floor(x: Problem, heads: int = 1) -> Step:
     return step
 
 
-def fused(method: Any, **context: str) -> Callable[[Problem], Step]:
-    """`qunify.linear_loss`; `context` says which contexts come from the other model."""
+def fused(method: Any, *contexts: str) -> Callable[[Problem], Step]:
+    """`qunify.linear_loss`; `contexts` come from the other model."""
 
     def of(x: Problem) -> Step:
-        given: dict[str, Any] = dict.fromkeys(context, (x.other_hidden, x.other_weight))
+        given: dict[str, Any] = dict.fromkeys(contexts, (x.other_hidden, x.other_weight))
         return lambda: x.backward(qu.linear_loss(x.hidden, x.weight, x.labels, method, chunk_size=x.chunk, **given))
 
     return of
@@ -132,8 +132,8 @@ WAYS: dict[str, Callable[[Problem], Step]] = {
     "dft": fused("dft"),
     "label_smoothing": fused("label_smoothing"),
     "gem": fused("gem"),
-    "target_sft": fused("target_sft", teacher="other"),
-    "asft": fused("asft", reference="other"),
+    "target_sft": fused("target_sft", "teacher"),
+    "asft": fused("asft", "reference"),
     "a Python loss": fused(python_loss),
     "torch, chunked CE": of_torch,
     "TRL, nll": of_trl(weighted=False),

@@ -16,19 +16,17 @@ from tests import trainers
 
 BATCH = 8  # their labels are of unequal number, so that a mean over processes of means would be wrong
 KINDS = ("dft", "target_sft", "iw_sft")
+WEIGHTS = [0.5 + i for i in range(len(trainers.TEXTS))]
 
 
 def step(kind: str, out: Path) -> None:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     settings = {"per_device_train_batch_size": BATCH // world} | ({"ddp_backend": "gloo"} if world > 1 else {})
-    if kind == "iw_sft":
-        data = trainers.dataset(text=trainers.TEXTS, weight=[0.5 + i for i in range(len(trainers.TEXTS))])
-        trainer = trainers.train(out / "run", method="iw_sft", train_dataset=data, settings=settings)
-    elif kind == "target_sft":
-        teacher = trainers.model(seed=1)
-        trainer = trainers.train(out / "run", method="target_sft", teacher_model=teacher, settings=settings)
-    else:
-        trainer = trainers.train(out / "run", method=kind, settings=settings)
+    options = {
+        "target_sft": lambda: {"teacher_model": trainers.model(seed=1)},
+        "iw_sft": lambda: {"train_dataset": trainers.dataset(text=trainers.TEXTS, weight=WEIGHTS)},
+    }.get(kind, dict)
+    trainer = trainers.train(out / "run", method=kind, settings=settings, **options())
     if PartialState().is_main_process:
         model = trainer.accelerator.unwrap_model(trainer.model)
         save_file(

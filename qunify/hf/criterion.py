@@ -166,12 +166,7 @@ def loss(
     m = catalogue.as_method(method, "hf.loss", **params)
     if "old_logits" in m.needs:
         raise ValueError(f"{m.name}: old_logits: expected a method without an older policy: use qunify.hf.SFTTrainer")
-    given = {"reference_logits": reference, "teacher_logits": teacher}
-    for key, argument in _ARGUMENTS.items():
-        value = prior_logits if key == "prior_logits" else given[key]
-        if key in m.needs and value is None:
-            raise ValueError(f"{m.name}: {argument}: expected one, which the method needs, got None")
-    models = {key: value for key, value in given.items() if key in m.needs and value is not None}
-    for key, value in models.items():
-        frozen.check(value, m.name, _ARGUMENTS[key])
+    given = {"reference_logits": reference, "teacher_logits": teacher, "prior_logits": prior_logits}
+    found = frozen.needed(m, given, _ARGUMENTS)
+    models = {context: value for context, value in found.items() if context in frozen.MODELS}
     return CausalLoss(m, models, prior_logits)

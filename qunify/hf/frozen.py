@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
@@ -12,9 +12,11 @@ from torch import nn
 from transformers import TrainerCallback
 
 from qunify.hf.heads import core
+from qunify.qmap import QMap
 
 #: A frozen model, or the policy without its adapter.
 Given = nn.Module | Literal["base"]
+MODELS = ("reference_logits", "teacher_logits")  # the contexts that such a model gives
 #: Entered, it gives the model to call: in evaluation mode, without gradients.
 Use = Callable[[], AbstractContextManager[nn.Module]]
 
@@ -30,10 +32,16 @@ def constant(model: nn.Module) -> Iterator[nn.Module]:
         model.train(training)
 
 
-def check(given: Any, name: str, argument: str) -> None:
-    """ValueError unless it is a model or "base"."""
-    if not (given == "base" or isinstance(given, nn.Module)):
-        raise ValueError(f'{name}: {argument}: expected a model or "base", got {given!r}')
+def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:
+    """Of what is given for contexts, what the method needs: ValueError where that is None, or neither a model nor
+    "base" where it should be. `arguments` says what each is called."""
+    found = {context: value for context, value in given.items() if context in m.needs}
+    for context, value in found.items():
+        if value is None:
+            raise ValueError(f"{m.name}: {arguments[context]}: expected one, which the method needs, got None")
+        if context in MODELS and not (value == "base" or isinstance(value, nn.Module)):
+            raise ValueError(f'{m.name}: {arguments[context]}: expected a model or "base", got {value!r}')
+    return found
 
 
 def use(given: Given, policy: nn.Module, name: str, argument: str) -> Use:

@@ -10,6 +10,8 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 
+from qunify.training.linear import logits_of
+
 
 def core(model: Any) -> Any:
     """The causal language model itself, where adapters have been put around it."""
@@ -37,9 +39,10 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, V), in float32 or better."""
-        z = nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias)
-        z = z.to(torch.promote_types(z.dtype, torch.float32)) * self.scale
-        return z if self.softcap is None else self.softcap * torch.tanh(z / self.softcap)
+        product = hidden.to(self.weight.dtype) @ self.weight.T
+        return logits_of(
+            product.to(torch.promote_types(product.dtype, torch.float32)), self.bias, self.scale, self.softcap
+        )
 
 
 def _scale(config: Any) -> float:

@@ -33,10 +33,9 @@ def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: M
         z, y = head.logits(hidden.flatten(0, -2)[rows]), labels.flatten()[rows]
         context: dict[str, Any] = {name: _at(source, rows, head) for name, source in sources.items()}
         q = method(z, y, **context)
-        log_p = z.log_softmax(-1)
         numbers = torch.stack(
             (
-                -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1),
+                torch.special.entr(z.softmax(-1)).sum(-1),
                 (z.argmax(-1) == y).to(z.dtype),
                 q.trust,
                 q.gradient.abs().sum(-1),

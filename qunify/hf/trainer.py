@@ -94,14 +94,17 @@ class SFTTrainer(trl.SFTTrainer):
         **kwargs: Any,
     ) -> None:
         self.method = catalogue.as_method(method, "SFTTrainer", **(method_params or {}))
-        name, needs = self.method.name, self.method.needs
+        name = self.method.name
         given: dict[str, Any] = {
             "reference_logits": reference_model,
             "teacher_logits": teacher_model,
             "old_logits": old_every,
             "prior_logits": prior_logits,
         }
-        given = _checked(name, {context: value for context, value in given.items() if context in needs})
+        given = frozen.needed(self.method, given, _ARGUMENTS)
+        every = given.get("old_logits", 1)
+        if not (isinstance(every, int) and every >= 1):
+            raise ValueError(f"{name}: old_every: expected an integer of at least 1, got {every!r}")
         _refuse_bypasses(name, args, kwargs)
 
         super().__init__(model, args, **kwargs)
@@ -110,7 +113,7 @@ class SFTTrainer(trl.SFTTrainer):
         self._loss_shifts_labels = self.model_accepts_loss_kwargs = True  # labels are counted as they are used here
         add_objective(self.model)
         self._uses: dict[str, frozen.Use] = {}
-        for context in given.keys() & {"reference_logits", "teacher_logits"}:
+        for context in given.keys() & set(frozen.MODELS):
             self._uses[context] = self._other(given[context], _ARGUMENTS[context])
         if "old_logits" in given:
             snapshot = frozen.Snapshot(self.model, given["old_logits"])
@@ -288,19 +291,6 @@ class SFTTrainer(trl.SFTTrainer):
             raise ValueError(f"{name}: parallelism_config: expected whole sequences on every device, got split ones")
         if not isinstance(core(self.model), PreTrainedModel) or core(self.model).get_output_embeddings() is None:
             raise ValueError(f"{name}: model: expected a causal language model with an output head, got none")
-
-
-def _checked(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a method needs beside the data, if all of it is there."""
-    for context, value in given.items():
-        argument = _ARGUMENTS[context]
-        if value is None:
-            raise ValueError(f"{name}: {argument}: expected one, which the method needs, got None")
-        if context in ("reference_logits", "teacher_logits"):
-            frozen.check(value, name, argument)
-        if context == "old_logits" and not (isinstance(value, int) and value >= 1):
-            raise ValueError(f"{name}: {argument}: expected an integer of at least 1, got {value!r}")
-    return given
 
 
 def _refuse_bypasses(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:

@@ -146,6 +146,14 @@ def linear_loss(
     return loss
 
 
+def logits_of(product: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """What a head makes of the product of hidden states and weight, (…, V)."""
+    z = product if bias is None else product + bias
+    if scale != 1:
+        z = z * scale
+    return z if softcap is None else (z / softcap).tanh_().mul_(softcap)
+
+
 @dataclass(frozen=True, eq=False)
 class _Head:
     """From hidden states to logits, in the working precision. Constant: nothing is traced through it."""
@@ -184,12 +192,7 @@ class _Head:
         return torch.mm(h.to(self.weight.dtype), self.weight.T, out=out[: len(h)])
 
     def logits(self, product: Tensor) -> Tensor:
-        z = product.to(self.dtype)
-        if self.bias is not None:
-            z = z + self.bias
-        if self.scale != 1:
-            z = z * self.scale
-        return z if self.softcap is None else (z / self.softcap).tanh_().mul_(self.softcap)
+        return logits_of(product.to(self.dtype), self.bias, self.scale, self.softcap)
 
     def through(self, g: Tensor, z: Tensor) -> Tensor:
         """The gradient of what the head multiplies, but for `scale`, from that of its logits z."""
