@@ -405,18 +405,28 @@ def _sources(name: str, m: QMap | None, given: Mapping[str, Any], lead: torch.Si
     for key in wanted:
         got, expected = _lead(key, given[key], vocab)
         if got not in (lead, None):
-            raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {tuple(got)}")
+            shapes = " and ".join(str(tuple(x.shape)) for x in _parts(given[key])) if got == _MISFIT else tuple(got)
+            raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {shapes}")
     return {key: given[key] for key in wanted}
+
+
+_MISFIT = torch.Size([-1])  # parts that do not go together
+
+
+def _parts(source: Any) -> list[Tensor]:
+    """The tensors of a pair or of a TopK."""
+    parts = (source.values, source.indices) if isinstance(source, TopK) else source
+    return [x for x in parts if isinstance(x, Tensor)]
 
 
 def _lead(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:
     """The shape of the positions that a context speaks of (None: of all alike), and what it should look like."""
     if isinstance(source, TopK):
         same = source.values.shape == source.indices.shape
-        return (source.values.shape[:-1] if same else torch.Size([-1])), "values and indices (…, K)"
+        return (source.values.shape[:-1] if same else _MISFIT), "values and indices (…, K)"
     if isinstance(source, tuple):
         fits = len(source) in (2, 3) and source[1].shape == (vocab, source[0].shape[-1])
-        return (source[0].shape[:-1] if fits else torch.Size([-1])), f"(hidden (…, d), weight ({vocab}, d)) or logits"
+        return (source[0].shape[:-1] if fits else _MISFIT), f"(hidden (…, d), weight ({vocab}, d)) or logits"
     if key.startswith("token_"):
         return source.shape, "a number each"
     if source.shape == (vocab,) and key.endswith("_logits"):
