@@ -28,6 +28,7 @@ STUDIES = (
     "sequence",
     "digits",
     "demonstrations",
+    "cost",
 )
 
 

@@ -138,7 +138,7 @@ def draw(table: pd.DataFrame) -> Figure:
             0.015, 0.02,
             f"Loss and gradients of hidden states and head. Width {WIDTH}, chunks of {CHUNK} rows, float32, "
             f"{int(table['threads'].iloc[0])} CPU cores; medians of {int(table['rounds'].iloc[0])} rounds, each beside "
-            "the floor; bars from the least to the most.",
+            "the floor;\nbars from the least to the most.",
             color=plots.SOFT, fontsize=10.5,
         )  # fmt: skip
     return figure
@@ -158,7 +158,7 @@ def _panel(ax: Axes, table: pd.DataFrame, varied: str, column: str, ends: bool) 
     ax.set_yscale("log", base=2)
     top = table[column].to_numpy(dtype=float)
     ticks = 2.0 ** np.arange(np.floor(np.log2(top.min())), np.ceil(np.log2(top.max())) + 1)
-    ax.set_yticks(ticks, [f"{t:,.0f}" for t in ticks])
+    ax.set_yticks(ticks, [f"{t:,g}" for t in ticks])
     ax.set_yticks([], minor=True)
     if ends:
         plots.label_ends(ax, labels)

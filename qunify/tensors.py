@@ -126,18 +126,12 @@ class TensorToken(Token):
 
     @lazy
     def log_sum_exp(self) -> Tensor:
-        return self._log_sum + self._peak
-
-    @lazy
-    def _log_sum(self) -> Tensor:
-        if self._field.requires_grad:
-            return self._field.logsumexp(-1, keepdim=True)
-        return _log_sum(self._field, self.policy)
+        return self.policy.log_sum + self._peak
 
     @lazy
     def log_p_label(self) -> Tensor:
         traced = self._field.requires_grad
-        log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self._log_sum
+        log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self.policy.log_sum
         # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
         return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
 
@@ -149,7 +143,7 @@ class TensorToken(Token):
     @lazy
     def log_p_rest(self) -> Tensor:
         rest = self._field.scatter(-1, self.index, RULED_OUT)
-        return rest.logsumexp(-1, keepdim=True) - self._log_sum
+        return rest.logsumexp(-1, keepdim=True) - self.policy.log_sum
 
     @lazy
     def p_rest(self) -> Tensor:
@@ -179,7 +173,12 @@ class TensorToken(Token):
     # ---- operations -----------------------------------------------------------------------------------
     def stop(self, x: Any) -> Any:
         if isinstance(x, Distribution):
-            return Distribution(lambda: x.probs.detach(), lambda: x.log.detach(), lambda: x.field.detach())
+            return Distribution(
+                lambda: x.probs.detach(),
+                lambda: x.log.detach(),
+                lambda: x.field.detach(),
+                lambda _: self.stop(x.log_sum),
+            )
         return x.detach() if isinstance(x, Tensor) else x
 
     def log(self, x: Any) -> Tensor:
@@ -310,11 +309,8 @@ class Rows(TensorToken):
         return self._part(self._whole.policy)
 
     def _part(self, d: Distribution) -> Distribution:
-        return Distribution(lambda: d.probs[self._at], lambda: d.log[self._at], lambda: d.field[self._at])
-
-    @lazy
-    def _log_sum(self) -> Tensor:
-        return self._whole._log_sum[self._at]
+        at = self._at
+        return Distribution(lambda: d.probs[at], lambda: d.log[at], lambda: d.field[at], lambda _: d.log_sum[at])
 
     @lazy
     def log_p_rest(self) -> Tensor:
@@ -358,15 +354,21 @@ def sample() -> TensorToken:
 
 
 def _softmax(field: Tensor) -> Distribution:
-    d = Distribution(lambda: torch.softmax(field, -1), lambda: field)
     if field.requires_grad:
-        return Distribution(lambda: d.probs, lambda: torch.log_softmax(field, -1), lambda: field)
-    return Distribution(lambda: d.probs, lambda: field - _log_sum(field, d), lambda: field)
+        return Distribution(
+            lambda: torch.softmax(field, -1),
+            lambda: torch.log_softmax(field, -1),
+            lambda: field,
+            lambda _: field.logsumexp(-1, keepdim=True),
+        )
+    return Distribution(
+        lambda: torch.softmax(field, -1), field=lambda: field, log_sum=lambda probs: _log_sum(field, probs)
+    )
 
 
-def _log_sum(field: Tensor, d: Distribution) -> Tensor:
-    """log Σ exp of a field whose softmax is d: its largest entry, less the logarithm there."""
-    return field.amax(-1, keepdim=True) - d.probs.amax(-1, keepdim=True).log()
+def _log_sum(field: Tensor, probs: Tensor) -> Tensor:
+    """log Σ exp of a field whose softmax this is: its largest entry, less the logarithm there."""
+    return field.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
 
 
 def _peak(logits: Tensor) -> Tensor:

@@ -32,12 +32,19 @@ CONTEXTS = {
 
 
 class Distribution:
-    """A distribution over the vocabulary: `probs`, `log` and `field`, each computed when first asked for."""
+    """A distribution over the vocabulary: `probs`, `log`, `field` and `log_sum`, each computed when first asked for.
+
+    A softmax is given by its field, and by what the logarithms are below it: `log_sum` of its probabilities.
+    """
 
     def __init__(
-        self, probs: Callable[[], Vector], log: Callable[[], Vector], field: Callable[[], Vector] | None = None
+        self,
+        probs: Callable[[], Vector],
+        log: Callable[[], Vector] | None = None,
+        field: Callable[[], Vector] | None = None,
+        log_sum: Callable[[Vector], Scalar] = lambda _: 0,
     ) -> None:
-        self._probs, self._log, self._field = probs, log, field
+        self._probs, self._log, self._field, self._log_sum = probs, log, field, log_sum
 
     @lazy
     def probs(self) -> Vector:
@@ -46,12 +53,17 @@ class Distribution:
     @lazy
     def log(self) -> Vector:
         """Natural logarithm; finite everywhere (a very negative number where the probability is zero)."""
-        return self._log()
+        return self.field - self.log_sum if self._log is None else self._log()
 
     @lazy
     def field(self) -> Vector:
         """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
         return self.log if self._field is None else self._field()
+
+    @lazy
+    def log_sum(self) -> Scalar:
+        """That number, field − log."""
+        return self._log_sum(self.probs)
 
 
 class Token(ABC):
@@ -226,10 +238,10 @@ class Token(ABC):
         return -self.expect(d, d.log)
 
     def cross_entropy(self, a: Distribution, b: Distribution) -> Scalar:
-        return -self.expect(a, b.log)
+        return b.log_sum - self.expect(a, b.field)
 
     def kl(self, a: Distribution, b: Distribution) -> Scalar:
-        return self.expect(a, a.log - b.log)
+        return self.expect(a, a.field - b.field) - (a.log_sum - b.log_sum)
 
     def power(self, x: Any, a: Any) -> Any:
         """x^a for x ≥ 0, with a finite derivative at 0."""

@@ -349,8 +349,7 @@ class LogitStdKD(QMap):
 
     def _centred(self, t: Token, d: Distribution) -> tuple[Vector, Scalar]:
         """Logits less their mean (0 where ruled out), and their standard deviation."""
-        mean = -t.cross_entropy(t.uniform, d)
-        centred = (d.log - mean) * t.support
+        centred = (d.field - t.expect(t.uniform, d.field)) * t.support
         return centred, t.maximum(t.power(t.sum(centred**2) / t.maximum(t.vocab - 1, 1), 0.5), 1e-30)
 
     def _standardised(self, t: Token, d: Distribution, spread: Scalar) -> Distribution:

@@ -3,6 +3,7 @@
 from qunify.commands.base import Command
 from qunify.commands.check import Check
 from qunify.commands.compare import Compare
+from qunify.commands.explore import Explore
 from qunify.commands.identify import Identify
 from qunify.commands.list import List
 from qunify.commands.plot import Plot
@@ -15,4 +16,5 @@ COMMANDS: dict[str, Command] = {
     "check": Check(),
     "identify": Identify(),
     "plot": Plot(),
+    "explore": Explore(),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 
@@ -30,3 +32,14 @@ class Command(ABC):
     def status(self, data: Any) -> int:
         """The exit status, for commands that pass or fail."""
         return 0
+
+
+def output(out: Path, endings: Sequence[str]) -> Path:
+    """A file that can be written, to judge by its name; UsageError otherwise."""
+    if out.suffix.lower() not in endings:
+        raise UsageError(f"--out {out}: expected a file name that ends in {', '.join(endings)}")
+    if out.is_dir():
+        raise UsageError(f"--out {out}: expected a file name, got a folder")
+    if not out.parent.is_dir():
+        raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
+    return out

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from qunify.commands import settings
-from qunify.commands.base import Command, UsageError
+from qunify.commands.base import Command, UsageError, output
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -22,8 +22,7 @@ class Plot(Command):
         parser.add_argument("--out", type=Path, metavar="FILE", help="a .png, .svg or .pdf (default: NAME.png, here)")
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
-        out = args.out or Path("-".join(args.names) + ".png")
-        _check(out)
+        out = output(args.out or Path("-".join(args.names) + ".png"), FORMATS)
         maps = settings.methods(args.names, args.set)
         from qunify import plots
 
@@ -44,12 +43,3 @@ class Plot(Command):
 
     def render(self, data: dict[str, Any]) -> str:
         return f"wrote {data['file']}"
-
-
-def _check(out: Path) -> None:
-    if out.suffix.lower() not in FORMATS:
-        raise UsageError(f"--out {out}: expected a file name that ends in {', '.join(FORMATS)}")
-    if out.is_dir():
-        raise UsageError(f"--out {out}: expected a file name, got a folder")
-    if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: the folder {out.parent} does not exist")

@@ -1,0 +1,80 @@
+"""The explorer: one page on which models and targets are moved by hand. Its formulas are the catalogue's, traced."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+
+import qunify
+from qunify import catalogue, plots
+from qunify.explorer import javascript
+from qunify.explorer.javascript import MOST_TERMS
+from qunify.qmap import QMap
+
+
+def page() -> str:
+    """The whole page as HTML: it loads nothing from anywhere."""
+    template = jinja2.Template(_asset("page.html.j2"), keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+    data = {name: about(cls()) for name, cls in catalogue.ENTRIES.items()}
+    return template.render(
+        version=qunify.__version__,
+        style=_asset("style.css"),
+        runtime=_asset("runtime.js"),
+        formulas=javascript.catalogue(catalogue.ENTRIES),
+        data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"),
+        app=_asset("app.js"),
+    )
+
+
+def about(m: QMap) -> dict[str, Any]:
+    """What the page says of a method, and how it draws it."""
+    line = plots.line(m.name)
+    return {
+        "name": m.name,
+        "title": m.title,
+        "summary": m.summary,
+        "family": m.family,
+        "loss": m.loss_text,
+        "pulls": m.pulls_text,
+        "source": m.source,
+        "needs": list(m.needs),
+        "shift_invariant": m.shift_invariant,
+        "colour": line.colour,
+        "dash": " ".join(f"{2 * x:g}" for x in line.dash[1]) if isinstance(line.dash, tuple) else "none",
+        "params": [_parameter(f) for f in dataclasses.fields(m)],  # type: ignore[arg-type]
+    }
+
+
+def _parameter(f: dataclasses.Field[Any]) -> dict[str, Any]:
+    """A parameter's default and range, and the part of the range that its slider covers."""
+    limits = f.metadata
+    fact: dict[str, Any] = {"name": f.name, "default": f.default, "doc": limits["doc"]}
+    if limits["choices"]:
+        return fact | {"choices": list(limits["choices"])}
+    whole = isinstance(f.default, int)
+    nearest = 1e-6  # how near an open end may be approached
+    least = limits["low"] if limits["low"] is not None else limits["above"]
+    most = limits["high"] if limits["high"] is not None else limits["below"]
+    if limits["above"] is not None:
+        least = limits["above"] + nearest
+    if limits["below"] is not None:
+        most = limits["below"] - nearest
+    if whole and most is None:
+        most = MOST_TERMS - 1  # a sum of so many terms is traced
+    reach = 3 * max(abs(f.default), 1 if not whole else 2)
+    start = least if least is not None else min(-reach, f.default) if f.default <= 1 or limits["high"] is None else 0
+    return fact | {
+        "integer": whole,
+        "least": least,
+        "most": most,
+        "from": start,
+        "to": most if most is not None else reach,
+    }
+
+
+def _asset(name: str) -> str:
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
