@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 DOCS_STAMP := $(VENV)/.docs-done
 
-.PHONY: setup report test lint docs bench clean
+.PHONY: setup report test lint docs browser bench clean
 
 setup: $(STAMP)
 
@@ -30,11 +30,21 @@ bench: setup
 	$(BIN)/python -m benchmarks
 
 docs: $(DOCS_STAMP)
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env docs build/docs/html
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs build/docs/html
+	$(BIN)/python -m docs.check_site build/docs/html
 
 $(DOCS_STAMP): $(STAMP)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	touch $@
+
+# What the tests need that open the explorer and the site: Debian's Chromium, which takes root, and axe-core of npm.
+browser: build/axe.min.js
+	command -v chromedriver > /dev/null || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium chromium-driver > /dev/null; }
+
+build/axe.min.js:
+	mkdir -p build
+	! command -v npm > /dev/null || (cd build && tar xzOf "$$(npm pack --silent axe-core@4.14.1)" package/axe.min.js > axe.partial && mv axe.partial axe.min.js)
 
 clean:
 	rm -rf build dist $(VENV)

@@ -1,17 +1,20 @@
 """Pictures: one colour per method everywhere, direct labels, data in and axes out. No global state.
 
-Figures are made inside `with style():` and written by `render`, which gives the same bytes every time.
+Figures are made inside `with style():` and written by `render`, which gives the same bytes every time. The style is
+data beside this file, `style.mplstyle` and over it `dark.mplstyle`; on a dark background colours are lighter.
 """
 
 from __future__ import annotations
 
 import colorsys
 import dataclasses
+import functools
 import io
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
@@ -21,6 +24,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
+from matplotlib.typing import ColorType
 from scipy.optimize import isotonic_regression
 
 from qunify import catalogue
@@ -28,27 +32,9 @@ from qunify.gauges import QTarget
 from qunify.qmap import QMap
 from qunify.token import CONTEXTS
 
+#: Of the light style; what is drawn here takes those of the style in force.
 INK, SOFT, FAINT = "#1b1b1b", "#6b6b6b", "#d9d9d9"
-
-_RC: Any = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "text.color": INK,
-    "lines.linewidth": 1.8,
-    "lines.solid_capstyle": "round",
-    "figure.dpi": 150,
-    "savefig.dpi": 150,
-    "svg.hashsalt": "qunify",
-    "svg.fonttype": "path",
-}
+READABLE = 4.0  # contrast with the background that a method's colour has on a dark one
 
 Dash = str | tuple[float, tuple[float, ...]]
 
@@ -105,6 +91,16 @@ _MARKERS = "osD^vP"
 
 def line(name: str) -> Line:
     """Colour, dash and marker of a method; for a name outside the catalogue, those of a designed one."""
+    look = _on_light(name)
+    return dataclasses.replace(look, colour=_on_dark(look.colour)) if is_dark() else look
+
+
+def colour(name: str) -> str:
+    """A method's colour, `#rrggbb`."""
+    return line(name).colour
+
+
+def _on_light(name: str) -> Line:
     if name in _PAPER:
         return _PAPER[name]
     entry = catalogue.ENTRIES.get(name)
@@ -116,24 +112,56 @@ def line(name: str) -> Line:
     return Line(shade, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
 
 
-def colour(name: str) -> str:
-    """A method's colour, `#rrggbb`."""
-    return line(name).colour
+@functools.cache
+def _on_dark(shade: str) -> str:
+    """The same hue, as much lighter as it takes to be read; what is ink on a light page is ink on a dark one."""
+    rc = _rc("dark")
+    if shade == INK:
+        return to_hex(rc["text.color"])
+    hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(shade))
+    while contrast(shade, rc["axes.facecolor"]) < READABLE:
+        lightness += 0.01
+        shade = to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))
+    return shade
+
+
+def contrast(a: ColorType, b: ColorType) -> float:
+    """The contrast ratio of two colours, from 1 to 21, as the Web Content Accessibility Guidelines define it."""
+    darker, lighter = sorted((_luminance(a), _luminance(b)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: ColorType) -> float:
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in to_rgb(colour)]
+    return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@functools.cache
+def _rc(name: str) -> mpl.RcParams:
+    return mpl.rc_params_from_file(Path(__file__).with_name(f"{name}.mplstyle"), use_default_template=False)
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """The look of every figure, while it is made; settings outside are left alone."""
-    with mpl.rc_context(_RC):
+def style(dark: bool | None = None) -> Iterator[None]:
+    """The look of every figure, while it is made, light or dark (by default as the settings outside, which are left
+    alone)."""
+    dark = is_dark() if dark is None else dark
+    with mpl.rc_context({**_rc("style"), **(_rc("dark") if dark else {})}):
         yield
 
 
-def render(figure: Figure, kind: Literal["png", "svg"], note: str = "") -> bytes:
+def is_dark() -> bool:
+    """Whether the style in force writes light on dark."""
+    return _luminance(mpl.rcParams["text.color"]) > 0.2
+
+
+def render(figure: Figure, kind: Literal["png", "svg"], note: str = "", *, transparent: bool = False) -> bytes:
     """A picture file's content: the same bytes for the same figure. `note` is kept in its description."""
     dateless = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+    metadata = {**dateless, "Description": note or None}
     buffer = io.BytesIO()
-    with style():
-        figure.savefig(buffer, format=kind, facecolor="white", metadata={**dateless, "Description": note or None})
+    with style(dark=_luminance(figure.get_facecolor()) < 0.2):  # ticks take their colour only when they are drawn
+        figure.savefig(buffer, format=kind, transparent=transparent, metadata=metadata)
     return buffer.getvalue()
 
 
@@ -178,7 +206,7 @@ def lanes(ax: Axes, count: int) -> Axes:
     ax.set_ylim(count - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
-    ax.grid(axis="y", color=FAINT, linewidth=0.6)
+    ax.grid(axis="y", linewidth=0.6)
     ax.set_axisbelow(True)
     return ax
 
@@ -199,11 +227,11 @@ def spread(positions: Sequence[float], gap: float, low: float = 0.0, high: float
 
 def bars(ax: Axes, p: Sequence[float], q: Sequence[float], label: int, colour: str) -> Axes:
     """One target: Q filled, p outlined over it, the observed token marked by a triangle below the axis."""
-    at = np.arange(len(p))
+    at, ink = np.arange(len(p)), mpl.rcParams["text.color"]
     ax.bar(at, q, width=0.8, color=colour, alpha=0.85, linewidth=0)
-    ax.bar(at, p, width=0.8, fill=False, edgecolor=INK, linewidth=0.9)
-    ax.axhline(0, color=INK, linewidth=0.6)
-    ax.plot(label, -0.02, marker="^", color=INK, markersize=5, clip_on=False, transform=ax.get_xaxis_transform())
+    ax.bar(at, p, width=0.8, fill=False, edgecolor=ink, linewidth=0.9)
+    ax.axhline(0, color=ink, linewidth=0.6)
+    ax.plot(label, -0.02, marker="^", color=ink, markersize=5, clip_on=False, transform=ax.get_xaxis_transform())
     ax.set_xlim(-0.6, len(p) - 0.4)
     return ax
 
@@ -239,14 +267,15 @@ def overview(maps: Sequence[QMap]) -> Figure:
         grid.update(top=0.85, bottom=0.25, wspace=0.12, hspace=0.3)
         for step, look in zip(steps, looks, strict=True):
             curves.plot(u, step, **look.kwargs)
-        curves.axhline(0, color=SOFT, lw=0.8)
+        curves.axhline(0, color=mpl.rcParams["axes.edgecolor"], lw=0.8)
         curves.set_xlim(0, 1)
         curves.set_xlabel("$u = p_y$")
         curves.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
         for i, (m, look) in enumerate(zip(maps, looks, strict=True)):
             _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, look.colour)
         _share_limits(figure.axes[1:], len(_TELLING))
-        figure.text(0.6 / width, 0.12, _caption(int(13 * width)), fontsize=8.5, color=SOFT, va="top")
+        soft = mpl.rcParams["axes.edgecolor"]
+        figure.text(0.6 / width, 0.12, _caption(int(13 * width)), fontsize=8.5, color=soft, va="top")
         ends = [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(maps, steps, looks, strict=True)]
         label_ends(curves, ends)
     return figure

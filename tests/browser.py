@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+AXE = Path(__file__).parents[1] / "build" / "axe.min.js"
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -45,3 +46,16 @@ def complaints(driver: Any) -> list[str]:
 
 def address(page: Path, fragment: str = "") -> str:
     return page.resolve().as_uri() + (f"#{fragment}" if fragment else "")
+
+
+def inaccessible(driver: Any) -> list[str]:
+    """What axe-core finds on the page that is serious or worse. Skips where it is not installed."""
+    if not AXE.exists():
+        pytest.skip("axe-core is not installed: make browser")
+    driver.execute_script(AXE.read_text(encoding="utf-8"))
+    found = driver.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
+    return [
+        f"{v['id']}: {v['help']}, {v['nodes'][0]['target']}"
+        for v in found["violations"]
+        if v["impact"] in ("serious", "critical")
+    ]

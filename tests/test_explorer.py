@@ -129,18 +129,25 @@ def test_training_ends_where_python_says(script: Any) -> None:
     truth = torch.tensor(TRUTH, dtype=torch.float64)
     for name in qu.names():
         m = qu.get(name)
-        if not m.shift_invariant or m.link != "softmax":
+        if not m.shift_invariant or m.link != "softmax" or name == "tvd":  # tvd: signs, which steps only flip
             continue
         found = qu.optimum(m, truth, **{n: context[n] for n in m.needs})
         if not (found.exists and found.converged and len(found.all) == 1 and float(found.probs.min()) > 1e-3):
             continue
+        if float(qu.drift(m, found.probs, truth, **{n: context[n] for n in m.needs}).abs().max()) > 1e-6:
+            continue  # it rests where its drift jumps, and steps go to and fro across
         ended = ask(
-            script, f"train(FORMULAS.{name}, P, z, truth, c)", z=np.log(START).tolist(), truth=TRUTH, c=given, P=m.params
+            script,
+            f"train(FORMULAS.{name}, P, z, truth, c)",
+            z=np.log(START).tolist(),
+            truth=TRUTH,
+            c=given,
+            P=m.params,
         )
         assert ended["rested"], name
         np.testing.assert_allclose(ended["path"][-1], found.probs.numpy(), atol=1e-4, err_msg=name)
         checked += 1
-    assert checked >= 20
+    assert checked > 45
 
 
 def test_a_wrong_formula_is_noticed(script: Any) -> None:

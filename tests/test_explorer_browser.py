@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import torch
 
 import qunify as qu
 from qunify import explorer
-from tests.browser import address, browser, complaints
+from tests.browser import address, browser, complaints, inaccessible
 
 P = [0.1, 0.62, 0.2, 0.05, 0.03]
 TEACHER = [0.75, 0.15, 0.08, 0.01, 0.01]
@@ -61,11 +60,29 @@ def choose(driver: Any, css: str, value: str) -> None:
 
 
 def drag(driver: Any, css: str, dx: int, dy: int) -> None:
-    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.actions.action_builder import ActionBuilder
 
     handle = find(driver, css)
-    driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", handle)
-    ActionChains(driver, duration=20).click_and_hold(handle).move_by_offset(dx, dy).release().perform()
+    x, y = driver.execute_script(
+        "arguments[0].closest('svg').scrollIntoView({block: 'center'});"
+        "const b = arguments[0].getBoundingClientRect();"
+        "return [Math.round(b.x + b.width / 2), Math.round(b.y + b.height / 2)]",
+        handle,
+    )
+    actions = ActionBuilder(driver, duration=20)
+    pointer = actions.pointer_action
+    pointer.move_to_location(x, y).pointer_down().move_to_location(x + dx, y + dy).pointer_up()
+    actions.perform()
+
+
+def retype(driver: Any, css: str, text: str) -> Any:
+    """Everything in a field replaced, as a person does it."""
+    from selenium.webdriver.common.keys import Keys
+
+    box = find(driver, css)
+    box.send_keys(Keys.CONTROL, "a")
+    box.send_keys(text)
+    return box
 
 
 def press(driver: Any, css: str, *keys: str) -> None:
@@ -119,14 +136,12 @@ def test_the_keyboard_moves_what_the_mouse_moves(opened: Any) -> None:
 
 def test_methods_parameters_gauges_and_labels_can_be_chosen(opened: Any) -> None:
     choose(opened, "#method2", "gem")
-    box = find(opened, "#param2-beta-number")
-    box.clear()
-    box.send_keys("0.5")
+    retype(opened, "#param2-beta-number", "0.5")
     close(values(opened, "tr[data-slot='2']"), expected("gem", model(opened), beta=0.5))
     choose(opened, "#gauge", "boundary")
     choose(opened, "#label", "3")
     close(values(opened, "tr[data-slot='2']"), expected("gem", model(opened), 3, "boundary", beta=0.5))
-    assert "not" in find(opened, "#blank, #observed").text or find(opened, "#observed").text == "the"
+    assert find(opened, "#observed").text == "the"
 
 
 def test_a_teacher_appears_where_it_is_needed_and_can_be_dragged(opened: Any) -> None:
@@ -140,9 +155,7 @@ def test_a_teacher_appears_where_it_is_needed_and_can_be_dragged(opened: Any) ->
 
 def test_a_wrong_entry_is_moved_into_its_range(opened: Any) -> None:
     choose(opened, "#method2", "label_smoothing")
-    box = find(opened, "#param2-smoothing-number")
-    box.clear()
-    box.send_keys("7\t")
+    box = retype(opened, "#param2-smoothing-number", "7\t")
     assert box.get_attribute("value") == "1"
     close(values(opened, "tr[data-slot='2']"), expected("label_smoothing", model(opened), smoothing=1))
 
@@ -218,11 +231,5 @@ def test_nothing_is_wider_than_the_window(page: Path, width: int) -> None:
 
 
 def test_axe_finds_no_serious_problem(opened: Any) -> None:
-    axe = os.environ.get("QUNIFY_AXE")
-    if not axe:
-        pytest.skip("QUNIFY_AXE does not name axe.min.js, of the npm package axe-core")
     choose(opened, "#method2", "target_sft")
-    opened.execute_script(Path(axe).read_text(encoding="utf-8"))
-    found = opened.execute_async_script("axe.run().then(arguments[arguments.length - 1])")
-    serious = [f"{v['id']}: {v['help']}" for v in found["violations"] if v["impact"] in ("serious", "critical")]
-    assert serious == []
+    assert inaccessible(opened) == []

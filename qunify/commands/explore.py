@@ -15,7 +15,11 @@ class Explore(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "--out", type=Path, default=Path("explorer.html"), metavar="FILE", help="an .html file (default: %(default)s)"
+            "--out",
+            type=Path,
+            default=Path("explorer.html"),
+            metavar="FILE",
+            help="an .html file (default: %(default)s)",
         )
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from qunify.explorer import javascript
 from qunify.explorer.javascript import MOST_TERMS
 from qunify.qmap import QMap
 
+NEAREST = 1e-6  # how near the open end of a range may be approached
+
 
 def page() -> str:
     """The whole page as HTML: it loads nothing from anywhere."""
@@ -51,28 +53,26 @@ def about(m: QMap) -> dict[str, Any]:
 
 def _parameter(f: dataclasses.Field[Any]) -> dict[str, Any]:
     """A parameter's default and range, and the part of the range that its slider covers."""
-    limits = f.metadata
-    fact: dict[str, Any] = {"name": f.name, "default": f.default, "doc": limits["doc"]}
+    limits, default = f.metadata, f.default
+    fact: dict[str, Any] = {"name": f.name, "default": default, "doc": limits["doc"]}
     if limits["choices"]:
         return fact | {"choices": list(limits["choices"])}
-    whole = isinstance(f.default, int)
-    nearest = 1e-6  # how near an open end may be approached
-    least = limits["low"] if limits["low"] is not None else limits["above"]
-    most = limits["high"] if limits["high"] is not None else limits["below"]
+    assert isinstance(default, int | float)
+    whole = isinstance(default, int)
+    least, most = limits["low"], limits["high"]
     if limits["above"] is not None:
-        least = limits["above"] + nearest
+        least = limits["above"] + NEAREST
     if limits["below"] is not None:
-        most = limits["below"] - nearest
-    if whole and most is None:
-        most = MOST_TERMS - 1  # a sum of so many terms is traced
-    reach = 3 * max(abs(f.default), 1 if not whole else 2)
-    start = least if least is not None else min(-reach, f.default) if f.default <= 1 or limits["high"] is None else 0
+        most = limits["below"] - NEAREST
+    if whole and most is None and default < MOST_TERMS:  # it may count terms, each of which is traced
+        most = MOST_TERMS - 1
+    reach = 3 * max(abs(default), 1)
     return fact | {
         "integer": whole,
         "least": least,
         "most": most,
-        "from": start,
-        "to": most if most is not None else reach,
+        "from": -reach if least is None else least,
+        "to": reach if most is None else most,
     }
 
 

@@ -155,6 +155,10 @@ function number(x, digits = 3) {
 }
 const percent = x => `${Math.round(100 * x)} %`;
 
+// Round values, and the ends where they lie apart from those.
+const ticks = (low, high) => [0, 0.5, 1, 2, low, high].filter((v, i, all) =>
+  v >= low && v <= high && all.slice(0, i).every(w => w < low || w > high || Math.abs(v - w) > 0.08 * (high - low)));
+
 function slider({drag, label, value, min = 0, max = 1, text, shape, ring}) {
   return `<g role="slider" tabindex="0" id="${drag}" data-drag="${drag}" aria-label="${escaped(label)}"
     aria-valuemin="${min}" aria-valuemax="${max}" aria-valuenow="${+value.toFixed(4)}" aria-valuetext="${escaped(text)}">
@@ -177,7 +181,7 @@ function drawBars() {
   const high = Math.min(Math.max(1, ...all), 3), low = Math.max(Math.min(0, ...all), -2);
   const top = 26, bottom = 292, y = v => bottom - (Math.min(Math.max(v, low), high) - low) / (high - low) * (bottom - top);
   const group = 118, left = 44, parts = [];
-  for (const v of [low, 0, 0.5, 1, high].filter((v, i, a) => a.indexOf(v) === i))
+  for (const v of ticks(low, high))
     parts.push(`<line class="axis" x1="${left}" x2="636" y1="${y(v)}" y2="${y(v)}"/><text class="soft" x="${left - 6}" y="${y(v) + 4}" text-anchor="end">${number(v, 2)}</text>`);
   WORDS.forEach((word, k) => {
     const x = left + 6 + group * k, width = Math.min(24, 78 / Math.max(found.length, 1));
@@ -197,7 +201,9 @@ function drawBars() {
     parts.push(`<text x="${x + 50}" y="316" text-anchor="middle" ${k === state.label ? 'font-weight="700" text-decoration="underline"' : ""}>${word}</text>`);
   });
   $("bars").innerHTML = parts.join("");
-  frame.bars = {x: null, y: py => low + (bottom - py) / (bottom - top) * (high - low)};
+  $("legend").innerHTML = `<span style="--c:var(--model);--lift:0%">model p</span>`
+    + found.map(f => `<span ${tint(f.m)}>Q of ${escaped(CATALOGUE[f.m.name].title)}</span>`).join("");
+  frame.bars = {y: py => low + (bottom - py) / (bottom - top) * (high - low)};
   const silent = found.filter(f => !CATALOGUE[f.m.name].shift_invariant), signed = found.filter(f => f.inSimplex === false);
   $("outside").textContent = [
     ...silent.map(f => `${CATALOGUE[f.m.name].title} has no target: its gradient does not sum to zero.`),
@@ -282,7 +288,7 @@ function drawCurve() {
   const high = Math.min(Math.max(1, ...finiteOnes), 3), low = Math.max(Math.min(0, ...finiteOnes), -2);
   const left = 44, right = 500, top = 14, bottom = 290, X = u => left + u * (right - left);
   const Y = v => bottom - (Math.min(Math.max(v, low), high) - low) / (high - low) * (bottom - top), parts = [];
-  for (const v of [low, 0, 0.5, 1, high].filter((v, i, a) => a.indexOf(v) === i))
+  for (const v of ticks(low, high))
     parts.push(`<line class="axis" x1="${left}" x2="${right}" y1="${Y(v)}" y2="${Y(v)}"/><text class="soft" x="${left - 6}" y="${Y(v) + 4}" text-anchor="end">${number(v, 2)}</text>`);
   for (const u of [0, 0.5, 1]) parts.push(`<text class="soft" x="${X(u)}" y="${bottom + 18}" text-anchor="middle">${u}</text>`);
   parts.push(`<text x="${(left + right) / 2}" y="${bottom + 36}" text-anchor="middle">probability of “${WORDS[state.label]}” under the model</text>`);
@@ -298,7 +304,7 @@ function drawCurve() {
   }
   labels.sort((a, b) => a.y - b.y).forEach((l, i, all) => { if (i) l.y = Math.max(l.y, all[i - 1].y + 24); });
   const over = Math.max(0, (labels.at(-1)?.y ?? 0) - bottom);
-  for (const l of labels) parts.push(`<text class="shade" ${tint(l.m)} style="--c:${colour(l.m)};fill:color-mix(in srgb, var(--c), white var(--lift))" x="${right + 8}" y="${l.y - over + 4}" font-weight="600">${escaped(l.text.length > 18 ? CATALOGUE[l.m.name].name : l.text)}</text>`);
+  for (const l of labels) parts.push(`<text class="name" ${tint(l.m)} x="${right + 8}" y="${l.y - over + 4}">${escaped(l.text.length > 18 ? CATALOGUE[l.m.name].name : l.text)}</text>`);
   parts.push(slider({
     drag: "curve-u", label: `model's probability of ${WORDS[state.label]}`, value: p[state.label], text: percent(p[state.label]),
     ring: `<rect class="ring" x="${X(p[state.label]) - 16}" y="${top - 8}" width="32" height="${bottom - top + 12}" rx="4"/>`,
@@ -445,9 +451,9 @@ function buildPickers() {
   const options = [...families].map(([family, names]) => `<optgroup label="${family}">${names.map(n => `<option value="${n}">${escaped(CATALOGUE[n].title)}</option>`).join("")}</optgroup>`).join("");
   $("pickers").innerHTML = state.methods.map((m, slot) => {
     const about = m.name && CATALOGUE[m.name], ordinal = ["First", "Second", "Third"][slot];
-    const facts = about ? `<p>${escaped(about.summary)}</p><dl><dt>Loss</dt><dd><code>${escaped(about.loss)}</code></dd>
+    const facts = about ? `<p class="summary">${escaped(about.summary)}</p><dl><dt>Loss</dt><dd><code>${escaped(about.loss)}</code></dd>
       <dt>Pulls</dt><dd><code>${escaped(about.pulls)}</code></dd></dl>${about.params.map(p => control(p, slot, m.params[p.name])).join("")}
-      <p class="hint">${escaped(about.source)}</p>` : `<p class="hint">Nothing here yet.</p>`;
+      <p class="hint summary">${escaped(about.source)}</p>` : `<p class="hint">Nothing here yet.</p>`;
     return `<div class="picker" ${about ? tint(m) : ""}><select id="method${slot}" data-slot="${slot}" aria-label="${ordinal} method">
       <option value="">none</option>${options}</select>${facts}</div>`;
   }).join("");

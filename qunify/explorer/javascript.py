@@ -332,7 +332,9 @@ class Writer:
             self._uses[node] = uses
 
 
-def function(m: type[QMap], body: Callable[[QMap, ScriptToken, Trace], tuple[list[Node], Callable[[Writer], str]]]) -> str:
+def function(
+    m: type[QMap], body: Callable[[QMap, ScriptToken, Trace], tuple[list[Node], Callable[[Writer], str]]]
+) -> str:
     """A JavaScript function (t, P) of a token and the parameters: what `body` makes of the traced method."""
     return "(t, P) => {" + _branches(m, body, []) + "}"
 
