@@ -1,39 +1,128 @@
-"""Sphinx, set so that building needs no address outside this checkout and a warning is an error (see the Makefile)."""
+"""Sphinx, set so that building needs no address outside this checkout and a warning is an error (see the Makefile).
+
+Pages are written by hand, save for the parts below: the catalogue, whose pages are made before anything is read, and
+the places marked `<!-- NAME -->`, which a function fills.
+"""
 
 from __future__ import annotations
 
+import importlib.resources
+import importlib.util
+import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+# What the cells of the pages see: exercises that fail the build, and a core for each of the pages that run at once.
+os.environ["QUNIFY_DOCS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import qunify
-from docs import findings, methods
+from docs import commands, findings, methods, notebooks, studies
 
 project = "qunify"
 author = copyright = "The qunify developers"
 version = release = qunify.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-myst_enable_extensions = ["dollarmath"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_templates", "notebooks"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "fieldlist", "attrs_inline"]
+myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180  # seconds a cell; a busy machine is slow
+nb_ipywidgets_js: dict[str, Any] = {}  # no page has widgets, whose scripts lie elsewhere
 autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 default_role = "code"  # docstrings write code in single backticks
 
 html_theme = "furo"
 html_title = f"qunify {release}"
+html_static_path = ["_static"]
+html_css_files = ["qunify.css"]
+html_favicon = "_static/favicon.svg"
+html_copy_source = html_show_sourcelink = False
+templates_path = ["_templates"]
+
+# MathJax 3 in one file that holds its letters as outlines and all of TeX: nothing is fetched later.
+MATHJAX = "mathjax/tex-svg-full.js"
+mathjax_path = MATHJAX
+mathjax3_config = {"options": {"enableMenu": False}}  # the menu would fetch what it offers
+
+CATALOGUE, NOTEBOOKS = HERE / "catalogue", HERE / "notebooks"
+EXPLORER = importlib.util.find_spec("qunify.explorer") is not None
+html_context = {"explorer": EXPLORER}
+
+#: Marker on a page → what it stands for.
+FILLED = {
+    "commands": commands.page,
+    "findings": findings.page,
+    "studies": studies.page,
+    "count": lambda: str(len(qunify.names())),
+    "explorer": lambda: '<a class="reference internal" href="explorer.html">explorer</a>' if EXPLORER else "explorer",
+}
+
+
+def make(app: Any) -> None:
+    """The catalogue's pages and the notebooks of the pages that run: files that git ignores."""
+    text = methods.write(CATALOGUE)
+    FILLED["catalogue"] = lambda: text
+    NOTEBOOKS.mkdir(exist_ok=True)
+    (NOTEBOOKS / ".gitignore").write_text("*\n")
+    for page in lessons():
+        source = (HERE / f"{page}.md").read_text(encoding="utf-8")
+        (NOTEBOOKS / f"{page.replace('/', '_')}.ipynb").write_text(notebooks.convert(source, release), encoding="utf-8")
+
+
+def lessons() -> list[str]:
+    """The pages that one may also open as notebooks."""
+    return ["start", *(f"course/{path.stem}" for path in sorted(HERE.glob("course/*.md")) if path.stem != "index")]
 
 
 def fill(app: Any, name: str, source: list[str]) -> None:
-    """Pages that are written from the catalogue and from the rows of the studies."""
-    makers = {"catalogue": methods.page, "findings": findings.page}
-    if name in makers:
-        source[0] = source[0].replace(f"<!-- {name} -->", makers[name]())
+    """The parts of a page that are not written by hand, and the notebook of a lesson."""
+    text = source[0]
+    for marker, made in FILLED.items():
+        if f"<!-- {marker} -->" in text:
+            text = text.replace(f"<!-- {marker} -->", made())
+    if name in lessons():
+        up = "../" * name.count("/")
+        link = f"{{download}}`Open as a notebook <{up}notebooks/{name.replace('/', '_')}.ipynb>`"
+        title = next(line for line in text.splitlines() if line.startswith("# "))
+        text = text.replace(title, f"{title}\n\n:::{{container}} notebook\n{link}\n:::", 1)
+    source[0] = text
+
+
+def spread(app: Any, env: Any, names: list[str]) -> None:
+    """Pages are read in a few batches, two at a time: each batch gets its share of those that run."""
+    runs = [name for name in names if "file_format: mystnb" in Path(env.doc2path(name)).read_text(encoding="utf-8")]
+    places = {name: (i + 0.5) / len(runs) for i, name in enumerate(runs)}
+    others = [name for name in names if name not in places]
+    places |= {name: (i + 0.5) / len(others) for i, name in enumerate(others)}
+    names.sort(key=places.__getitem__)
+
+
+def bring_mathjax(app: Any) -> None:
+    there = Path(app.outdir) / "_static" / MATHJAX
+    there.parent.mkdir(parents=True, exist_ok=True)
+    with importlib.resources.as_file(importlib.resources.files("sphinx-mathjax-offline") / "static" / MATHJAX) as file:
+        shutil.copyfile(file, there)
+
+
+def explore(app: Any, problem: Exception | None) -> None:
+    """The explorer, one page that stands alone."""
+    if EXPLORER and problem is None:
+        from qunify import explorer
+
+        (Path(app.outdir) / "explorer.html").write_text(explorer.page(), encoding="utf-8")
 
 
 def setup(app: Any) -> None:
+    app.connect("builder-inited", make)
+    app.connect("builder-inited", bring_mathjax)
+    app.connect("env-before-read-docs", spread)
     app.connect("source-read", fill)
+    app.connect("build-finished", explore)

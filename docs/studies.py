@@ -1,0 +1,22 @@
+"""The page on the report: every study with its question, its figure and what it found."""
+
+from __future__ import annotations
+
+from analyses import STUDIES, load, runner
+
+FIGURES = "../figures"  # seen from the page
+
+
+def page() -> str:
+    """MyST: a section per study whose figure is committed; every number in it comes from the study's rows."""
+    parts = []
+    for name in STUDIES:
+        if not (runner.FIGURES / f"{name}.png").exists():
+            continue
+        study = load(name)
+        found = study.see(runner.read(name, runner.FIGURES))
+        picture = f"{FIGURES}/{name}.png"
+        parts.append(f"## {study.question}\n")
+        parts.append(f"[![{study.title}]({picture}){{.study}}]({picture})\n")
+        parts.append(f"{found} Rows: `figures/{name}.csv`; alone, `python -m analyses {name}`.\n")
+    return "\n".join(parts)
