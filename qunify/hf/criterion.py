@@ -62,6 +62,7 @@ class CausalLoss:
             if trainer.args.label_smoothing_factor:
                 got = trainer.args.label_smoothing_factor
                 raise ValueError(f"{name}: label_smoothing_factor: expected 0, which the loss would ignore, got {got}")
+            trainer._loss_shifts_labels = True  # labels are counted as they are used here
             schedule.bind(trainer, self)
         model = trainer_or_model if is_model else trainer_or_model.model
         self._models = {

@@ -9,9 +9,10 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 
-from qunify.hf.heads import core
+from qunify.hf.heads import Head, core, last_hidden
 from qunify.qmap import QMap
 
 #: A frozen model, or the policy without its adapter.
@@ -23,13 +24,28 @@ Use = Callable[[], AbstractContextManager[nn.Module]]
 
 @contextmanager
 def constant(model: nn.Module) -> Iterator[nn.Module]:
-    training = model.training
+    training = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.no_grad():
             yield model
     finally:
-        model.train(training)
+        for module, was in training.items():
+            module.training = was
+
+
+def check(model: nn.Module, name: str, argument: str) -> None:
+    """ValueError unless the logits of two tokens are what the head makes of their last hidden states: not so where
+    something lies between the two, or where an adapter changes the head or adds virtual tokens."""
+    weight = Head.of(model).weight
+    if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
+        return  # it lies elsewhere, or in parts
+    tokens = {"input_ids": torch.tensor([[0, 1]], device=weight.device)}
+    with constant(model):
+        whole, parts = model(**tokens).logits.float(), Head.of(model).logits(last_hidden(model, tokens)).float()
+    rounding = 1e-3 if weight.dtype == torch.float32 else 1e-6 if weight.dtype == torch.float64 else 0.05
+    if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=rounding, atol=rounding * whole.std()):
+        raise ValueError(f"{name}: {argument}: expected logits that are a head of the last hidden states, got others")
 
 
 def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:

@@ -57,7 +57,8 @@ def _scale(config: Any) -> float:
 
 
 def _softcap(config: Any) -> float | None:
-    return getattr(config, "final_logit_softcapping", None)
+    names = ("final_logit_softcapping", "logits_soft_cap", "output_logit_soft_cap")
+    return next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
 
 
 def last_hidden(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:

@@ -50,7 +50,9 @@ class Schedule(TrainerCallback):
         self.holder: Holder | None = None
 
     def bind(self, holder: Holder) -> None:
-        """Set the parameters of this holder's method from now on."""
+        """Set the parameters of this holder's method from now on; ValueError if it sets those of another."""
+        if self.holder not in (None, holder):
+            raise ValueError("Schedule: expected one for each trainer, got one that sets another's method")
         for name in self.params:
             if name not in holder.method.params:
                 expected = " or ".join(holder.method.params) or "none: it has no parameters"
@@ -63,8 +65,10 @@ class Schedule(TrainerCallback):
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.holder is not None
-        self.values = {name: f(state.global_step, state.max_steps) for name, f in self.params.items()}
-        self.holder.method = with_params(self.holder.method, self.values)
+        values = {name: f(state.global_step, state.max_steps) for name, f in self.params.items()}
+        self.holder.method = with_params(self.holder.method, values)
+        # As the method holds them: a number of numpy's would not go into a checkpoint.
+        self.values = {name: self.holder.method.params[name] for name in values}
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if "loss" in kwargs["logs"]:  # not in an evaluation, nor in the summary of a run

@@ -136,6 +136,7 @@ class SFTTrainer(trl.SFTTrainer):
         if isinstance(given, nn.Module):
             if (got := Head.of(given).vocab) != vocab:
                 raise ValueError(f"{name}: {argument}: expected a vocabulary of {vocab}, got {got}")
+            frozen.check(given, name, argument)
             self.accelerator.prepare_model(given, evaluation_mode=True)
         return frozen.use(given, self.model, name, argument)
 
@@ -291,6 +292,7 @@ class SFTTrainer(trl.SFTTrainer):
             raise ValueError(f"{name}: parallelism_config: expected whole sequences on every device, got split ones")
         if not isinstance(core(self.model), PreTrainedModel) or core(self.model).get_output_embeddings() is None:
             raise ValueError(f"{name}: model: expected a causal language model with an output head, got none")
+        frozen.check(self.model, name, "model")
 
 
 def _refuse_bypasses(name: str, args: Any, kwargs: Mapping[str, Any]) -> None:

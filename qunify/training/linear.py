@@ -50,6 +50,10 @@ class TopK:
     indices: Tensor
     tail: Literal["bucket", "renormalise"] = "bucket"
 
+    def __post_init__(self) -> None:
+        if self.tail not in ("bucket", "renormalise"):
+            raise ValueError(f"TopK: tail: expected 'bucket' or 'renormalise', got {self.tail!r}")
+
     def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
         """Those of rows (n,), flattened, over the whole vocabulary, (n, vocab)."""
         values = self.values.flatten(0, -2)[rows].to(dtype)
