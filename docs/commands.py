@@ -8,7 +8,7 @@ from unittest import mock
 
 from qunify import cli
 
-WIDTH = 88  # columns of the help texts
+WIDTH = 80  # columns of what is shown
 #: What is run on the page for a command; one without an entry shows its help alone.
 EXAMPLES = {
     "list": "list --family smoothing",
@@ -41,14 +41,13 @@ def _help(parser: argparse.ArgumentParser) -> str:
 
 
 def _example(words: str) -> str:
-    return (
-        f"```sh\nqunify {words}\n```\n\n"
-        f"```{{code-cell}} ipython3\n:tags: [remove-input]\nrun({words!r})\n```\n"
-    )
+    return f"```sh\nqunify {words}\n```\n\n```{{code-cell}} ipython3\n:tags: [remove-input]\nrun({words!r})\n```\n"
 
 
 def run(words: str) -> None:
     """What the page does in place of a terminal, whose output a notebook's is not."""
     args = cli._parser().parse_args(words.split())
     command = cli.COMMANDS[args.command]
-    print(command.render(command.compute(args)))
+    narrow = mock.patch.dict(os.environ, {"COLUMNS": str(WIDTH)})
+    with narrow, mock.patch("rich.console._is_jupyter", return_value=False):
+        print(command.render(command.compute(args)))

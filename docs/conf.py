@@ -7,21 +7,22 @@ the places marked `<!-- NAME -->`, which a function fills.
 from __future__ import annotations
 
 import importlib.resources
-import importlib.util
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent))
-# What the cells of the pages see: exercises that fail the build, and a core for each of the pages that run at once.
-os.environ["QUNIFY_DOCS"] = "1"
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import qunify
 from docs import commands, findings, methods, notebooks, studies
+from qunify import explorer
+
+HERE = Path(__file__).parent
+# What the cells of the pages see: exercises that fail the build, and a core for each of the pages that run at once.
+os.environ["QUNIFY_DOCS"] = "1"
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 project = "qunify"
 author = copyright = "The qunify developers"
@@ -43,6 +44,16 @@ html_theme = "furo"
 html_title = f"qunify {release}"
 html_static_path = ["_static"]
 html_css_files = ["qunify.css"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/explorer.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_favicon = "_static/favicon.svg"
 html_copy_source = html_show_sourcelink = False
 templates_path = ["_templates"]
@@ -53,16 +64,14 @@ mathjax_path = MATHJAX
 mathjax3_config = {"options": {"enableMenu": False}}  # the menu would fetch what it offers
 
 CATALOGUE, NOTEBOOKS = HERE / "catalogue", HERE / "notebooks"
-EXPLORER = importlib.util.find_spec("qunify.explorer") is not None
-html_context = {"explorer": EXPLORER}
 
 #: Marker on a page → what it stands for.
 FILLED = {
     "commands": commands.page,
     "findings": findings.page,
+    "front": methods.front,
     "studies": studies.page,
     "count": lambda: str(len(qunify.names())),
-    "explorer": lambda: '<a class="reference internal" href="explorer.html">explorer</a>' if EXPLORER else "explorer",
 }
 
 
@@ -75,6 +84,14 @@ def make(app: Any) -> None:
     for page in lessons():
         source = (HERE / f"{page}.md").read_text(encoding="utf-8")
         (NOTEBOOKS / f"{page.replace('/', '_')}.ipynb").write_text(notebooks.convert(source, release), encoding="utf-8")
+
+
+def quiet_kernels(app: Any) -> None:
+    """The cells run by nobody's settings but these, which silence a warning on how kernel and page talk."""
+    profile = Path(app.doctreedir) / "ipython" / "profile_default"
+    profile.mkdir(parents=True, exist_ok=True)
+    (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n")
+    os.environ["IPYTHONDIR"] = str(profile.parent)
 
 
 def lessons() -> list[str]:
@@ -114,15 +131,31 @@ def bring_mathjax(app: Any) -> None:
 
 def explore(app: Any, problem: Exception | None) -> None:
     """The explorer, one page that stands alone."""
-    if EXPLORER and problem is None:
-        from qunify import explorer
-
+    if problem is None:
         (Path(app.outdir) / "explorer.html").write_text(explorer.page(), encoding="utf-8")
+
+
+#: What axe-core finds in the pages that the libraries write: their HTML, and what it should be.
+MENDED = {
+    '<p class="caption" role="heading">': '<p class="caption" role="heading" aria-level="2">',
+    '<summary aria-label="Toggle hidden content">': "<summary>",  # its text says what it does
+    "<pre>": '<pre tabindex="0">',  # wide code scrolls, also by the keyboard
+}
+
+
+def mend(app: Any, problem: Exception | None) -> None:
+    for path in Path(app.outdir).rglob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for wrong, right in MENDED.items():
+            text = text.replace(wrong, right)
+        path.write_text(text, encoding="utf-8")
 
 
 def setup(app: Any) -> None:
     app.connect("builder-inited", make)
     app.connect("builder-inited", bring_mathjax)
+    app.connect("builder-inited", quiet_kernels)
     app.connect("env-before-read-docs", spread)
     app.connect("source-read", fill)
+    app.connect("build-finished", mend)
     app.connect("build-finished", explore)

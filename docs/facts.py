@@ -30,10 +30,15 @@ WORLD: dict[str, tuple[float, ...] | float] = {
     "negative_mask": (0.0, 0.0, 1.0),
 }
 #: What the distributions of that world are called.
-NAMES = {"reference_logits": "reference", "old_logits": "old policy", "teacher_logits": "teacher", "prior_logits": "prior"}
+NAMES = {
+    "reference_logits": "reference",
+    "old_logits": "old policy",
+    "teacher_logits": "teacher",
+    "prior_logits": "prior",
+}
 GRID = 13  # points along an edge of the drift field
 STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.06, 0.86, 0.08), (0.08, 0.06, 0.86), (0.86, 0.08, 0.06), (0.06, 0.47, 0.47))
-STEP = 0.012  # of a path, in probability
+STEP = 0.02  # of a path, in probability
 NEAR = 1e-4  # two distributions closer than this are called the same
 
 
@@ -147,7 +152,7 @@ def _field(m: QMap) -> Field:
     return Field(points, moves(points)[1], _paths(moves), qu.optimum(m, TRUTH, **given), named)
 
 
-def _paths(moves: Callable[[Tensor], tuple[Tensor, Tensor]], steps: int = 160) -> Tensor:
+def _paths(moves: Callable[[Tensor], tuple[Tensor, Tensor]], steps: int = 90) -> Tensor:
     """Gradient flow from STARTS in steps of equal length, which shrink where it turns back: there it has arrived."""
     z = torch.tensor(STARTS, dtype=torch.float64).log()
     length = torch.full((len(z), 1), STEP, dtype=torch.float64)
@@ -175,7 +180,7 @@ def ending(facts: Facts) -> str:
         return "The loss is not shift-invariant: it has no target, and so no drift toward one."
     points = field.end.all[0]
     if len(points) == 0:
-        return "No stable zero of the drift was found: training by it alone never comes to rest."
+        return "No stable zero of the drift was found: there is no point that training by it alone would return to."
     if len(points) > 1:
         listed = ", ".join(numbers(p) for p in points)
         reached = f"From the uniform distribution training reaches {numbers(field.end.probs)}."
@@ -205,8 +210,8 @@ def _place(facts: Facts, point: Tensor) -> str:
         return "all mass on the likeliest token" if point.argmax() == truth.argmax() else "all mass on one token"
     gap = _entropy(point) - _entropy(truth)
     apart = float((point - truth).abs().sum() / 2)
-    shape = "as spread out as the truth" if abs(gap) < NEAR else "flatter than the truth" if gap > 0 else "sharper than the truth"
-    return f"{shape}, and {apart:.3f} from it in total variation"
+    shape = "as spread out as" if abs(gap) < NEAR else "flatter than" if gap > 0 else "sharper than"
+    return f"{shape} the truth, and {apart:.3f} from it in total variation"
 
 
 def _entropy(p: Tensor) -> float:
@@ -219,9 +224,9 @@ def rest(facts: Facts) -> str:
         return "no target"
     points = facts.field.end.all[0]
     if len(points) == 0:
-        return "never rests"
+        return "no stable zero"
     if len(points) > 1:
-        return "several ends"
+        return "several, as the start decides"
     point = points[0]
     if float((point - torch.tensor(TRUTH, dtype=torch.float64)).abs().max()) < NEAR:
         return "the truth"
@@ -231,7 +236,8 @@ def rest(facts: Facts) -> str:
             return f"the {NAMES[name]}"
     if "likeliest" in place:
         return "the likeliest token"
-    return "flatter" if place.startswith("flatter") else "sharper" if place.startswith("sharper") else "elsewhere"
+    shapes = (f"{shape} than the truth" for shape in ("flatter", "sharper") if place.startswith(shape))
+    return next(shapes, "elsewhere")
 
 
 assert set(WORLD) == set(CONTEXTS)

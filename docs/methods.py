@@ -31,6 +31,10 @@ SIMPLEX = {
 }
 NO_TARGET = "none: the loss is not shift-invariant"
 
+#: The order of what the index tells apart; … are all others.
+ENDS = ("the truth", "the teacher", "…", "several, as the start decides", "no stable zero", "no target")
+UNIT = (*SIMPLEX.values(), "…", "none")
+
 #: What an identity's context is, in words.
 GIVEN = {"label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher"}
 #: Context → a line that makes one, and how the trainer gets it.
@@ -118,12 +122,13 @@ def write(folder: Path) -> str:
 
 
 def _make(name: str, folder: Path) -> tuple[Line | None, list[Path]]:
-    """The files of one method, or of the front page if there is no name."""
+    """The files of one method, or the pictures of the front page if there is no name."""
     from docs import facts, pictures
 
     drawn: dict[str, Callable[[bool], bytes]]
     if not name:
-        made, line, drawn = [], None, {"front": pictures.front}
+        made, line = [], None
+        drawn = {f"front-{shown}": functools.partial(pictures.front, shown) for shown in pictures.FRONT}
     else:
         found = facts.of(name)
         made = [_put(folder / f"{name}.md", page(found).encode())]
@@ -151,14 +156,17 @@ def page(found: Any) -> str:
 
     m = found.m
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     )
     text = environment.get_template("method.md.j2").render(
         facts=found,
         m=m,
         target=SIMPLEX[m.simplex] if m.shift_invariant else NO_TARGET,
         source=linked(m.source),
-        alt=_alt(found),
+        pictures=pictured((alt, f"pictures/{m.name}-{kind}") for kind, alt in _alt(found).items()),
         caption=_caption(found),
         stated=one_token.stated(m.needs),
         token=_token_table(found.example),
@@ -237,8 +245,8 @@ def _reading(found: Any) -> str:
     inside = "is a distribution" if example["in_simplex"] else "has a negative entry, so it is no distribution"
     return (
         f"The loss is {_number(example['loss'])}. The unit target {inside}. In each gauge "
-        r"$Q=\gamma\,\delta+(1-\gamma)\,\tilde\pi$, with $\delta$ the one-hot label; a dash stands where the gauge or the "
-        f"residual is undefined. `qunify show {m.name}` prints the same token."
+        r"$Q=\gamma\,\delta+(1-\gamma)\,\tilde\pi$, with $\delta$ the one-hot label; a dash stands where the gauge or "
+        f"the residual is undefined. `qunify show {m.name}` prints the same token."
     )
 
 
@@ -267,8 +275,10 @@ def _alt(found: Any) -> dict[str, str]:
     what = "Weight" if c.gate else "Pull on the label's logit"
     shown = c.trust if c.gate else c.pull
     at = ", ".join(f"{float(shown[(c.u - u).abs().argmin()]):.2f} at u = {u}" for u in (0.01, 0.5, 0.99))
-    field = "" if found.field is None else f"Drift and training paths on three tokens. {facts.ending(found)}"
-    return {"curve": f"{what} of {found.m.name}: {at}.", "field": field.replace("$p^*$", "p*")}
+    alt = {"curve": f"{what} of {found.m.name}: {at}."}
+    if found.field is not None:
+        alt["field"] = f"Drift and training paths on three tokens. {facts.ending(found)}".replace("$p^*$", "p*")
+    return alt
 
 
 def _legend(latex: str) -> str:
@@ -332,7 +342,7 @@ def relation_lines(name: str) -> list[str]:
     for words, chosen in (
         ("Equal gradients: {}.", level == "identical"),
         ("Equal up to a learning rate: {}.", level == "scaled"),
-        ("The same direction at every token, with other weights: {}.", mine["same_direction"] & (level == "directional")),
+        ("The same direction at every token, with other weights: {}.", level == "directional"),
         ("The same optima, by other paths: {}.", mine["same_optimum"] & ~level.isin(("identical", "scaled"))),
     ):
         if chosen.any():
@@ -387,6 +397,21 @@ def usage(m: QMap) -> dict[str, str]:
     return {"code": "\n".join(python), "shell": "\n".join(shell), "trainer": "\n".join(trainer), "note": notes}
 
 
+def front() -> str:
+    """The pictures of the front page."""
+    from docs import pictures
+
+    shown = [(qunify.get(name), " ".join(words.split())) for name, words in pictures.FRONT.items()]
+    return pictured((f"{m.title}: {words}", f"catalogue/pictures/front-{m.name}") for m, words in shown)
+
+
+def pictured(pictures: Iterable[tuple[str, str]]) -> str:
+    """Pictures, from what they show and where they lie: the one for light pages, and the one for dark ones."""
+    return "\n".join(
+        f"![{alt}]({stem}-{shade}.svg){{.only-{shade}}}" for alt, stem in pictures for shade in ("light", "dark")
+    )
+
+
 # ---- indexes ------------------------------------------------------------------------------------------------------
 
 
@@ -415,8 +440,9 @@ def index(lines: Sequence[Line]) -> str:
     def listed(chosen: Iterable[Line]) -> str:
         return ", ".join(f"[{x.m.title}](catalogue/{x.m.name}.md)" for x in chosen)
 
-    def groups(title: str, key: Callable[[Line], str], order: Sequence[str] = ()) -> list[str]:
-        found = sorted({key(x) for x in lines}, key=lambda k: (order.index(k) if k in order else len(order), k))
+    def groups(title: str, key: Callable[[Line], str], order: Sequence[str]) -> list[str]:
+        at = {k: i for i, k in enumerate(order, -order.index("…"))}  # before and after all others, by name
+        found = sorted({key(x) for x in lines}, key=lambda k: (at.get(k, 0), k))
         body = [f"{k[:1].upper()}{k[1:]}\n: {listed(x for x in lines if key(x) == k)}\n" for k in found]
         return [f"### {title}\n", *body]
 
@@ -425,18 +451,18 @@ def index(lines: Sequence[Line]) -> str:
         mine = listed(x for x in lines if x.m.family == family)
         parts.append(f"[{family.capitalize()}](catalogue/{family}.md)\n: {about(family)}\n\n  {mine}\n")
     parts.append("## By property\n")
-    parts += groups(
-        "To a model that predicts the truth", lambda x: x.at_truth, ("strictly proper", "proper, not strictly")
-    )
+    proper = ("strictly proper", "proper, not strictly", "unbiased, not proper")
+    parts += groups("To a model that predicts the truth", lambda x: x.at_truth, (*proper, "…", "no target"))
     parts.append("Decided by `qu.is_proper` at default parameters, in every context. Biased: where it drifts to.\n")
-    parts += groups("Where training ends", lambda x: x.ends, ("the truth", "the teacher", "the likeliest token"))
+    parts += groups("Where training ends", lambda x: x.ends, ENDS)
     parts.append("Computed on three tokens with labels from one truth, as on each method's page.\n")
-    parts += groups("The unit target", lambda x: SIMPLEX[x.m.simplex] if x.m.shift_invariant else "none")
+    parts += groups("The unit target", lambda x: SIMPLEX[x.m.simplex] if x.m.shift_invariant else "none", UNIT)
     parts.append("### What it needs beside logits and labels\n")
     for context in dict.fromkeys(name for x in lines for name in x.m.needs):
         parts.append(f"`{context}`\n: {listed(x for x in lines if context in x.m.needs)}\n")
     parts.append(f"Nothing\n: {listed(x for x in lines if not x.m.needs)}\n")
-    parts += ["### It predicts through another link than softmax\n", listed(x for x in lines if x.m.link != "softmax") + "\n"]
+    parts.append("### It predicts through another link than softmax\n")
+    parts.append(listed(x for x in lines if x.m.link != "softmax") + "\n")
     parts.append("## By year\n")
     for year in sorted({x.year for x in lines}, reverse=True):
         parts.append(f"{year}\n: {listed(x for x in lines if x.year == year)}\n")

@@ -1,4 +1,4 @@
-"""The pictures of the catalogue and of the front page, as SVG on a transparent ground, for light pages and for dark ones."""
+"""The pictures of the catalogue and of the front page: transparent SVG, for light pages and dark ones."""
 
 from __future__ import annotations
 
@@ -45,8 +45,15 @@ def curve(facts: Facts, dark: bool) -> bytes:
         ax.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "0.25", "0.5", "0.75", "1"])
         ax.set_xlabel("probability of the label, $u = p_y$")
         ax.set_title("Weight $w$ in $g = w\\,(p - \\delta)$" if c.gate else "Pull on the label's logit, $-g_y$", pad=10)
-        plots.label_ends(ax, ends)
+        _label(ax, ends)
     return plots.render(figure, "svg", transparent=True)
+
+
+def _label(ax: Axes, ends: list[EndLabel]) -> None:
+    """Labels to the right of the axes: as `plots.label_ends`, without leaders and so without drawing all twice."""
+    low, high = ax.get_ylim()
+    for end, at in zip(ends, plots.spread([(end.y - low) / (high - low) for end in ends], 0.075), strict=True):
+        ax.text(1.03, at, end.text, color=end.colour, fontsize=9, va="center", transform=ax.transAxes)
 
 
 def _gate(ax: Axes, c: Curve, name: str, soft: str) -> list[EndLabel]:
@@ -130,23 +137,22 @@ def _marks(ax: Axes, f: Field, colour: str) -> None:
         ax.text(x + 0.04, y + 0.015, NAMES[need], bbox=halo, **beside)
 
 
-def front(dark: bool) -> bytes:
-    """One token, and what five losses teach there."""
+def front(name: str, dark: bool) -> bytes:
+    """One token, and what one of the losses on the front page teaches there."""
     p = torch.tensor(one_token.WEIGHTS, dtype=torch.float64)
     p = p / p.sum()
     teacher = torch.tensor(one_token.CONTEXT["teacher_logits"], dtype=torch.float64).log()
+    m = qu.get(name)
+    given = {"teacher_logits": teacher[None]} if m.needs else {}
+    target = m(p.log()[None], torch.tensor([one_token.LABEL]), **given).target[0]
     with plots.style(dark=dark):
-        figure = Figure(figsize=(10.4, 2.9))
-        axes = figure.subplots(1, len(FRONT), sharey=True)
-        for ax, (name, words) in zip(axes, FRONT.items(), strict=True):
-            m = qu.get(name)
-            given = {"teacher_logits": teacher[None]} if m.needs else {}
-            target = m(p.log()[None], torch.tensor([one_token.LABEL]), **given).target[0]
-            plots.bars(ax, p.tolist(), target.tolist(), one_token.LABEL, plots.colour(name))
-            ax.set_title(m.title, color=plots.colour(name), fontsize=13, pad=8)
-            ax.set_xticks([])
-            ax.spines["bottom"].set_visible(False)
-            ax.text(0.5, -0.12, words, transform=ax.transAxes, ha="center", va="top", fontsize=10.5)
-        axes[0].set_yticks([0, 0.5, 1])
-        figure.subplots_adjust(left=0.04, right=0.995, top=0.87, bottom=0.25, wspace=0.12)
+        figure = Figure(figsize=(2.15, 2.7))
+        ax = figure.add_axes((0.14, 0.26, 0.84, 0.6))
+        plots.bars(ax, p.tolist(), target.tolist(), one_token.LABEL, plots.colour(name))
+        ax.set_ylim(0, 1.02)
+        ax.set_title(m.title, color=plots.colour(name), fontsize=13, pad=8)
+        ax.set_xticks([])
+        ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
+        ax.spines["bottom"].set_visible(False)
+        ax.text(0.5, -0.13, FRONT[name], transform=ax.transAxes, ha="center", va="top", fontsize=10)
     return plots.render(figure, "svg", transparent=True)
