@@ -7,6 +7,7 @@ the places marked `<!-- NAME -->`, which a function fills.
 from __future__ import annotations
 
 import importlib.resources
+import logging
 import os
 import shutil
 import sys
@@ -23,6 +24,9 @@ HERE = Path(__file__).parent
 # What the cells of the pages see: exercises that fail the build, and a core for each of the pages that run at once.
 os.environ["QUNIFY_DOCS"] = "1"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+for library in ("traitlets", "datasets"):  # a study's library makes every library tell what it does
+    logging.getLogger(library).setLevel(logging.WARNING)
 
 project = "qunify"
 author = copyright = "The qunify developers"
