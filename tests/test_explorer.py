@@ -15,10 +15,11 @@ import qunify as qu
 from qunify import catalogue, explorer
 from qunify.cli import main
 from qunify.explorer import javascript
+from qunify.token import CONTEXTS
 
 mini_racer = pytest.importorskip("py_mini_racer")
 
-SHORT = javascript.CONTEXTS
+SHORT = CONTEXTS
 VOCAB, TOKENS = 5, 24
 
 

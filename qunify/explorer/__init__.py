@@ -14,6 +14,7 @@ from qunify import catalogue, plots
 from qunify.explorer import javascript
 from qunify.explorer.javascript import MOST_TERMS
 from qunify.qmap import QMap
+from qunify.token import CONTEXTS
 
 NEAREST = 1e-6  # how near the open end of a range may be approached
 
@@ -43,7 +44,7 @@ def about(m: QMap) -> dict[str, Any]:
         "loss": m.loss_text,
         "pulls": m.pulls_text,
         "source": m.source,
-        "needs": list(m.needs),
+        "needs": [CONTEXTS[name] for name in m.needs],
         "shift_invariant": m.shift_invariant,
         "colour": line.colour,
         "dash": " ".join(f"{2 * x:g}" for x in line.dash[1]) if isinstance(line.dash, tuple) else "none",

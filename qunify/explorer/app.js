@@ -2,10 +2,6 @@
 // address. Nothing here knows a formula.
 
 const WORDS = ["Canberra", "Sydney", "Melbourne", "the", "not"], N = WORDS.length, CORNERS = 3;
-const CONTEXT_NAMES = {
-  teacher_logits: "teacher", reference_logits: "reference", old_logits: "old", prior_logits: "prior",
-  token_weight: "weight", token_mask: "keep", negative_mask: "negative",
-};
 const CONTEXT_TITLES = {
   teacher: "Teacher", reference: "Reference model", old: "Old policy", prior: "Prior of the tokens",
   weight: "Weight of this token", keep: "This token counts", negative: "Tokens to push away from",
@@ -44,7 +40,7 @@ function chosen(name) {
 }
 const probs = z => softmax(z).probs;
 const active = () => state.methods.map((m, slot) => ({...m, slot})).filter(m => m.name);
-const needs = m => CATALOGUE[m.name].needs.map(n => CONTEXT_NAMES[n]);
+const needs = m => CATALOGUE[m.name].needs;
 const context = (n = N) => Object.fromEntries([
   ...DISTRIBUTIONS.map(name => [name, state[name].slice(0, n)]),
   ["weight", state.weight], ["keep", state.keep], ["negative", state.negative.slice(0, n)],

@@ -12,20 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from qunify.qmap import QMap
-from qunify.token import Distribution, Scalar, Token
+from qunify.token import CONTEXTS, Distribution, Scalar, Token
 
 #: No body repeats something more often than this: a parameter that counts terms is tried up to here.
 MOST_TERMS = 9
-
-CONTEXTS = {
-    "reference_logits": "reference",
-    "teacher_logits": "teacher",
-    "old_logits": "old",
-    "prior_logits": "prior",
-    "token_weight": "weight",
-    "token_mask": "keep",
-    "negative_mask": "negative",
-}
 
 
 class Branch(Exception):
