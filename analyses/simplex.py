@@ -72,16 +72,25 @@ def _table(method: str, kind: str, probs: Tensor, **more: Any) -> pd.DataFrame:
     return pd.DataFrame({"method": method, "kind": kind, **dict(zip(TOKENS, probs.T.tolist(), strict=True)), **more})
 
 
-def _field() -> pd.DataFrame:
-    """The direction dp in which the probabilities move, dp = (diag p − p pᵀ) dz, at interior points."""
+def inside() -> Tensor:
+    """The interior points of the grid, (N, 3)."""
     n = GRID - 1
-    inside = [(i, j, n - i - j) for i, j in itertools.product(range(1, n), repeat=2) if i + j < n]
-    p = torch.tensor(inside, dtype=torch.float64) / n
-    tables = []
+    points = [(i, j, n - i - j) for i, j in itertools.product(range(1, n), repeat=2) if i + j < n]
+    return torch.tensor(points, dtype=torch.float64) / n
+
+
+def moved(p: Tensor, dz: Tensor) -> Tensor:
+    """How probabilities move as their logits do, dp = (diag p − p pᵀ) dz, (N, 3)."""
+    return p * (dz - (p * dz).sum(-1, keepdim=True))
+
+
+def _field() -> pd.DataFrame:
+    """The direction in which the probabilities move, at interior points."""
+    p, tables = inside(), []
     for name, params in METHODS:
         m = qu.get(name, **params)
         dz = qu.drift(m, p, TRUTH, **_needed(m))
-        dp = p * (dz - (p * dz).sum(-1, keepdim=True))
+        dp = moved(p, dz)
         moves = {f"d{t}": column.tolist() for t, column in zip(TOKENS, dp.T, strict=True)}
         tables.append(_table(name, "drift", p, **moves))
     return pd.concat(tables, ignore_index=True)

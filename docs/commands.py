@@ -46,8 +46,5 @@ def _example(words: str) -> str:
 
 def run(words: str) -> None:
     """What the page does in place of a terminal, whose output a notebook's is not."""
-    args = cli._parser().parse_args(words.split())
-    command = cli.COMMANDS[args.command]
-    narrow = mock.patch.dict(os.environ, {"COLUMNS": str(WIDTH)})
-    with narrow, mock.patch("rich.console._is_jupyter", return_value=False):
-        print(command.render(command.compute(args)))
+    with mock.patch.dict(os.environ, {"COLUMNS": str(WIDTH)}):
+        assert cli.main(words.split()) == 0, words

@@ -11,33 +11,23 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.simplex import REFERENCE, TEACHER, TRUTH
+from analyses.simplex import NAMED, REFERENCE, STARTS, TRUTH, inside, moved
 from qunify.commands import one_token
 from qunify.properness import Properness
 from qunify.qmap import QMap
 from qunify.token import CONTEXTS
 
-#: The world of three tokens in which every page shows where training leads, and its tokens.
-CORNERS = ("A", "B", "C")
-#: What methods ask for there, beside the truth: distributions, numbers, and the tokens to be avoided.
+#: What methods ask for in the world of three tokens, beside the truth: distributions, numbers, and the tokens to be
+#: avoided.
 WORLD: dict[str, tuple[float, ...] | float] = {
-    "reference_logits": REFERENCE,
-    "old_logits": REFERENCE,
-    "teacher_logits": TEACHER,
+    **{need: probs for need, _, probs in NAMED},
     "prior_logits": REFERENCE,
     "token_weight": 1.0,
     "token_mask": 1.0,
     "negative_mask": (0.0, 0.0, 1.0),
 }
 #: What the distributions of that world are called.
-NAMES = {
-    "reference_logits": "reference",
-    "old_logits": "old policy",
-    "teacher_logits": "teacher",
-    "prior_logits": "prior",
-}
-GRID = 13  # points along an edge of the drift field
-STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.06, 0.86, 0.08), (0.08, 0.06, 0.86), (0.86, 0.08, 0.06), (0.06, 0.47, 0.47))
+NAMES = {need: name for need, name, _ in NAMED} | {"prior_logits": "prior"}
 STEP = 0.02  # of a path, in probability
 NEAR = 1e-4  # two distributions closer than this are called the same
 
@@ -111,43 +101,28 @@ def year(m: QMap) -> int:
 
 def curve(m: QMap, points: int = 401) -> Curve:
     u = torch.linspace(0.0025, 0.9975, points, dtype=torch.float64)
-    others = torch.tensor(one_token.WEIGHTS, dtype=torch.float64)
-    others[one_token.LABEL] = 0
-    p = (1 - u)[:, None] * others / others.sum()
-    p[:, one_token.LABEL] = u
-    z = (sum(one_token.WEIGHTS) * p).log()  # with the token's own log-sum-exp, which matters where there is no target
-    q = m(z, torch.full((points,), one_token.LABEL), **_given(m, one_token.CONTEXT, points))
-    pull, trust = -q.gradient[:, one_token.LABEL], q.trust
-    gate = (pull / (1 - u))[:, None] * p
-    gate[:, one_token.LABEL] = -pull
-    is_gate = m.shift_invariant and torch.allclose(q.gradient, gate, rtol=1e-9, atol=1e-12)
-    return Curve(u, pull, trust, is_gate)
-
-
-def _given(m: QMap, world: dict[str, Any], rows: int | None = None) -> dict[str, Tensor]:
-    """The contexts that the method needs, for some rows or for one population."""
-    given = {}
-    for name in m.needs:
-        value = torch.tensor(world[name], dtype=torch.float64)
-        value = value.log() if name.endswith("_logits") else value
-        given[name] = value if rows is None else value.expand(rows, *value.shape)
-    return given
+    q, is_gate = one_token.along(m, u, mass=sum(one_token.WEIGHTS))
+    return Curve(u, -q.gradient[:, one_token.LABEL], q.trust, m.shift_invariant and is_gate)
 
 
 # ---- on three tokens ----------------------------------------------------------------------------------------------
 
 
+def _given(m: QMap) -> dict[str, Tensor]:
+    """What the method needs there."""
+    values = {name: torch.tensor(WORLD[name], dtype=torch.float64) for name in m.needs}
+    return {name: value.log() if name.endswith("_logits") else value for name, value in values.items()}
+
+
 def _field(m: QMap) -> Field:
-    given = _given(m, WORLD)
+    given = _given(m)
 
     def moves(p: Tensor) -> tuple[Tensor, Tensor]:
-        """The drift, and what it does to the probabilities, (diag p − p pᵀ) b."""
-        b = qu.drift(m, p, TRUTH, **given)
-        return b, p * (b - (p * b).sum(-1, keepdim=True))
+        """The drift, and what it does to the probabilities."""
+        dz = qu.drift(m, p, TRUTH, **given)
+        return dz, moved(p, dz)
 
-    n = GRID - 1
-    inside = [(i, j, n - i - j) for i in range(1, n) for j in range(1, n - i)]
-    points = torch.tensor(inside, dtype=torch.float64) / n
+    points = inside()
     named = {name: value for name, value in WORLD.items() if name in m.needs and name in NAMES}
     return Field(points, moves(points)[1], _paths(moves), qu.optimum(m, TRUTH, **given), named)
 
@@ -188,13 +163,14 @@ def ending(facts: Facts) -> str:
             reached = "From the uniform distribution none of them is reached."
         return f"The drift has {len(points)} stable zeros, {listed}, and the start decides between them. {reached}"
     point = points[0]
-    words = f"Training settles at $p^*$ = {numbers(point)}: {_place(facts, point)}."
+    words = f"Training settles at $p^*$ = {numbers(point)}: {_told(facts, point)}."
     if float((field.end.probs - point).abs().max()) > NEAR:
         words += f" From the uniform distribution it is not reached: the flow was last at {numbers(field.end.probs)}."
     return words
 
 
 def _place(facts: Facts, point: Tensor) -> str:
+    """Of a point that training settles at, in a few words."""
     truth = torch.tensor(TRUTH, dtype=torch.float64)
     assert facts.field is not None
 
@@ -202,16 +178,27 @@ def _place(facts: Facts, point: Tensor) -> str:
         return float((point - torch.as_tensor(other, dtype=torch.float64)).abs().max()) < NEAR
 
     if same(truth):
-        return "the truth itself"
+        return "the truth"
     for name, value in facts.field.named.items():
         if same(value):
-            return f"the {NAMES[name]}, whatever the labels say"
+            return f"the {NAMES[name]}"
     if float(point.max()) > 1 - NEAR:
-        return "all mass on the likeliest token" if point.argmax() == truth.argmax() else "all mass on one token"
+        return "the likeliest token" if point.argmax() == truth.argmax() else "one token"
     gap = _entropy(point) - _entropy(truth)
-    apart = float((point - truth).abs().sum() / 2)
-    shape = "as spread out as" if abs(gap) < NEAR else "flatter than" if gap > 0 else "sharper than"
-    return f"{shape} the truth, and {apart:.3f} from it in total variation"
+    return "as spread out as the truth" if abs(gap) < NEAR else f"{'flatter' if gap > 0 else 'sharper'} than the truth"
+
+
+def _told(facts: Facts, point: Tensor) -> str:
+    """The same in a sentence's words."""
+    place = _place(facts, point)
+    if place == "the truth":
+        return "the truth itself"
+    if place.endswith("token"):
+        return f"all mass on {place}"
+    if place.endswith("the truth"):
+        apart = float((point - torch.tensor(TRUTH, dtype=torch.float64)).abs().sum() / 2)
+        return f"{place}, and {apart:.3f} from it in total variation"
+    return f"{place}, whatever the labels say"
 
 
 def _entropy(p: Tensor) -> float:
@@ -227,17 +214,7 @@ def rest(facts: Facts) -> str:
         return "no stable zero"
     if len(points) > 1:
         return "several, as the start decides"
-    point = points[0]
-    if float((point - torch.tensor(TRUTH, dtype=torch.float64)).abs().max()) < NEAR:
-        return "the truth"
-    place = _place(facts, point)
-    for name in facts.field.named:
-        if place.startswith(f"the {NAMES[name]}"):
-            return f"the {NAMES[name]}"
-    if "likeliest" in place:
-        return "the likeliest token"
-    shapes = (f"{shape} than the truth" for shape in ("flatter", "sharper") if place.startswith(shape))
-    return next(shapes, "elsewhere")
+    return _place(facts, points[0])
 
 
 assert set(WORLD) == set(CONTEXTS)

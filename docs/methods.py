@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,9 +15,10 @@ import pandas as pd
 from joblib.externals.loky import get_reusable_executor
 
 import qunify
-from qunify import catalogue
+from qunify import catalogue, files
 from qunify.catalogue import identities
 from qunify.qmap import QMap, range_text
+from qunify.terminal import number
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
@@ -85,10 +85,7 @@ def filled(readme: str) -> str:
 
 
 def main() -> None:
-    text = filled(README.read_text(encoding="utf-8"))
-    unfinished = README.with_name(f".{os.getpid()}.{README.name}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(README)
+    files.write(README, filled(README.read_text(encoding="utf-8")).encode())
 
 
 # ---- a page for every method --------------------------------------------------------------------------------------
@@ -145,7 +142,7 @@ def _make(name: str, folder: Path) -> tuple[Line | None, list[Path]]:
 
 def _put(path: Path, content: bytes) -> Path:
     if not path.exists() or path.read_bytes() != content:
-        path.write_bytes(content)
+        files.write(path, content)
     return path
 
 
@@ -205,18 +202,18 @@ def _token_table(example: dict[str, Any]) -> str:
     """Prediction, gradient, and the target, its trust and its residual in three gauges."""
     tokens, label = example["tokens"], example["label"]
     head = ["", *(f"{t} (label)" if k == label else t for k, t in enumerate(tokens)), "scale $s$", "trust $\\gamma$"]
-    rows = [["prediction $p$", *map(_number, example["p"]), "", ""]]
+    rows = [["prediction $p$", *map(number, example["p"]), "", ""]]
     rows += [
-        [name.removesuffix("_logits"), *map(_number, _softmax(value)), "", ""]
+        [name.removesuffix("_logits"), *map(number, _softmax(value)), "", ""]
         for name, value in example["context"].items()
         if name.endswith("_logits")
     ]
-    rows.append(["gradient $g$", *map(_number, example["gradient"]), "", ""])
+    rows.append(["gradient $g$", *map(number, example["gradient"]), "", ""])
     for what in ("target", "residual"):
         symbol = {"target": "$Q$", "residual": r"$\tilde\pi$"}[what]
         for name, gauge in example["gauges"].items():
-            more = [_number(gauge["scale"]), _number(gauge["trust"])] if what == "target" else ["", ""]
-            rows.append([f"{what} {symbol}, {name}", *map(_number, gauge[what]), *more])
+            more = [number(gauge["scale"]), number(gauge["trust"])] if what == "target" else ["", ""]
+            rows.append([f"{what} {symbol}, {name}", *map(number, gauge[what]), *more])
     return markdown(head, rows)
 
 
@@ -224,12 +221,6 @@ def _softmax(logits: Sequence[float]) -> list[float]:
     import torch
 
     return torch.tensor(logits, dtype=torch.float64).softmax(-1).tolist()
-
-
-def _number(x: float | None) -> str:
-    if x is None:
-        return "–"
-    return f"{round(x, 3) + 0.0:.3f}".replace("-", "−")  # no −0.000
 
 
 def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -240,11 +231,11 @@ def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def _reading(found: Any) -> str:
     m, example = found.m, found.example
     if not m.shift_invariant:
-        total = _number(sum(example["gradient"]))
-        return f"The loss is {_number(example['loss'])}. The gradient sums to {total}, not to zero: there is no target."
+        total = number(sum(example["gradient"]))
+        return f"The loss is {number(example['loss'])}. The gradient sums to {total}, not to zero: there is no target."
     inside = "is a distribution" if example["in_simplex"] else "has a negative entry, so it is no distribution"
     return (
-        f"The loss is {_number(example['loss'])}. The unit target {inside}. In each gauge "
+        f"The loss is {number(example['loss'])}. The unit target {inside}. In each gauge "
         r"$Q=\gamma\,\delta+(1-\gamma)\,\tilde\pi$, with $\delta$ the one-hot label; a dash stands where the gauge or "
         f"the residual is undefined. `qunify show {m.name}` prints the same token."
     )

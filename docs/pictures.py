@@ -10,8 +10,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 import qunify as qu
-from analyses.simplex import TRUTH
-from docs.facts import CORNERS, NAMES, Curve, Facts, Field
+from analyses.simplex import TOKENS, TRUTH
+from docs.facts import NAMES, Curve, Facts, Field
 from qunify import plots
 from qunify.commands import one_token
 from qunify.plots import EndLabel
@@ -19,6 +19,7 @@ from qunify.plots import EndLabel
 #: Corners of the simplex in the plane: A on top, B at the left, C at the right.
 PLANE = np.array([[0.5, 3**0.5 / 2], [0.0, 0.0], [1.0, 0.0]])
 SIZE = (3.9, 3.3)  # inches; two of them fill the width of a page
+LONGEST = 11  # letters that fit beside the axes
 #: The losses on the front page, and what each says there.
 FRONT = {
     "sft": "the label, nothing else",
@@ -34,7 +35,7 @@ def curve(facts: Facts, dark: bool) -> bytes:
     c, name = facts.curve, facts.m.name
     with plots.style(dark=dark):
         figure = Figure(figsize=SIZE)
-        ax = figure.add_axes((0.12, 0.15, 0.66, 0.71))
+        ax = figure.add_axes((0.12, 0.15, 0.61, 0.71))
         soft = rcParams["axes.edgecolor"]
         ax.axhline(0, color=rcParams["grid.color"], lw=0.8, zorder=0)
         ends = _gate(ax, c, name, soft) if c.gate else _other(ax, c, name, soft)
@@ -50,10 +51,24 @@ def curve(facts: Facts, dark: bool) -> bytes:
 
 
 def _label(ax: Axes, ends: list[EndLabel]) -> None:
-    """Labels to the right of the axes: as `plots.label_ends`, without leaders and so without drawing all twice."""
+    """Labels to the right of the axes: as `plots.label_ends`, without leaders and so without drawing all twice. A long
+    one takes two lines."""
     low, high = ax.get_ylim()
-    for end, at in zip(ends, plots.spread([(end.y - low) / (high - low) for end in ends], 0.075), strict=True):
-        ax.text(1.03, at, end.text, color=end.colour, fontsize=9, va="center", transform=ax.transAxes)
+    texts = [_broken(end.text) for end in ends]
+    gap = 0.075 * max(text.count("\n") + 1 for text in texts)
+    for end, text, at in zip(
+        ends, texts, plots.spread([(end.y - low) / (high - low) for end in ends], gap), strict=True
+    ):
+        ax.text(1.03, at, text, color=end.colour, fontsize=9, va="center", linespacing=1.0, transform=ax.transAxes)
+
+
+def _broken(name: str) -> str:
+    """In two lines if it is long, at the underscore nearest its middle."""
+    places = [i + 1 for i, letter in enumerate(name) if letter == "_"]
+    if len(name) <= LONGEST or not places:
+        return name
+    at = min(places, key=lambda i: abs(i - len(name) / 2))
+    return f"{name[:at]}\n{name[at:]}"
 
 
 def _gate(ax: Axes, c: Curve, name: str, soft: str) -> list[EndLabel]:
@@ -102,7 +117,7 @@ def _triangle(ax: Axes) -> None:
     ax.axis("off")
     soft = rcParams["axes.edgecolor"]
     ax.fill(*PLANE.T, fill=False, edgecolor=soft, lw=1)
-    for corner, text, (dx, dy) in zip(PLANE, CORNERS, ((0, 0.055), (-0.05, -0.03), (0.05, -0.03)), strict=True):
+    for corner, text, (dx, dy) in zip(PLANE, TOKENS, ((0, 0.055), (-0.05, -0.03), (0.05, -0.03)), strict=True):
         ax.text(corner[0] + dx, corner[1] + dy, text, ha="center", va="center", color=soft, fontsize=10.5)
 
 

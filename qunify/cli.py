@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import json
 import os
 import sys
@@ -21,7 +22,8 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as a program that the signal ends
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, what the command says, or 2 for a usage error."""
     # An old terminal encoding may lack a symbol: an escape is better than a crash.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except UsageError as error:

@@ -148,6 +148,8 @@ def style(dark: bool | None = None) -> Iterator[None]:
     dark = is_dark() if dark is None else dark
     with mpl.rc_context({**_rc("style"), **(_rc("dark") if dark else {})}):
         yield
+        interactive = mpl.is_interactive()
+    mpl.interactive(interactive)  # a notebook's backend sets it when it is first loaded, which may have been in there
 
 
 def is_dark() -> bool:

@@ -23,6 +23,7 @@ def text(*blocks: Any) -> str:
     console = Console(
         file=out,
         force_terminal=sys.stdout.isatty() or None,
+        force_jupyter=False,  # text, in a notebook too
         width=_width(),
         markup=False,
         emoji=False,

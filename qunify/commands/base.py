@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from qunify import files
+
 
 class UsageError(Exception):
     """The user asked for something that is not there. One sentence; the command line exits 2."""
@@ -43,3 +45,11 @@ def output(out: Path, endings: Sequence[str]) -> Path:
     if not out.parent.is_dir():
         raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
     return out
+
+
+def write(out: Path, content: bytes) -> None:
+    """The file, complete or not at all; UsageError where that cannot be."""
+    try:
+        files.write(out, content)
+    except OSError as error:
+        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None

@@ -6,8 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qunify import files
-from qunify.commands.base import Command, UsageError, output
+from qunify.commands.base import Command, output, write
 
 
 class Explore(Command):
@@ -27,10 +26,7 @@ class Explore(Command):
         from qunify import explorer
 
         page = explorer.page().encode()
-        try:
-            files.write(out, page)
-        except OSError as error:
-            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+        write(out, page)
         return {"file": str(out), "bytes": len(page)}
 
     def render(self, data: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from qunify.gauges import QTarget
     from qunify.qmap import QMap
 
 #: The token that every page uses: five vocabulary entries, logits log(weights), so p = weights / Σ weights.
@@ -62,17 +63,24 @@ def curve(m: QMap) -> dict[str, Any]:
     import torch
 
     u = torch.linspace(0.002, 0.998, CURVE_POINTS, dtype=torch.float64)
+    q, is_gate = along(m, u)
+    pull = -q.gradient[:, LABEL]
+    return {"u": _plain(u), "pull": _plain(pull), "weight": _plain(pull / (1 - u)) if is_gate else None}
+
+
+def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[QTarget, bool]:
+    """The token at label probabilities u (N,), the other tokens in their proportions, and whether the gradient is one
+    weight times p − δ. `mass` is Σ exp z, which matters to losses that are not shift-invariant."""
+    import torch
+
     others = torch.tensor(WEIGHTS, dtype=torch.float64)
     others[LABEL] = 0
     p = (1 - u)[:, None] * others / others.sum()
     p[:, LABEL] = u
-    gradient = m(p.log(), torch.full((CURVE_POINTS,), LABEL), **_context(CURVE_POINTS)).gradient
-    pull = -gradient[:, LABEL]
-    weight = pull / (1 - u)
-    gate = weight[:, None] * p
-    gate[:, LABEL] = -pull
-    is_gate = torch.allclose(gradient, gate, rtol=1e-9, atol=1e-12)
-    return {"u": _plain(u), "pull": _plain(pull), "weight": _plain(weight) if is_gate else None}
+    q = m((mass * p).log(), torch.full((len(u),), LABEL), **_context(len(u)))
+    gate = (-q.gradient[:, LABEL] / (1 - u))[:, None] * p
+    gate[:, LABEL] = q.gradient[:, LABEL]
+    return q, torch.allclose(q.gradient, gate, rtol=1e-9, atol=1e-12)
 
 
 def _context(rows: int) -> dict[str, Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
+import io
 from pathlib import Path
 from typing import Any
 
 from qunify.commands import settings
-from qunify.commands.base import Command, UsageError, output
+from qunify.commands.base import Command, UsageError, output, write
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -30,15 +30,10 @@ class Plot(Command):
             figure = plots.overview(maps)
         except ValueError as error:
             raise UsageError(str(error)) from None
-        unfinished = out.with_name(f".{os.getpid()}.{out.name}")
-        try:
-            with plots.style():
-                figure.savefig(unfinished)
-            unfinished.replace(out)
-        except OSError as error:
-            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
-        finally:
-            unfinished.unlink(missing_ok=True)
+        drawn = io.BytesIO()
+        with plots.style():
+            figure.savefig(drawn, format=out.suffix[1:].lower())
+        write(out, drawn.getvalue())
         return {"file": str(out), "methods": [{"id": m.name, "parameters": m.params} for m in maps]}
 
     def render(self, data: dict[str, Any]) -> str:

@@ -443,8 +443,7 @@ function listen(id) {
 
 // ---- choosing methods --------------------------------------------------------------------------------------------
 function buildPickers() {
-  const families = Map.groupBy ? Map.groupBy(Object.keys(CATALOGUE), n => CATALOGUE[n].family) : grouped();
-  const options = [...families].map(([family, names]) => `<optgroup label="${family}">${names.map(n => `<option value="${n}">${escaped(CATALOGUE[n].title)}</option>`).join("")}</optgroup>`).join("");
+  const options = [...byFamily()].map(([family, names]) => `<optgroup label="${family}">${names.map(n => `<option value="${n}">${escaped(CATALOGUE[n].title)}</option>`).join("")}</optgroup>`).join("");
   $("pickers").innerHTML = state.methods.map((m, slot) => {
     const about = m.name && CATALOGUE[m.name], ordinal = ["First", "Second", "Third"][slot];
     const facts = about ? `<p class="summary">${escaped(about.summary)}</p><dl><dt>Loss</dt><dd><code>${escaped(about.loss)}</code></dd>
@@ -455,7 +454,7 @@ function buildPickers() {
   }).join("");
   state.methods.forEach((m, slot) => { $(`method${slot}`).value = m.name; });
 }
-function grouped() {
+function byFamily() {
   const families = new Map();
   for (const [name, about] of Object.entries(CATALOGUE)) families.set(about.family, [...families.get(about.family) ?? [], name]);
   return families;

@@ -274,6 +274,10 @@ class Writer:
             self._bind(node)
         if node in self._names:
             return f"{self._names[node]}[{index}]" if node.vector else self._names[node]
+        return self._written_out(node, index)
+
+    def _written_out(self, node: Node, index: str = "k") -> str:
+        """The node's own operation, whether or not it has a name."""
         parts = [self.text(a, index) if isinstance(a, Node) else a for a in node.args]
         if node.op in _OPERATORS:
             return f"({parts[0]} {node.op} {parts[1]})"
@@ -305,21 +309,13 @@ class Writer:
         elif node.op.startswith("."):
             value = f"{self.text(node.args[0])}{node.op}"  # type: ignore[arg-type]
         elif self._inline(node):
-            bare = Writer._expression(self, node)
-            value = f"vec(t.vocab, k => {bare})" if node.vector else bare
+            value = self._written_out(node)
+            value = f"vec(t.vocab, k => {value})" if node.vector else value
         else:
             parts = [self.array(a) if a.vector else self.text(a) for a in node.args if isinstance(a, Node)]
             value = f"{node.op}({', '.join(parts)})"
         self._names[node] = f"x{len(self._names)}"
         self.lines.append(f"const {self._names[node]} = {value};")
-
-    def _expression(self, node: Node) -> str:
-        """The node's own operation, though it is used more than once."""
-        uses, self._uses[node] = self._uses[node], 1
-        try:
-            return self.text(node)
-        finally:
-            self._uses[node] = uses
 
 
 def function(

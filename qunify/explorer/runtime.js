@@ -150,8 +150,7 @@ function train(method, params, logits, truth, context, steps = 4000, tolerance =
     if (!Number.isFinite(size)) break;
     if (size < tolerance) { rested = true; break; }
     const agree = old ? sum(d.length, k => d[k] * old[k]) : 1;
-    step = agree > 0 ? Math.min(step * 1.1, 1 / size) : step / 4;
-    step = Math.min(step, 0.5 / size);
+    step = Math.min(agree > 0 ? step * 1.1 : step / 4, 0.5 / size);
     z = z.map((x, k) => x + step * d[k]);
     const middle = total(z) / z.length;
     z = z.map(x => Math.max(x - middle, -40));

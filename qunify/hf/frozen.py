@@ -37,12 +37,14 @@ def constant(model: nn.Module) -> Iterator[nn.Module]:
 def check(model: nn.Module, name: str, argument: str) -> None:
     """ValueError unless the logits of two tokens are what the head makes of their last hidden states: not so where
     something lies between the two, or where an adapter changes the head or adds virtual tokens."""
-    weight = Head.of(model).weight
+    head = Head.of(model)
+    weight = head.weight
     if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
         return  # it lies elsewhere, or in parts
     tokens = {"input_ids": torch.tensor([[0, 1]], device=weight.device)}
     with constant(model):
-        whole, parts = model(**tokens).logits.float(), Head.of(model).logits(last_hidden(model, tokens)).float()
+        parts = head.logits(last_hidden(model, tokens))
+        whole = model(**tokens).logits.to(parts.dtype)
     rounding = 1e-3 if weight.dtype == torch.float32 else 1e-6 if weight.dtype == torch.float64 else 0.05
     if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=rounding, atol=rounding * whole.std()):
         raise ValueError(f"{name}: {argument}: expected logits that are a head of the last hidden states, got others")
