@@ -82,7 +82,7 @@ def _each(train: Callable[[Job], None], jobs: list[Job]) -> None:
 
 
 def _sweep(workers: int) -> None:
-    sweep(NETWORK, _jobs(256), [0, 200], lambda stack: {"diverged": stack.diverged}, size=64, workers=workers)
+    sweep(NETWORK, _jobs(256), [0, 200], lambda stack: {"lost": stack.diverged}, size=64, workers=workers)
 
 
 def _by_autograd(job: Job) -> None:

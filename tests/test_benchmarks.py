@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import qunify
+from benchmarks import populations
 from benchmarks.__main__ import table
 from benchmarks.timing import Result, alternate, sandwiched
 from qunify import gauges
@@ -42,3 +43,9 @@ def test_the_table_says_which_bars_are_missed() -> None:
     ).splitlines()
     assert rows[2] == "| a | 0.2 × | 0.1–0.3 | 3 | 0.2 × | met |"
     assert rows[3] == "| b | 2 s |  | 1 | 1 s | **missed** |"
+
+
+def test_the_sweep_that_is_timed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = populations._jobs(8)
+    monkeypatch.setattr(populations, "_jobs", lambda count: jobs)
+    populations._sweep(1)
