@@ -179,6 +179,70 @@ def test_shapes_and_half_precision() -> None:
     torch.testing.assert_close(w.grad, y.grad, check_dtype=False, rtol=0.01, atol=1e-4)
 
 
+def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on an accelerator: the head multiplies in float16, sums are float32. 2⁻²⁴ is the least that float16 holds."""
+
+    def in_full(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+        total.add_(a.float() @ b.float(), alpha=factor)
+
+    monkeypatch.setattr(linear, "_add_product", in_full)
+    h, w, b = HIDDEN.half().requires_grad_(), WEIGHT.half(), BIAS.float()
+    head, rows = linear._Head(w, b, 1.0, None, torch.float32, False), (LABELS != -100).nonzero()[:, 0]
+    plan = linear._Plan("dft", qu.get("dft"), head, LABELS[rows], rows, {}, {}, 7, LABELS.shape)
+    loss = linear._Linear.apply(h, w.requires_grad_(), b.requires_grad_(), plan, 1e-8)
+    found = torch.autograd.grad(loss, (h, w, b), torch.tensor(1e8))  # a scale of the loss, as with half precision
+    x, y, c = (x.detach().float().requires_grad_() for x in (h, w, b))
+    qu.loss("dft", "sum")(x @ y.T + c, LABELS).backward()
+    for got, exact in zip(found, (x.grad, y.grad, c.grad), strict=True):
+        torch.testing.assert_close(got, exact, check_dtype=False, rtol=0.01, atol=2e-3)
+
+
+def test_evaluation_computes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted: list[tuple[bool, ...]] = []
+    sweep = linear._sweep
+    monkeypatch.setattr(linear, "_sweep", lambda *a: wanted.append(tuple(a[-1])) or sweep(*a))
+    with torch.no_grad():
+        qu.linear_loss(HIDDEN, WEIGHT.clone().requires_grad_(), LABELS, "dft", bias=BIAS.clone().requires_grad_())
+    assert wanted == [(False, False, False)]
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_a_graph_that_is_kept_gives_the_same_again(reduction: Any) -> None:
+    h, w = HIDDEN.clone().requires_grad_(), WEIGHT.clone().requires_grad_()
+    loss = qu.linear_loss(h, w, LABELS.clamp(min=0), "dft", reduction=reduction)
+    upstream = torch.ones_like(loss)
+    loss.backward(upstream, retain_graph=True)
+    once = [x.grad.clone() for x in (h, w)]  # type: ignore[union-attr]
+    loss.backward(upstream)
+    same([x.grad for x in (h, w)], [2 * g for g in once])  # type: ignore[misc]
+
+
+def test_nothing_is_held_after_the_backward_pass() -> None:
+    loss = qu.linear_loss(HIDDEN, WEIGHT.clone().requires_grad_(), LABELS, "kd", teacher=CONTEXT["teacher_logits"])
+    loss.backward()
+    node: Any = loss.grad_fn
+    assert node.plan is None
+    with pytest.raises(RuntimeError, match="have already been freed"):
+        _ = node.saved_tensors
+
+
+def test_a_compiled_step_breaks_its_graph_there() -> None:
+    w = WEIGHT.clone().requires_grad_()
+
+    def step(h: Tensor, labels: Tensor) -> Tensor:
+        return qu.linear_loss(h.tanh(), w, labels, "dft") * 2
+
+    compiled = torch.compile(step, backend="eager")
+    for n in (N, 11, 7):
+        torch.testing.assert_close(compiled(HIDDEN[:n], LABELS[:n]), step(HIDDEN[:n], LABELS[:n]))
+
+
+def test_lists_are_taken_as_by_the_module() -> None:
+    weight = CONTEXT["token_weight"]
+    given = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "iw_sft", token_weight=weight.tolist())
+    torch.testing.assert_close(given, qu.linear_loss(HIDDEN, WEIGHT, LABELS, "iw_sft", token_weight=weight))
+
+
 def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     make = linear._Head.logits
@@ -201,6 +265,15 @@ def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
         ({"softcap": -1.0}, "dft: softcap: expected a positive number, got -1.0"),
         ({"logit_scale": math.inf}, "dft: logit_scale: expected a positive number, got inf"),
         ({"method": "kd"}, "kd: missing context, expected teacher or teacher_logits"),
+        ({"method": "iw_sft"}, "iw_sft: missing context, expected token_weight$"),
+        ({"method": "logit_adjustment"}, "logit_adjustment: missing context, expected prior_logits$"),
+        ({"method": "kd", "teacher": [HIDDEN, WEIGHT]}, "kd: teacher_logits: expected a tensor or an array, got list"),
+        ({"method": "cft", "token_mask": LABELS * 0.5}, "cft: token_mask: expected only 0 and 1"),
+        ({"method": "iw_sft", "token_weight": HIDDEN[:, 0] / 0}, "iw_sft: token_weight: expected finite numbers"),
+        (
+            {"method": "unlikelihood", "negative_mask": CONTEXT["teacher_logits"]},
+            "negative_mask: expected only 0 and 1",
+        ),
         ({"method": "kd", "teacher": HIDDEN}, r"kd: teacher_logits: expected \(…, 9\) for positions \(23,\)"),
         ({"method": "kd", "teacher": CONTEXT["teacher_logits"][:4]}, r"kd: teacher_logits: expected .*, got \(4,\)"),
         ({"method": "kd", "teacher": (HIDDEN, HIDDEN)}, r"kd: teacher_logits: expected \(hidden \(…, d\), weight"),

@@ -154,6 +154,24 @@ def test_state_and_repr(tmp_path: Any) -> None:
         qu.loss("sft").load_state_dict(criterion.state_dict())
 
 
+def test_a_designed_map_takes_the_settings_of_a_state() -> None:
+    def own(a: float) -> Loss:
+        return qu.loss(qu.design("own", trust=lambda t, a: t.p_label**a, residual=lambda t: t.policy, a=a))
+
+    again = own(1.0)
+    again.load_state_dict(own(0.5).state_dict())
+    assert torch.equal(again(B.logits, B.labels), own(0.5)(B.logits, B.labels))
+    other = qu.loss(qu.design("own", trust=lambda t: 1.0, residual=lambda t: t.policy))
+    with pytest.raises(ValueError, match="own: state: unknown parameter 'a', expected none"):
+        other.load_state_dict(own(0.5).state_dict())
+
+
+def test_no_gradient_is_computed_where_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(qu.gauges, "gradient", None)
+    with torch.no_grad():
+        qu.loss("dft")(B.logits.clone().requires_grad_(), B.labels)
+
+
 def test_one_gradient_is_kept_and_no_trace() -> None:
     z = B.logits.clone().requires_grad_()
     loss = qu.loss("dft", "none")(z, B.labels)

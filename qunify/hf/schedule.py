@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
-from qunify.qmap import Designed, QMap
+from qunify.qmap import QMap
+from qunify.training.loss import check_params, with_params
 
 
 class Holder(Protocol):
@@ -53,10 +53,7 @@ class Schedule(TrainerCallback):
         """Set the parameters of this holder's method from now on; ValueError if it sets those of another."""
         if self.holder not in (None, holder):
             raise ValueError("Schedule: expected one for each trainer, got one that sets another's method")
-        for name in self.params:
-            if name not in holder.method.params:
-                expected = " or ".join(holder.method.params) or "none: it has no parameters"
-                raise ValueError(f"{holder.method.name}: Schedule: unknown parameter {name!r}, expected {expected}")
+        check_params(holder.method, self.params, "Schedule")
         self.holder = holder
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
@@ -83,10 +80,3 @@ def bind(trainer: Any, holder: Holder) -> None:
         schedule.bind(holder)
         callbacks.remove(schedule)
         callbacks.insert(0, schedule)  # before those that report what is logged
-
-
-def with_params(m: QMap, values: dict[str, Any]) -> QMap:
-    """The same method at other parameters."""
-    if isinstance(m, Designed):
-        return dataclasses.replace(m, settings=tuple({**m.params, **values}.items()))
-    return dataclasses.replace(m, **values)  # type: ignore[type-var]

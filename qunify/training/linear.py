@@ -28,6 +28,9 @@ LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss
 
 _TRITON = importlib.util.find_spec("triton") is not None
 
+#: Contexts that other models give → the keyword of `linear_loss` for each.
+KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
+
 #: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
 CHUNK = 512
 
@@ -71,6 +74,8 @@ class TopK:
 Source = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | TopK
 
 
+# The labels decide which rows are kept, which no compiled graph can know: torch.compile breaks its graph here.
+@torch.compiler.disable
 def linear_loss(
     hidden: Tensor,
     weight: Tensor,
@@ -131,8 +136,8 @@ def linear_loss(
     for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
         if number is not None and not 0 < number < math.inf:
             raise ValueError(f"{name}: {what}: expected a positive number, got {number!r}")
-    models = {"reference_logits": reference, "teacher_logits": teacher, "old_logits": old}
-    sources = _sources(name, m, {k: v for k, v in models.items() if v is not None} | context, labels.shape, len(weight))
+    models = dict(zip(KEYWORDS, (reference, teacher, old), strict=True))
+    sources = _sources(name, m, {k: v for k, v in models.items() if v is not None} | context, labels, len(weight))
     kept = labels.flatten() != ignore_index
     rows = kept.nonzero()[:, 0]
     head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
@@ -144,7 +149,9 @@ def linear_loss(
         raise ValueError(
             f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
         )
-    scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).double()
+    scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
+    if not torch.is_grad_enabled():  # else gradients would be computed wherever a weight could have one
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
         loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
     return loss
@@ -224,7 +231,7 @@ class _Plan:
         labels, rows = self.labels[at], self.rows[at]
         for block in tensors.blocks(z):
             context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
-            context |= {k: _rows_of(source, k, rows[block], self.head) for k, source in self.given.items()}
+            context |= {k: _rows_of(self.name, source, k, rows[block], self.head) for k, source in self.given.items()}
             if isinstance(self.method, QMap):
                 teach = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _taught
                 losses[block] = teach(self.method, self.head, z[block], labels[block], context, with_gradient)
@@ -262,14 +269,18 @@ Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
 def _sweep(
-    plan: _Plan, hidden: Tensor, scale: Tensor | None, wanted: tuple[bool, bool, bool]
+    plan: _Plan, hidden: Tensor, weights: Tensor | None, factor: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, Gradients]:
-    """Losses of the kept rows (n,), and gradients of Σ scale · loss: of hidden (n, d), weight and bias, as wanted."""
+    """Losses of the kept rows (n,), and gradients of Σ factor · weight · loss, with a weight for each row or none: of
+    hidden (n, d), still to be multiplied by `factor`, of weight and of bias, as wanted.
+
+    A factor such as one over a million labels would vanish in half precision: no operand of a product carries it.
+    """
     head, n, device = plan.head, len(plan.labels), hidden.device
     losses = torch.empty(n, dtype=head.dtype, device=device)
     dh = torch.empty(n, hidden.shape[-1], dtype=head.weight.dtype, device=device) if wanted[0] else None
     dw = buffers.empty(head.vocab, head.weight.shape[1], head.dtype, device).zero_() if wanted[1] else None
-    db = torch.zeros(head.vocab, dtype=head.dtype, device=device) if wanted[2] else None
+    db = torch.zeros(head.vocab, 1, dtype=head.dtype, device=device) if wanted[2] else None
     room = min(plan.chunk, n)
     own, others = head.buffer(room), {k: other.buffer(room) for k, (_, other) in plan.others.items()}
     for start in range(0, n, plan.chunk):
@@ -278,24 +289,26 @@ def _sweep(
         z = head.product(h, own)
         read = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
         losses[at] = plan.losses(z, at, read, any(wanted))
-        # A row's weight goes to what has the size of its hidden state, not to all of its logits.
-        a = torch.full((len(h), 1), head.scale, dtype=head.dtype, device=device)
-        a = a if scale is None else a * (scale if scale.dim() == 0 else scale[at, None])
+        one = h.new_ones(len(h), 1)
         if dh is not None:
-            torch.mm(z, head.weight, out=dh[at]).mul_(a)
+            torch.mm(z, head.weight, out=dh[at])
+        if weights is not None:  # they go to what has the size of a hidden state, not to all of a row's logits
+            h, one = (h * weights[at, None]).to(h.dtype), weights[at, None].to(h.dtype)
+            if dh is not None:
+                dh[at].mul_(weights[at, None])
         if dw is not None:
-            _add_product(dw, z.T, (h * a).to(h.dtype))
+            _add_product(dw, z.T, h, factor)
         if db is not None:
-            db += z.T @ a[:, 0].to(z.dtype)
-    return losses, (dh, dw, db)
+            _add_product(db, z.T, one, factor)
+    return losses, (dh, dw, None if db is None else db[:, 0])
 
 
-def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """Of half precision it is added in full."""
+def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """factor · a b; of half precision it is added in full."""
     if total.dtype == a.dtype:
-        total.addmm_(a, b)
+        total.addmm_(a, b, alpha=factor)
     else:
-        torch.addmm(total, a, b, total.dtype, out=total)
+        torch.addmm(total, a, b, total.dtype, alpha=factor, out=total)
 
 
 class _Linear(torch.autograd.Function):
@@ -303,54 +316,52 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, scale: Tensor | None
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, scale: float | None
     ) -> Tensor:
-        kept = _kept(hidden, plan)
-        ctx.plan, ctx.each, ctx.shape, ctx.types = (
-            plan,
-            scale is None,
-            hidden.shape,
-            (weight.dtype, bias.dtype if bias is not None else None),
-        )
+        kept = _kept(hidden, plan.rows)
+        ctx.like = [(x.shape, x.dtype) if x is not None else None for x in (hidden, weight, bias)]
+        ctx.factor = plan.head.scale * (1 if scale is None else scale)
         if scale is None:  # the weights of the rows come with the backward pass, which goes through the head again
-            ctx.save_for_backward(hidden, weight, bias)
-            losses, _ = _sweep(plan, kept, None, (False, False, False))
-            return _spread(losses, plan)
-        losses, gradients = _sweep(plan, kept, scale.to(plan.head.dtype), ctx.needs_input_grad[:3])
-        ctx.save_for_backward(*gradients)
-        return losses.sum() * scale.to(losses.dtype)
+            ctx.plan = plan
+            ctx.save_for_backward(hidden, weight, bias, plan.rows)
+            losses, _ = _sweep(plan, kept, None, ctx.factor, (False, False, False))
+            return _spread(losses, plan.rows, plan.shape)
+        losses, gradients = _sweep(plan, kept, None, ctx.factor, ctx.needs_input_grad[:3])
+        ctx.plan = None  # what it holds can be let go
+        ctx.save_for_backward(*gradients, plan.rows)
+        return losses.sum() * scale
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        plan: _Plan = ctx.plan
-        if ctx.each:
-            hidden = ctx.saved_tensors[0]
-            scale = upstream.flatten()[plan.rows].to(plan.head.dtype)
-            _, (dh, dw, db) = _sweep(plan, _kept(hidden, plan), scale, ctx.needs_input_grad[:3])
+        *saved, rows = ctx.saved_tensors
+        if ctx.plan is None:
+            (dh, dw, db), up = saved, upstream.item()
         else:
-            one = bool(upstream == 1)
-            dh, dw, db = (g if g is None or one else g * upstream for g in ctx.saved_tensors)
-        if dh is not None and len(dh) != plan.shape.numel():
-            whole = torch.zeros(plan.shape.numel(), dh.shape[-1], dtype=dh.dtype, device=dh.device)
-            dh = whole.index_copy_(0, plan.rows, dh)
-        return (
-            None if dh is None else dh.reshape(ctx.shape),
-            None if dw is None else dw.to(ctx.types[0]),
-            None if db is None else db.to(ctx.types[1]),
-            None,
-            None,
+            weights = upstream.flatten()[rows].to(ctx.plan.head.dtype)
+            kept = _kept(saved[0], rows)
+            (dh, dw, db), up = _sweep(ctx.plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])[1], 1.0
+        shape, dtype = ctx.like[0]
+        if dh is not None:
+            dh = (dh.to(torch.promote_types(dtype, torch.float32)) * (up * ctx.factor)).to(dtype)
+            dh = _spread(dh, rows, shape[:-1])
+        dw, db = (
+            None if g is None else (g if up == 1 else g * up).to(like[1])
+            for g, like in zip((dw, db), ctx.like[1:], strict=True)
         )
+        return dh, dw, db, None, None
 
 
-def _kept(hidden: Tensor, plan: _Plan) -> Tensor:
+def _kept(hidden: Tensor, rows: Tensor) -> Tensor:
     flat = hidden.detach().reshape(-1, hidden.shape[-1])
-    return flat if len(plan.rows) == len(flat) else flat[plan.rows]
+    return flat if len(rows) == len(flat) else flat[rows]
 
 
-def _spread(losses: Tensor, plan: _Plan) -> Tensor:
-    whole = torch.zeros(plan.shape.numel(), dtype=losses.dtype, device=losses.device)
-    return whole.index_copy_(0, plan.rows, losses).reshape(plan.shape)
+def _spread(x: Tensor, rows: Tensor, lead: torch.Size) -> Tensor:
+    """(n, …) → (*lead, …), zero at the other rows."""
+    if len(rows) != lead.numel():
+        x = x.new_zeros(lead.numel(), *x.shape[1:]).index_copy_(0, rows, x)
+    return x.reshape(*lead, *x.shape[1:])
 
 
 def _by_autograd(
@@ -370,17 +381,18 @@ def _by_autograd(
     return loss.detach(), g
 
 
-def _rows_of(source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
+def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
     """A context at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
     if isinstance(source, TopK):
         return tensors.below_peak(source.logits(rows, head.vocab, head.dtype))
-    if name.startswith("token_"):
-        return source.detach().flatten()[rows, None].to(head.dtype)
-    if source.shape == (head.vocab,) and name.endswith("_logits"):
-        found = source.detach().to(head.dtype).expand(len(rows), -1)
-    else:
-        found = source.detach().flatten(0, -2)[rows].to(head.dtype)
-    return tensors.below_peak(found) if name.endswith("_logits") else found
+    source = source.detach()
+    if name.endswith("_logits"):
+        one = source.shape == (head.vocab,)
+        return tensors.below_peak((source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype))
+    found = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
+    if found.dtype == torch.bool:
+        return found.to(head.dtype)
+    return tensors._checked_number(method, name, found, head.dtype)
 
 
 def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
@@ -397,21 +409,28 @@ def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labe
         )
 
 
-def _sources(name: str, m: QMap | None, given: Mapping[str, Any], lead: torch.Size, vocab: int) -> dict[str, Source]:
-    """The contexts that the method needs, for positions of this shape."""
+def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor, vocab: int) -> dict[str, Source]:
+    """The contexts that the method needs, for the positions of these labels."""
+    lead = labels.shape
     for key in given:
         if key not in CONTEXTS:
             raise ValueError(f"{name}: unknown context {key!r}; known contexts are {', '.join(CONTEXTS)}")
     wanted = tuple(given) if m is None else m.needs
     for key in wanted:
         if given.get(key) is None:
-            raise ValueError(f"{name}: missing context, expected {key.removesuffix('_logits')} or {key}")
+            expected = f"{KEYWORDS[key]} or {key}" if key in KEYWORDS else key
+            raise ValueError(f"{name}: missing context, expected {expected}")
+    found: dict[str, Source] = {}
     for key in wanted:
-        got, expected = _lead(key, given[key], vocab)
+        source = given[key]
+        if not isinstance(source, tuple | TopK):
+            source = tensors.as_tensor(name, key, source, labels.device)
+        got, expected = _lead(key, source, vocab)
         if got not in (lead, None):
-            shapes = " and ".join(str(tuple(x.shape)) for x in _parts(given[key])) if got == _MISFIT else tuple(got)
+            shapes = " and ".join(str(tuple(x.shape)) for x in _parts(source)) if got == _MISFIT else tuple(got)
             raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {shapes}")
-    return {key: given[key] for key in wanted}
+        found[key] = source
+    return found
 
 
 _MISFIT = torch.Size([-1])  # parts that do not go together

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from qunify import catalogue, gauges, tensors
-from qunify.qmap import QMap
+from qunify.qmap import Designed, QMap
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -49,6 +50,8 @@ class Loss(nn.Module):
             For what a call of the method refuses, and for `num_items_in_batch` where the reduction is no mean.
         """
         divisor = denominator(self.method.name, self.reduction, labels != self.ignore_index, num_items_in_batch)
+        if not torch.is_grad_enabled():  # else a gradient would be computed all the same
+            logits = logits.detach()
         losses: Tensor = _PerToken.apply(logits, labels, self.method, self.ignore_index, context)
         return losses if self.reduction == "none" else losses.sum() / divisor
 
@@ -62,11 +65,12 @@ class Loss(nn.Module):
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
     def set_extra_state(self, state: Tensor) -> None:
-        saved = json.loads(bytes(state.tolist()).decode())
-        if saved["method"] != self.method.name:
-            raise ValueError(f"{self.method.name}: state: expected that of {self.method.name}, got {saved['method']}")
+        saved, name = json.loads(bytes(state.tolist()).decode()), self.method.name
+        if saved["method"] != name:
+            raise ValueError(f"{name}: state: expected that of {name}, got {saved['method']}")
+        check_params(self.method, saved["params"], "state")
         if saved["params"] != self.method.params:
-            self.method = catalogue.get(saved["method"], **saved["params"])
+            self.method = with_params(self.method, saved["params"])
 
 
 class _PerToken(torch.autograd.Function):
@@ -121,6 +125,21 @@ def loss(method: str | QMap, reduction: Reduction = "mean", *, ignore_index: int
     >>> criterion(logits, torch.tensor([[0, 1, -100], [4, -100, -100]])).backward()
     """
     return Loss(catalogue.as_method(method, "loss", **params), checked(reduction, "loss"), ignore_index)
+
+
+def check_params(m: QMap, names: Iterable[str], argument: str) -> None:
+    """ValueError unless these are parameters of the method."""
+    for key in names:
+        if key not in m.params:
+            expected = " or ".join(m.params) or "none: it has no parameters"
+            raise ValueError(f"{m.name}: {argument}: unknown parameter {key!r}, expected {expected}")
+
+
+def with_params(m: QMap, values: Mapping[str, Any]) -> QMap:
+    """The same method at other parameters."""
+    if isinstance(m, Designed):
+        return dataclasses.replace(m, settings=tuple({**m.params, **values}.items()))
+    return dataclasses.replace(m, **values)  # type: ignore[type-var]
 
 
 def checked(reduction: Reduction, name: str) -> Reduction:
