@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -153,25 +154,100 @@ def test_padding_to_a_multiple() -> None:
     assert joined.tolist() == [[1, 2, 3, 4, 5, 0, 0, 0]]
 
 
-def make(out: Path, data: datasets.Dataset, method: str = "iw_sft") -> hf.SFTTrainer:
+def make(
+    out: Path, data: datasets.Dataset, method: str = "iw_sft", template: str | None = None, **settings: Any
+) -> hf.SFTTrainer:
+    tokenizer = copy.deepcopy(trainers.TOKENIZER)
+    tokenizer.chat_template = template or tokenizer.chat_template
     return hf.SFTTrainer(
-        model(), trainers.config(out), method=method, train_dataset=data, processing_class=trainers.TOKENIZER
+        model(), trainers.config(out, **settings), method=method, train_dataset=data, processing_class=tokenizer
     )
+
+
+#: Templates under which a conversation is more than its messages one after the other.
+TURN = "{{ '<' + m['role'] + '> ' + m['content'] + ' ' }}"
+THOUGHTS = (  # of the last answer alone
+    "{% for m in messages %}{{ '<' + m['role'] + '> ' }}{% if loop.last and m['thought'] %}{{ m['thought'] + ' ' }}"
+    "{% endif %}{{ m['content'] + ' </s> ' }}{% endfor %}"
+)
+CLOSED = "{% for m in messages %}" + TURN + "{% endfor %}</s>"
+FOLDED = (  # what is said first opens the second message
+    "{% for m in messages[1:] %}{% if loop.first %}{{ messages[0]['content'] + ' ' }}{% endif %}"
+    + TURN
+    + "{% endfor %}"
+)
+STRICT = "{% if messages | length < 2 %}{{ raise_exception('expected a user') }}{% endif %}" + FOLDED
+TOOLS = "{% for tool in tools or [] %}{{ tool['name'] + ' ' }}{% endfor %}" + CLOSED
+THREE = [("user", "the cat"), ("assistant", "sees a dog"), ("user", "and then")]
+
+
+@pytest.mark.parametrize(
+    ("template", "weights", "expected"),
+    [
+        (THOUGHTS, [0.0, 2.0, 2.0, 1.0], [0] * 4 + [2] * (5 + 4) + [1] * 6),
+        (THOUGHTS, [0.0, 2.0, 0.0, 1.0], "equal numbers for messages 2 and 3, .* got 2.0 and 0.0"),
+        (CLOSED, [0.0, 2.0, 3.0], [0] * 3 + [2] * 4 + [3] * 4),
+        (FOLDED, [2.0, 2.0, 3.0], [2] * (2 + 4) + [3] * 3),
+        (FOLDED, [0.0, 2.0, 3.0], "equal numbers for messages 1 and 2, .* got 0.0 and 2.0"),
+        (STRICT, [2.0, 2.0, 3.0], [2] * (2 + 4) + [3] * 3),
+        (STRICT, [0.0, 2.0, 3.0], "equal numbers for messages 1 and 2"),
+        (TOOLS, [0.0, 2.0, 3.0], [0] * (2 + 3) + [2] * 4 + [3] * 4),
+    ],
+)
+def test_numbers_stay_with_their_messages(template: str, weights: list[float], expected: Any, tmp_path: Path) -> None:
+    said = THREE if len(weights) == 3 else [*THREE, ("assistant", "a bird and")]
+    messages = [{"role": role, "content": text, "thought": "a" if role == "assistant" else None} for role, text in said]
+    tools = {"tools": ['[{"name": "red"}, {"name": "old"}]']} if template == TOOLS else {}
+    data = trainers.dataset(messages=[messages], weight=[weights], **tools)
+    if isinstance(expected, str):
+        with pytest.raises(ValueError, match=expected):
+            make(tmp_path, data, template=template)
+    else:
+        assert make(tmp_path, data, template=template).train_dataset[0]["token_weight"] == expected
+
+
+def test_numbers_already_on_tokens_are_cut_and_packed_with_them(tmp_path: Path) -> None:
+    given = {"input_ids": [[3, 4, 5, 6], [7, 8]], "token_weight": [[1.0, 2.0, 3.0, 4.0], [5.0, 6.0]]}
+    cut = make(tmp_path, trainers.dataset(**given), max_length=3)
+    assert cut.train_dataset["token_weight"][:] == [[1, 2, 3], [5, 6]]
+    packed = make(tmp_path, trainers.dataset(**given), packing=True, max_length=6)
+    assert packed.train_dataset["token_weight"][:] == [[1, 2, 3, 4, 5, 6]]
+    assert packed.evaluate(packed.train_dataset)["eval_loss"] > 0  # not packed again, as if it were one document
+    # Where the method has no use for them, they are not what a batch is made of.
+    train(tmp_path, method="dft", train_dataset=trainers.dataset(**given), settings={"max_length": 3})
 
 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
         ({"text": TEXTS[:2]}, "iw_sft: train dataset: expected a column 'weight', got text"),
-        ({"text": TEXTS[:2], "weight": [1.0, float("nan")]}, "column 'weight': expected finite numbers, got nan"),
+        (
+            {"text": TEXTS[:2], "weight": [1.0, float("nan")]},
+            "token_weight: expected finite numbers, got nan",
+        ),
+        ({"text": TEXTS[:2], "weight": [1.0, None]}, "column 'weight': expected numbers, got None"),
+        ({"text": TEXTS[:2], "mask": [1.0, 0.5]}, "SFTTrainer: token_mask: expected only 0 and 1"),
         ({"text": TEXTS[:2], "weight": [[1.0], [2.0]]}, "expected one number for an example of text, got a list"),
         ({"messages": MESSAGES[:1], "weight": [[1.0, 2.0]]}, "one number for each message, 4 of them, got 2"),
         ({"input_ids": [[3, 4, 5]], "weight": [[1.0, 2.0]]}, "one number for each token, 3 of them, got 2"),
     ],
 )
 def test_columns_that_do_not_fit(columns: dict[str, Any], message: str, tmp_path: Path) -> None:
+    method = "cft" if "mask" in columns else "iw_sft"
     with pytest.raises(ValueError, match=message):
-        make(tmp_path, trainers.dataset(**columns))
+        make(tmp_path, trainers.dataset(**columns), method)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"packing": True, "max_length": None}, "max_length: expected a number with packing, got None"),
+        ({"truncation_mode": "keep_ends"}, "truncation_mode: expected .keep_start. or .keep_end., got 'keep_ends'"),
+    ],
+)
+def test_options_under_which_numbers_cannot_follow(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, trainers.dataset(text=TEXTS[:2], weight=[1.0, 2.0]), **settings)
 
 
 def test_a_column_without_use_is_told(tmp_path: Path) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from datasets import Dataset
+from jinja2 import TemplateError
 from trl.data_utils import common_prefix_length, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import global_then_local_main_first
 
+from qunify import tensors
 from qunify.hf.tokens import COLUMNS
 
 
@@ -31,7 +32,13 @@ class Collator(DataCollatorForLanguageModeling):
 
 
 def prepared(
-    dataset: Any, needs: Mapping[str, str], prepare: Callable[[Any, Any], Any], args: Any, packing: bool, tokenize: Any
+    dataset: Any,
+    needs: Mapping[str, str],
+    prepare: Callable[[Any, Any], Any],
+    args: Any,
+    packing: bool,
+    tokenize: Callable[[Any, dict[str, Any]], list[int]],
+    special: set[int],
 ) -> Any:
     """A dataset with one number per token for each of `needs`.
 
@@ -44,7 +51,19 @@ def prepared(
         numbers can follow.
     tokenize : function of (messages, example)
         The token ids of a part of a conversation.
+    special : set of int
+        The ids of tokens that are no part of what is said.
+
+    Raises
+    ------
+    ValueError
+        For numbers that do not fit the examples, and options under which they could not be truncated or packed.
     """
+    if packing and args.max_length is None:
+        raise ValueError("SFTTrainer: max_length: expected a number with packing, got None")
+    if args.truncation_mode not in ("keep_start", "keep_end"):
+        got = args.truncation_mode
+        raise ValueError(f'SFTTrainer: truncation_mode: expected "keep_start" or "keep_end", got {got!r}')
     aligned = "input_ids" in next(iter(dataset))
     whole = copy.copy(args)
     whole.max_length, whole.shuffle_dataset = None, False
@@ -52,7 +71,7 @@ def prepared(
 
     def spread(example: dict[str, Any]) -> dict[str, Any]:
         return {
-            name: _per_token(example, column, aligned, lambda messages: tokenize(messages, example))
+            name: _per_token(example, name, column, aligned, lambda messages: tokenize(messages, example), special)
             for name, column in needs.items()
         }
 
@@ -71,25 +90,51 @@ def prepared(
 
 
 def _per_token(
-    example: dict[str, Any], column: str, aligned: bool, tokenize: Callable[[Any], list[int]]
+    example: dict[str, Any],
+    name: str,
+    column: str,
+    aligned: bool,
+    tokenize: Callable[[Any], list[int]],
+    special: set[int],
 ) -> list[float]:
     ids, value = example["input_ids"], example[column]
+    for number in value if isinstance(value, list) else [value]:
+        if not isinstance(number, int | float):
+            raise ValueError(f"SFTTrainer: column {column!r}: expected numbers, got {number!r}")
     if not isinstance(value, list):
         numbers = [value] * len(ids)
     elif aligned:
         numbers = _as_long(value, len(ids), column, "token")
     else:
         messages = _messages(example, column)
-        each = _as_long(value, len(messages), column, "message")
-        ends = [common_prefix_length(ids, tokenize(messages[:i])) for i in range(1, len(messages))] + [len(ids)]
-        numbers, start = [], 0
-        for number, end in zip(each, ends, strict=True):
-            numbers += [number] * (end - start)
-            start = max(start, end)
-    for number in numbers:
-        if not isinstance(number, int | float) or not math.isfinite(number):
-            raise ValueError(f"SFTTrainer: column {column!r}: expected finite numbers, got {number!r}")
-    return [float(number) for number in numbers]
+        numbers = []
+        for i, number in enumerate(_as_long(value, len(messages), column, "message"), start=1):
+            start = len(numbers)
+            end = len(ids) if i == len(messages) else _end(ids, start, messages[:i], tokenize, special)
+            if end is not None:
+                numbers += [number] * (end - start)
+            elif value[i] != number:
+                raise ValueError(
+                    f"SFTTrainer: column {column!r}: expected equal numbers for messages {i} and {i + 1}, whose "
+                    f"border in the text of the chat template cannot be found, got {number!r} and {value[i]!r}"
+                )
+    found = torch.tensor(numbers, dtype=torch.float64)
+    tensors._checked_number("SFTTrainer", name, found, found.dtype)
+    return found.tolist()
+
+
+def _end(
+    ids: list[int], start: int, messages: list[Any], tokenize: Callable[[Any], list[int]], special: set[int]
+) -> int | None:
+    """Where the last of these messages, the beginning of a conversation, ends in its ids. None where that cannot be
+    known: a template may render messages otherwise when nothing follows, or one only together with the next."""
+    try:
+        part = tokenize(messages)
+    except TemplateError:
+        return None
+    end = common_prefix_length(ids, part)
+    said = not messages[-1].get("content") or not special.issuperset(ids[start:end])
+    return max(start, end) if said and special.issuperset(part[end:]) else None  # what closes a conversation may lack
 
 
 def _messages(example: dict[str, Any], column: str) -> list[Any]:

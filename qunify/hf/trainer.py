@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -154,13 +155,18 @@ class SFTTrainer(trl.SFTTrainer):
             )
 
         name, needs, present = self.method.name, self.method.needs, next(iter(dataset))
-        columns_needed = {context: column for context, column in tokens.COLUMNS.items() if context in needs}
+        aligned = present.keys() & tokens.COLUMNS.keys() if "input_ids" in present else ()  # named as in a batch
+        columns_needed = {
+            context: context if context in aligned else column
+            for context, column in tokens.COLUMNS.items()
+            if context in needs
+        }
         for context, column in tokens.COLUMNS.items():
             if column in present and context not in needs:
                 warnings.warn(f"{name}: {dataset_name} dataset: column {column!r} is not used", stacklevel=2)
         if not columns_needed:
             return prepare(dataset, args, packing)
-        if columns_needed.keys() <= present.keys():  # prepared before
+        if {*columns_needed, "seq_lengths"} <= present.keys():  # packed before
             return dataset
         for column in columns_needed.values():
             if column not in present:
@@ -174,16 +180,18 @@ class SFTTrainer(trl.SFTTrainer):
                 tokenize=True,
                 return_dict=True,
                 chat_template=template,
-                tools=example.get("tools"),
+                tools=json.loads(tools) if isinstance(tools := example.get("tools"), str) else tools,
                 **example.get("chat_template_kwargs", {}),
             )["input_ids"]
             return ids
 
-        return columns.prepared(dataset, columns_needed, prepare, args, packing, tokenize)
+        special = set(self._tokenizer.all_special_ids)
+        return columns.prepared(dataset, columns_needed, prepare, args, packing, tokenize, special)
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        self._signature_columns = [*dict.fromkeys((*self._signature_columns, *tokens.COLUMNS))]
+        used = (context for context in tokens.COLUMNS if context in self.method.needs)
+        self._signature_columns = [*dict.fromkeys((*self._signature_columns, *used))]
 
     # ---- loss -------------------------------------------------------------------------------------------------
     def compute_loss(
