@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 import trl
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from transformers import (
     AutoModelForCausalLM,
     CohereConfig,
@@ -17,11 +17,12 @@ from transformers import (
     GraniteConfig,
     MixtralConfig,
     TrainerCallback,
+    TrainerState,
 )
 
 import qunify as qu
 from qunify import hf
-from qunify.hf import statistics, tokens
+from qunify.hf import frozen, statistics, tokens
 from qunify.hf.frozen import Snapshot
 from tests import small_llama, trainers
 from tests.trainers import LAYOUTS, apart, by_hand, examples, logged, logits, losses, model, train
@@ -151,6 +152,43 @@ def test_snapshots_differ_by_how_often_they_are_taken(tmp_path: Path) -> None:
     assert apart(runs[0].model, runs[1].model) > 1e-4
 
 
+def test_a_resumed_run_goes_on_with_the_older_policy(tmp_path: Path) -> None:
+    settings = {"max_steps": 5, "save_strategy": "steps", "save_steps": 4, "save_only_model": False}
+    whole = train(tmp_path, method="psft", method_params={"clip": 0.001}, old_every=3, settings=settings)
+    resumed = hf.SFTTrainer(
+        model(), trainers.config(tmp_path, **settings), method="psft", method_params={"clip": 0.001}, old_every=3,
+        train_dataset=trainers.dataset(), processing_class=trainers.TOKENIZER,
+    )  # fmt: skip
+    resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert apart(whole.model, resumed.model) == 0
+    (tmp_path / "checkpoint-4" / "old_policy.safetensors").unlink()
+    with pytest.warns(UserWarning, match="holds no older policy: the present one takes its place"):
+        resumed.train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+    assert apart(whole.model, resumed.model) > 1e-6
+
+
+def test_a_snapshot_is_taken_into_the_copy_that_is_there() -> None:
+    m = small_llama.model()
+    snapshot = Snapshot(m, every=1)
+    snapshot.on_train_begin()
+    with torch.no_grad():
+        m.lm_head.weight += 1
+    before = {name: value.data_ptr() for name, value in snapshot.values.items()}
+    snapshot.on_step_end(None, TrainerState(global_step=1), None)
+    assert {name: value.data_ptr() for name, value in snapshot.values.items()} == before
+    assert torch.equal(snapshot.values["lm_head.weight"], m.lm_head.weight)
+
+
+def test_what_of_an_adapter_is_frozen_stays_so() -> None:
+    m = get_peft_model(model(), LoraConfig(target_modules=["q_proj"], r=2))
+    frozen_one = next(p for name, p in m.named_parameters() if "lora_A" in name)
+    frozen_one.requires_grad = False
+    before = [p.requires_grad for p in m.parameters()]
+    with frozen.use("base", m, "asft", "reference_model")():
+        pass
+    assert [p.requires_grad for p in m.parameters()] == before
+
+
 def test_training_begins_with_a_snapshot_of_its_own() -> None:
     m = small_llama.model()
     snapshot, started = Snapshot(m, every=2), m.lm_head.weight.detach().clone()
@@ -190,10 +228,14 @@ def test_negatives_are_the_tokens_before(layout: str, tmp_path: Path) -> None:
 
 def test_a_token_is_no_negative_of_itself() -> None:
     ids = torch.tensor([[3, 5, 3, 4, 4]])
-    whole = tokens.previous_tokens(ids, ids, vocab=6)[0]
-    assert [row.nonzero()[:, 0].tolist() for row in whole] == [[3], [5], [3, 5], [3, 5]]
-    two = tokens.previous_tokens(ids, ids, vocab=6, position_ids=torch.tensor([[0, 1, 2, 0, 1]]))[0]
-    assert [row.nonzero()[:, 0].tolist() for row in two] == [[3], [5], [3, 5], []]
+
+    def found(**inputs: list[int]) -> list[list[int]]:
+        given = {"input_ids": ids} | {name: torch.tensor([row]) for name, row in inputs.items()}
+        return [row.nonzero()[:, 0].tolist() for row in tokens.previous_tokens(given, ids, vocab=6)[0]]
+
+    assert found() == [[3], [5], [3, 5], [3, 5]]
+    assert found(position_ids=[0, 1, 2, 0, 1]) == [[3], [5], [3, 5], []]
+    assert found(attention_mask=[0, 1, 1, 1, 1]) == [[], [5], [3, 5], [3, 5]]  # padded on the left
 
 
 def test_a_target_of_ones_own(tmp_path: Path) -> None:
@@ -255,6 +297,32 @@ def test_evaluation_gives_the_same_loss(tmp_path: Path) -> None:
     assert found["eval_shape"] == 96
     (trust,) = logged(trainer, "eval_trust")
     assert trust == pytest.approx(_trust(trainer.model, "dft", {}), abs=1e-6)
+
+
+def test_predictions_leave_nothing_in_the_numbers_of_an_evaluation(tmp_path: Path) -> None:
+    trainer = train(tmp_path, eval_dataset=trainers.dataset(text=trainers.TEXTS[:3]))
+    trainer.evaluate()
+    trainer.predict(trainer.train_dataset)
+    trainer.evaluate()
+    alone, after = logged(trainer, "eval_trust")
+    assert after == alone
+
+
+def test_a_policy_is_in_half_precision_beside_a_teacher_before_training(tmp_path: Path) -> None:
+    trainer = hf.SFTTrainer(
+        small_llama.model(), trainers.config(tmp_path, bf16=True), method="kd", teacher_model=small_llama.model(seed=1),
+        train_dataset=trainers.dataset(), eval_dataset=trainers.dataset(), processing_class=trainers.TOKENIZER,
+    )  # fmt: skip
+    seen = []
+    trainer.model.model.layers[0].mlp.down_proj.register_forward_hook(lambda *a: seen.append(a[-1].dtype))
+    trainer.evaluate()
+    assert seen == [torch.bfloat16]
+
+
+def test_a_batch_without_labels_is_named(tmp_path: Path) -> None:
+    trainer = train(tmp_path)
+    with pytest.raises(ValueError, match="dft: labels: expected a batch with them, got input_ids"):
+        trainer.compute_loss(trainer.model, {"input_ids": torch.tensor([[3, 4]])})
 
 
 def test_saved_weights_are_the_models_own(tmp_path: Path) -> None:

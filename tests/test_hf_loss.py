@@ -148,11 +148,33 @@ def test_a_loop_of_ones_own() -> None:
         hf.loss("kd", teacher=teacher)(m(ids), ids)
 
 
+def test_losses_of_one_model_do_not_disturb_each_other() -> None:
+    ids = torch.tensor([DATA[1][0]])
+    kinds: dict[str, dict[str, Any]] = {"asft": {"reference": "base"}, "iw_sft": {}, "unlikelihood": {}}
+
+    def values(*names: str) -> list[float]:
+        torch.manual_seed(3)
+        m = get_peft_model(model(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)).double()
+        losses = [hf.loss(name, **kinds[name]).attach(m) for name in names]
+        outputs = m(input_ids=ids, token_weight=torch.arange(1.0, 1 + ids.numel())[None])
+        return [loss(outputs, ids).item() for loss in losses]
+
+    assert values(*kinds) == [value for name in kinds for value in values(name)]
+
+
+def test_a_frozen_model_computes_as_the_policy_does(tmp_path: Path) -> None:
+    teacher, seen = small_llama.model(seed=1), []
+    teacher.lm_head.register_forward_hook(lambda *a: seen.append(a[-1].dtype))
+    run(tmp_path, hf.loss("kd", teacher=teacher), small_llama.model(), bf16=True)
+    assert seen == [torch.bfloat16]
+
+
 def test_a_prior_and_no_labels_kept() -> None:
     m, ids, prior = model(), torch.tensor([DATA[1][0]]), torch.arange(1.0, 97).log().double()
     loss = hf.loss("logit_adjustment", prior_logits=prior)(m(ids), ids)
     whole = qu.loss("logit_adjustment")(m(ids).logits[:, :-1], ids[:, 1:], prior_logits=prior)
     assert loss.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert hf.loss("logit_adjustment", prior_logits=prior.tolist())(m(ids), ids).item() == pytest.approx(loss.item())
     assert hf.loss("dft")(m(ids), torch.full_like(ids, -100), torch.tensor(0)).item() == 0
 
 
@@ -174,6 +196,13 @@ def test_a_schedule(tmp_path: Path) -> None:
 
 TEACHER = small_llama.model(seed=1)
 OTHERS = small_llama.model(seed=1, vocab_size=100)
+IDS = torch.tensor([DATA[0][0]])
+
+
+def headless() -> hf.CausalLoss:
+    criterion = hf.loss("kd", teacher=OTHERS.model).attach(TEACHER)
+    TEACHER(IDS)
+    return criterion
 
 
 @pytest.mark.parametrize(
@@ -186,6 +215,9 @@ OTHERS = small_llama.model(seed=1, vocab_size=100)
         (lambda: hf.loss("focal", gamma=1.0), r"focal: unknown parameter 'gamma'"),
         (lambda: hf.loss("asft", reference="base").attach(TEACHER), r"asft: reference: expected a model, got \"base\""),
         (lambda: hf.loss("kd", teacher=TEACHER).attach(TEACHER), r"kd: teacher: expected another model"),
+        (lambda: hf.loss("dft")(TEACHER(IDS), None), r"dft: labels: expected a batch with them, got None"),
+        (lambda: hf.loss("dft")(TEACHER.model(IDS), IDS), r"dft: model: expected outputs with logits, got BaseModel"),
+        (lambda: headless()(TEACHER(IDS), IDS), r"kd: teacher: expected outputs with logits, got BaseModelOutput"),
     ],
 )  # fmt: skip
 def test_refused_by_the_loss(make: Any, message: str) -> None:
@@ -223,6 +255,8 @@ BASE = {"method": "asft", "reference_model": "base"}
         ({"method": "asft", "reference_model": 3}, {}, r'asft: reference_model: expected a model or "base", got 3'),
         (BASE, {}, r'asft: reference_model: expected a model, got "base"'),
         ({"method": "kd", "teacher_model": OTHERS}, {}, r"kd: teacher_model: expected a vocabulary of 96, got 100"),
+        ({"method": "kd", "teacher_model": OTHERS.model}, {}, r"kd: teacher_model: .* an output head, got LlamaModel"),
+        ({"method": "logit_adjustment", "prior_logits": [1.0, 2.0]}, {}, r"prior_logits: expected shape .* got \(2,\)"),
         ({"method": "psft"}, {}, r"psft: old_every: expected one"),
         ({"method": "psft", "old_every": 0}, {}, r"psft: old_every: expected an integer of at least 1, got 0"),
         ({"method": "logit_adjustment", "prior_logits": torch.ones(5)}, {}, r"prior_logits: expected shape \(96,\)"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from qunify import catalogue
+from qunify import catalogue, tensors
 from qunify.hf import frozen, schedule, tokens
 from qunify.qmap import QMap
 from qunify.training.loss import Loss
@@ -25,11 +27,14 @@ class CausalLoss:
         May be set between steps, as a `Schedule` does.
     """
 
+    _asks: ClassVar[bool] = False  # some loss is calling models of its own: no such call is one of the policy's
+
     def __init__(self, method: QMap, models: dict[str, frozen.Given], prior_logits: Tensor | None) -> None:
         self._loss = Loss(method)
         self._given, self._prior = models, prior_logits
         self._models: dict[str, frozen.Use] = {}
-        self._hook: Any = None
+        self._autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
+        self._hooks: list[Any] = []
         self._call: tuple[tuple[Any, ...], dict[str, Any], dict[str, Tensor]] | None = None
 
     @property
@@ -64,20 +69,24 @@ class CausalLoss:
                 raise ValueError(f"{name}: label_smoothing_factor: expected 0, which the loss would ignore, got {got}")
             trainer._loss_shifts_labels = True  # labels are counted as they are used here
             schedule.bind(trainer, self)
+            self._autocast = trainer.accelerator.autocast
         model = trainer_or_model if is_model else trainer_or_model.model
         self._models = {
             context: frozen.use(given, model, name, _ARGUMENTS[context]) for context, given in self._given.items()
         }
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook = model.register_forward_pre_hook(self._record, with_kwargs=True)
+        for hook in self._hooks:
+            hook.remove()
+        # What no model takes is taken out last: other losses may be attached to the same model.
+        self._hooks = [
+            model.register_forward_pre_hook(self._record, with_kwargs=True, prepend=True),
+            model.register_forward_pre_hook(_without_numbers, with_kwargs=True),
+        ]
         return self
 
-    def _record(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        inputs = {k: v for k, v in kwargs.items() if k not in ("labels", "num_items_in_batch")}
-        numbers = tokens.shifted(inputs)
-        self._call = args, inputs, numbers
-        return args, {k: v for k, v in kwargs.items() if k not in numbers}
+    def _record(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if not CausalLoss._asks:
+            inputs = {k: v for k, v in kwargs.items() if k not in ("labels", "num_items_in_batch")}
+            self._call = args, inputs, tokens.shifted(inputs)
 
     def __call__(self, outputs: Any, labels: Tensor, num_items_in_batch: Tensor | int | None = None) -> Tensor:
         """The loss in nats: a sum over the labels kept, divided by `num_items_in_batch`, or else by their number.
@@ -94,9 +103,12 @@ class CausalLoss:
         Raises
         ------
         ValueError
-            For a method that needs what the loss has not been attached to, and what a call of `qunify.loss` refuses.
+            For a batch without labels, a method that needs what the loss has not been attached to, and what a call of
+            `qunify.loss` refuses.
         """
-        logits = outputs.logits[:, :-1]
+        if labels is None:
+            raise ValueError(f"{self.method.name}: labels: expected a batch with them, got None")
+        logits = _logits(outputs, self.method.name, "model")
         items = None if num_items_in_batch is None else torch.as_tensor(num_items_in_batch).clamp(min=1)
         context = self._context(labels, logits.shape[-1])
         loss: Tensor = self._loss(logits, labels[:, 1:], items, **context)
@@ -107,21 +119,35 @@ class CausalLoss:
         context: dict[str, Tensor] = {} if self._prior is None else {"prior_logits": self._prior.to(labels.device)}
         if not set(needs) & set(_FROM_INPUTS):
             return context
-        if self._hook is None or self._call is None:
+        if self._call is None:
             raise ValueError(f"{name}: {', '.join(needs)}: expected a loss that sees the model: call attach(trainer)")
         (args, inputs, numbers), self._call = self._call, None
         context |= numbers
         if "negative_mask" in needs:
-            ids = inputs["input_ids"]
-            context["negative_mask"] = tokens.previous_tokens(ids, labels, vocab, inputs.get("position_ids"))
-        for key, use in self._models.items():
-            with use() as model:
-                context[key] = model(*args, **inputs | {"use_cache": False}).logits[:, :-1]
-            if context[key].shape[-1] != vocab:
-                got = context[key].shape[-1]
-                raise ValueError(f"{name}: {_ARGUMENTS[key]}: expected a vocabulary of {vocab}, got {got}")
-        self._call = None  # what a policy that is its own reference has left
+            context["negative_mask"] = tokens.previous_tokens(inputs, labels, vocab)
+        CausalLoss._asks = True
+        try:
+            for key, use in self._models.items():
+                with use() as model, self._autocast():
+                    outputs = model(*args, **inputs | {"use_cache": False})
+                context[key] = _logits(outputs, name, _ARGUMENTS[key])
+                if (got := context[key].shape[-1]) != vocab:
+                    raise ValueError(f"{name}: {_ARGUMENTS[key]}: expected a vocabulary of {vocab}, got {got}")
+        finally:
+            CausalLoss._asks = False
         return context
+
+
+def _without_numbers(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    return args, {k: v for k, v in kwargs.items() if k not in tokens.COLUMNS}
+
+
+def _logits(outputs: Any, name: str, argument: str) -> Tensor:
+    """Of all tokens but the last, whose next one is not known."""
+    if not isinstance(getattr(outputs, "logits", None), Tensor):
+        raise ValueError(f"{name}: {argument}: expected outputs with logits, got {type(outputs).__name__}")
+    logits: Tensor = outputs.logits[:, :-1]
+    return logits
 
 
 def loss(
@@ -170,4 +196,5 @@ def loss(
     given = {"reference_logits": reference, "teacher_logits": teacher, "prior_logits": prior_logits}
     found = frozen.needed(m, given, _ARGUMENTS)
     models = {context: value for context, value in found.items() if context in frozen.MODELS}
-    return CausalLoss(m, models, prior_logits)
+    prior = tensors.as_tensor(m.name, "prior_logits", prior_logits) if "prior_logits" in found else None
+    return CausalLoss(m, models, prior)

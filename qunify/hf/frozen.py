@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any, Literal
 
+import safetensors.torch
 import torch
 from peft import PeftModel
-from torch import nn
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
+from qunify import files
 from qunify.hf.heads import Head, core, last_hidden
 from qunify.qmap import QMap
 
 #: A frozen model, or the policy without its adapter.
 Given = nn.Module | Literal["base"]
+_FILE = "old_policy.safetensors"  # in a checkpoint
 MODELS = ("reference_logits", "teacher_logits")  # the contexts that such a model gives
 #: Entered, it gives the model to call: in evaluation mode, without gradients.
 Use = Callable[[], AbstractContextManager[nn.Module]]
@@ -35,8 +40,12 @@ def constant(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def check(model: nn.Module, name: str, argument: str) -> None:
-    """ValueError unless the logits of two tokens are what the head makes of their last hidden states: not so where
-    something lies between the two, or where an adapter changes the head or adds virtual tokens."""
+    """ValueError unless there is an output head, and the logits of two tokens are what it makes of their last hidden
+    states: not so where something lies between the two, or where an adapter changes the head or adds virtual tokens."""
+    inner = core(model)
+    if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
+        got = type(inner).__name__
+        raise ValueError(f"{name}: {argument}: expected a causal language model with an output head, got {got}")
     head = Head.of(model)
     weight = head.weight
     if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
@@ -73,8 +82,13 @@ def use(given: Given, policy: nn.Module, name: str, argument: str) -> Use:
 
     @contextmanager
     def base() -> Iterator[nn.Module]:
-        with policy.disable_adapter(), constant(policy):
-            yield policy
+        trains = [(p, p.requires_grad) for p in policy.parameters()]
+        try:
+            with policy.disable_adapter(), constant(policy):
+                yield policy
+        finally:  # peft lets all of an adapter train when it is switched on again
+            for p, was in trains:
+                p.requires_grad = was
 
     return base
 
@@ -84,18 +98,41 @@ class Snapshot(TrainerCallback):
 
     def __init__(self, policy: nn.Module, every: int) -> None:
         self.policy, self.every = policy, every
-        self.parameters = [p for p in policy.parameters() if p.requires_grad]
-        self.values: list[torch.Tensor] = []
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.values: dict[str, Tensor] = {}
+        self._resumes = False
 
     def take(self) -> None:
-        self.values = [p.detach().clone() for p in self.parameters]
+        self.parameters = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
+        self.values = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def save(self, folder: str | Path) -> None:
+        whole = {name: value.contiguous() for name, value in self.values.items()}
+        files.write(Path(folder) / _FILE, safetensors.torch.save(whole))
+
+    def load(self, folder: str | Path) -> None:
+        """Begin training with the older policy of a checkpoint. ValueError if it is of other parameters."""
+        path = Path(folder) / _FILE
+        if not path.exists():  # of a model alone
+            warnings.warn(f"old_every: {folder} holds no older policy: the present one takes its place", stacklevel=2)
+            return
+        self.take()
+        saved = safetensors.torch.load_file(path)
+        if saved.keys() != self.values.keys():
+            raise ValueError(f"old_every: {path}: expected the parameters that train, got others")
+        for name, value in self.values.items():
+            value.copy_(saved[name])
+        self._resumes = True
 
     def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
-        self.take()
+        if not self._resumes:
+            self.take()
+        self._resumes = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
-            self.take()
+            for name, p in self.parameters.items():
+                self.values[name].copy_(p.detach())
 
     @contextmanager
     def use(self) -> Iterator[nn.Module]:
@@ -109,5 +146,5 @@ class Snapshot(TrainerCallback):
             self._exchange()
 
     def _exchange(self) -> None:
-        for i, p in enumerate(self.parameters):
-            p.data, self.values[i] = self.values[i], p.data
+        for name, p in self.parameters.items():
+            p.data, self.values[name] = self.values[name], p.data

@@ -19,6 +19,7 @@ LIMIT = 256  # tokens of a micro-batch
 BLOCK = 32  # of them at once: a target and its gradient have the size of the vocabulary
 
 
+@torch.compiler.disable
 @torch.no_grad()
 def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: Mapping[str, Source]) -> Tensor:
     """Sums over tokens and how many there are, (2, 5), in the order of `NAMES`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,14 +17,16 @@ def shifted(inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: inputs.pop(name)[:, 1:] for name in COLUMNS if name in inputs}
 
 
-def previous_tokens(input_ids: Tensor, labels: Tensor, vocab: int, position_ids: Tensor | None = None) -> Tensor:
+def previous_tokens(inputs: Mapping[str, Any], labels: Tensor, vocab: int) -> Tensor:
     """The tokens that a document already holds, but for the one to be predicted: (B, T − 1, V) of bool.
 
-    Labels (B, T) are not yet shifted. A document begins where its position is 0.
+    Labels (B, T) are not yet shifted. A document begins where its position is 0; what is not attended to is padding.
     """
-    seen = torch.zeros(*input_ids.shape, vocab, dtype=torch.bool, device=input_ids.device)
-    seen.scatter_(-1, input_ids[..., None], True)
-    goes_on = torch.ones_like(input_ids, dtype=torch.bool) if position_ids is None else position_ids != 0
-    for t in range(1, input_ids.shape[1]):
+    ids = inputs["input_ids"]
+    every = torch.ones_like(ids, dtype=torch.bool)
+    seen = torch.zeros(*ids.shape, vocab, dtype=torch.bool, device=ids.device)
+    seen.scatter_(-1, ids[..., None], inputs.get("attention_mask", every)[..., None].bool())
+    goes_on = inputs.get("position_ids", every) != 0
+    for t in range(1, ids.shape[1]):
         seen[:, t] |= seen[:, t - 1] & goes_on[:, t, None]
     return seen[:, :-1].scatter_(-1, labels[:, 1:, None].clamp(min=0), False)

@@ -11,24 +11,23 @@ import torch
 import trl
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import TrainerCallback
 
-from qunify import catalogue
+from qunify import catalogue, tensors
 from qunify.hf import columns, frozen, schedule, statistics, tokens
 from qunify.hf.fused import add_objective
-from qunify.hf.heads import Head, core, last_hidden
+from qunify.hf.heads import Head, last_hidden
 from qunify.hf.statistics import Source
 from qunify.qmap import QMap
-from qunify.training.linear import linear_loss
+from qunify.training.linear import KEYWORDS, linear_loss
 
-#: Context → the trainer's argument it comes from, and the keyword of `linear_loss` it goes to.
+#: Context → the trainer's argument it comes from.
 _ARGUMENTS = {
     "reference_logits": "reference_model",
     "teacher_logits": "teacher_model",
     "old_logits": "old_every",
     "prior_logits": "prior_logits",
 }
-_KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
 
 
 class SFTTrainer(trl.SFTTrainer):
@@ -114,18 +113,20 @@ class SFTTrainer(trl.SFTTrainer):
         self._loss_shifts_labels = self.model_accepts_loss_kwargs = True  # labels are counted as they are used here
         add_objective(self.model)
         self._uses: dict[str, frozen.Use] = {}
+        self._snapshot: frozen.Snapshot | None = None
         for context in given.keys() & set(frozen.MODELS):
             self._uses[context] = self._other(given[context], _ARGUMENTS[context])
         if "old_logits" in given:
-            snapshot = frozen.Snapshot(self.model, given["old_logits"])
-            self.add_callback(snapshot)
-            self._uses["old_logits"] = snapshot.use
+            self._snapshot = frozen.Snapshot(self.model, given["old_logits"])
+            self.add_callback(self._snapshot)
+            self._uses["old_logits"] = self._snapshot.use
         self._constant: dict[str, Any] = {}
         if "prior_logits" in given:
-            vocab, prior = Head.of(self.model).vocab, given["prior_logits"]
+            vocab = Head.of(self.model).vocab
+            prior = tensors.as_tensor(name, "prior_logits", given["prior_logits"], self.accelerator.device)
             if prior.shape != (vocab,):
                 raise ValueError(f"{name}: prior_logits: expected shape ({vocab},), got {tuple(prior.shape)}")
-            self._constant["prior_logits"] = prior.to(self.accelerator.device)
+            self._constant["prior_logits"] = prior
         if type(self.data_collator) is columns.DataCollatorForLanguageModeling:
             self.data_collator = columns.Collator(**vars(self.data_collator))
         self._observed: dict[str, Tensor] = {}
@@ -135,10 +136,11 @@ class SFTTrainer(trl.SFTTrainer):
         """How to call a reference or a teacher."""
         name, vocab = self.method.name, Head.of(self.model).vocab
         if isinstance(given, nn.Module):
+            frozen.check(given, name, argument)
             if (got := Head.of(given).vocab) != vocab:
                 raise ValueError(f"{name}: {argument}: expected a vocabulary of {vocab}, got {got}")
-            frozen.check(given, name, argument)
             self.accelerator.prepare_model(given, evaluation_mode=True)
+            self.accelerator._models.pop()  # else an evaluation before training would take the policy for prepared
         return frozen.use(given, self.model, name, argument)
 
     def add_callback(self, callback: type[TrainerCallback] | TrainerCallback) -> None:
@@ -203,17 +205,19 @@ class SFTTrainer(trl.SFTTrainer):
     ) -> Any:
         mode = "train" if self.model.training else "eval"
         inputs = dict(inputs)
+        if "labels" not in inputs:
+            raise ValueError(f"{self.method.name}: labels: expected a batch with them, got {', '.join(inputs)}")
         labels = inputs.pop("labels")
         inputs["use_cache"] = False
         sources = self._constant | tokens.shifted(inputs)
         if "negative_mask" in self.method.needs:
-            vocab = Head.of(self.model).vocab
-            sources["negative_mask"] = tokens.previous_tokens(
-                inputs["input_ids"], labels, vocab, inputs.get("position_ids")
-            )
+            sources["negative_mask"] = tokens.previous_tokens(inputs, labels, Head.of(self.model).vocab)
         sources |= self._predictions(inputs)
         labels = labels[:, 1:]
-        items = (labels != -100).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
+        items = max(1.0, float((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch))
+        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
+            # The items of all processes are counted, and gradients are averaged over processes.
+            items /= self.accelerator.num_processes // self.get_tp_size()
         observes = mode == "eval" or self._logs_this_step()
 
         def objective(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor | None]:
@@ -226,25 +230,22 @@ class SFTTrainer(trl.SFTTrainer):
                 bias=head.bias,
                 logit_scale=head.scale,
                 softcap=head.softcap,
-                num_items_in_batch=items.clamp(min=1),
-                **{_KEYWORDS.get(context, context): source for context, source in sources.items()},
+                num_items_in_batch=items,
+                **{KEYWORDS.get(context, context): source for context, source in sources.items()},
             )
             return loss, statistics.observe(self.method, head, hidden, labels, sources) if observes else None
 
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
         loss, observed, auxiliary = model(**inputs, objective=objective)
-        if self.args.average_tokens_across_devices and num_items_in_batch is not None:
-            # The items of all processes are counted, and gradients are averaged over processes.
-            loss = loss * (self.accelerator.num_processes // self.get_tp_size())
         if auxiliary is not None:  # a mean over the micro-batch
             steps = self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1
             loss = loss + self.router_aux_loss_coef * auxiliary / steps
             self._metrics[mode]["aux_loss"].append(
                 self.accelerator.gather_for_metrics(auxiliary.detach()).mean().item()
             )
-        if observed is not None:
-            self._observed[mode] = self._observed.get(mode, 0) + observed
+        if observed is not None:  # added up here, where all processes are: one of them alone may call `log`
+            self._observed[mode] = self._observed.get(mode, 0) + self.accelerator.reduce(observed, "sum")
         self._count_tokens(mode, inputs)
         if not return_outputs:
             return loss
@@ -264,6 +265,21 @@ class SFTTrainer(trl.SFTTrainer):
                     found[context] = head.logits(hidden)
         return found
 
+    # ---- what evaluations and checkpoints need ----------------------------------------------------------------
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        self._observed.pop("eval", None)  # what `predict` has left, which logs nothing
+        return super().evaluation_loop(*args, **kwargs)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        super()._save_optimizer_and_scheduler(output_dir)
+        if self._snapshot is not None and self.args.should_save:
+            self._snapshot.save(output_dir)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._snapshot is not None and checkpoint is not None:
+            self._snapshot.load(checkpoint)
+
     # ---- numbers ----------------------------------------------------------------------------------------------
     def _logs_this_step(self) -> bool:
         step, strategy = self.state.global_step + 1, self.args.logging_strategy
@@ -281,8 +297,8 @@ class SFTTrainer(trl.SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         mode = "train" if self.model.training else "eval"
-        none = torch.zeros(2, len(statistics.NAMES), device=self.accelerator.device)
-        sums, counts = self.accelerator.reduce(self._observed.pop(mode, none), "sum").tolist()
+        none = torch.zeros(2, len(statistics.NAMES))
+        sums, counts = self._observed.pop(mode, none).tolist()
         for name, total, count in zip(statistics.NAMES, sums, counts, strict=True):
             if count:
                 self._metrics[mode][name] = [total / count]
@@ -298,8 +314,6 @@ class SFTTrainer(trl.SFTTrainer):
         parallel = self.accelerator.parallelism_config
         if parallel is not None and (parallel.cp_enabled or parallel.sp_enabled):
             raise ValueError(f"{name}: parallelism_config: expected whole sequences on every device, got split ones")
-        if not isinstance(core(self.model), PreTrainedModel) or core(self.model).get_output_embeddings() is None:
-            raise ValueError(f"{name}: model: expected a causal language model with an output head, got none")
         frozen.check(self.model, name, "model")
 
 
