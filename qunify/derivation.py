@@ -76,48 +76,49 @@ def prove(m: QMap) -> cells.Zero:
 def derive(m: QMap) -> Derivation:
     """The step from the loss of a method to its pulls, proved where it can be, and written out."""
     proof = prove(m)
-    steps = _steps(symbols.exact(m))
+    found = steps(m)
     if not proof.holds:
         where = f" where {proof.open_regions[0]}" if proof.open_regions[0] else ""
         reason = RESISTING.get(m.name, f"the gradient less the pulls does not reduce to zero{where}")
-        return Derivation(m.name, False, steps, reason)
-    return Derivation(m.name, True, (*steps, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
+        return Derivation(m.name, False, found, reason)
+    return Derivation(m.name, True, (*found, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
 
 
-def _steps(m: QMap) -> tuple[Step, ...]:
-    t = SymbolicToken()
+def steps(m: QMap) -> tuple[Step, ...]:
+    """What is written of the way from the loss to the pulls, proved or not."""
+    t, m = SymbolicToken(), symbols.exact(m)
     loss, pulls = sp.sympify(m.loss(t)), list(m.pulls(t))
     stops = _stopped_numbers(loss)
     loss = loss.xreplace(stops)
     g, h = symbols.gradient(loss, t.predictions.values()), symbols.pulled(t, pulls)
-    steps = [Step("The published loss", m.formula, m.loss_text)]
+    written = [Step("The published loss", m.formula, m.loss_text)]
     for stop, name in stops.items():
         for i, (where, form) in enumerate(_cases(stop.args[0])):
             words = "" if i else "Stopped, a constant for the derivative"
-            steps.append(Step(words, *_equal(name.name, name.name, form, where)))
+            written.append(Step(words, *_equal(name.name, name.name, form, where)))
     fixed = ", what is stopped held fixed" if loss.has(symbols.sg) else ""
     for q in t.predictions.values():
         letter = "p" if q is SOFTMAX else "q"
         slope = symbols.slope(loss, q)
         if slope.label == 0 and slope.elsewhere == 0:
             continue
-        steps += _pair(
+        written += _pair(
             f"Its slope in {letter} at the label and at any other token k{fixed}", rf"\partial L/\partial {letter}",
             f"∂L/∂{letter}", slope,
         )  # fmt: skip
-        steps.append(_through(letter, q.t))
+        written.append(_through(letter, q.t))
     shift = evaluate(loss.diff(symbols.LSE))
     if shift != 0:
         form = notation.readable(shift)
-        steps.append(
+        written.append(
             Step(
                 "Its slope in lse = log Σ exp z, which moves by p and adds p_j ∂L/∂lse",
                 *_equal(r"\partial L/\partial\mathrm{lse}", "∂L/∂lse", form),
             )
         )
-    steps += _pair("The gradient in the logits", "g", "g", g)
-    steps.append(Step("The pulls", r"\sum w\,(p-D)", m.pulls_text))
-    return (*steps, *_pair("They add up to", "h", "h", h))
+    written += _pair("The gradient in the logits", "g", "g", g)
+    written.append(Step("The pulls", r"\sum w\,(p-D)", m.pulls_text))
+    return (*written, *_pair("They add up to", "h", "h", h))
 
 
 def _stopped_numbers(loss: sp.Expr) -> dict[sp.Expr, sp.Symbol]:

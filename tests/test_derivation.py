@@ -30,7 +30,7 @@ def test_the_loss_gives_the_pulls_for_every_vocabulary(name: str) -> None:
     assert bool(proof.open_ties) == (name in derivation.OFF_TIES)
 
 
-@pytest.mark.parametrize("m", every_setting())
+@pytest.mark.parametrize("m", [c for c in every_setting() if c.id not in ENTRIES])  # the defaults are proved above
 def test_at_every_example_setting(m: QMap) -> None:
     assert derivation.prove(m).holds
 
@@ -138,8 +138,9 @@ def test_gradient_agrees_with_direct_differentiation(name: str, size: int) -> No
     point = rationals([s for s in loss.free_symbols if s != V], size)
     expected = p[0] * (slopes[0] - sum(x * c for x, c in zip(p, slopes, strict=True)))
     expected += p[0] * symbols.evaluate(flat.diff(symbols.LSE))
-    difference = (written_out(claimed.label, size) - expected).subs(point)
-    assert abs(sp.N(difference, 40)) < sp.Float("1e-30")
+    # Each side for itself: of a difference that is zero SymPy would look for ever more digits.
+    found, expected = (sp.N(e.xreplace(point), 40) for e in (written_out(claimed.label, size), expected))
+    assert abs(found - expected) < sp.Float("1e-30")
 
 
 # ---- the normal form -----------------------------------------------------------------------------------------
@@ -198,5 +199,6 @@ def test_show_derives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_only_the_standardised_logits_are_too_long_to_write_out() -> None:
-    cut = [n for n in ("logit_std_kd", "logit_norm", "akl") if "not written out" in str(derivation.derive(qu.get(n)))]
+    written = {n: str(derivation.steps(qu.get(n))) for n in ("logit_std_kd", "logit_norm", "akl")}
+    cut = [n for n, steps in written.items() if "not written out" in steps]
     assert cut == ["logit_std_kd", "logit_norm"]
