@@ -7,11 +7,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate.state import PartialState
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
+import qunify as qu
 from tests import trainers
 
 BATCH = 8  # their labels are of unequal number, so that a mean over processes of means would be wrong
@@ -40,7 +43,6 @@ def sharded(out: Path) -> None:
     """The gradients of a model whose parameters are divided among the processes."""
     from torch.distributed.fsdp import fully_shard
 
-    import qunify as qu
     from qunify.hf.fused import add_objective
     from tests import small_llama
 
@@ -51,16 +53,39 @@ def sharded(out: Path) -> None:
         fully_shard(layer)
     fully_shard(model)
     ids, labels = (x[rank * BATCH // world : (rank + 1) * BATCH // world] for x in batch())
-
-    def objective(hidden, head):  # type: ignore[no-untyped-def]
-        items = (batch()[1][:, 1:] != -100).sum() / world  # gradients are averaged over processes
-        loss = qu.linear_loss(hidden[:, :-1], head.weight, labels[:, 1:], "dft", num_items_in_batch=items)
-        return loss, None
-
-    model(input_ids=ids, objective=objective)[0].backward()
+    model(input_ids=ids, objective=lambda hidden, head: (dft(hidden, head.weight, labels, world), None))[0].backward()
     found = {name: p.grad.full_tensor() for name, p in model.named_parameters()}
     if rank == 0:
         save_file(found, out / "sharded.safetensors")
+
+
+def adapter(out: Path) -> None:
+    """The gradients of an adapter, where the head, which does not train, is sharded alone."""
+    from torch.distributed.fsdp import fully_shard
+
+    from qunify.hf.fused import add_objective
+
+    rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    model = adapted()
+    add_objective(model)
+    for module in (*model.get_base_model().model.layers, model.get_output_embeddings(), model):
+        fully_shard(module)
+    ids, labels = (x[rank * BATCH // world : (rank + 1) * BATCH // world] for x in batch())
+    model(input_ids=ids, objective=lambda hidden, head: (dft(hidden, head.weight, labels, world), None))[0].backward()
+    found = {name: p.grad.full_tensor() for name, p in model.named_parameters() if p.requires_grad}
+    if rank == 0:
+        save_file(found, out / "adapter.safetensors")
+
+
+def adapted() -> Any:
+    torch.manual_seed(3)
+    config = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)
+    return get_peft_model(trainers.model(), config).double()
+
+
+def dft(hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, world: int = 1) -> torch.Tensor:
+    items = (batch()[1][:, 1:] != -100).sum() / world  # gradients are averaged over processes
+    return qu.linear_loss(hidden[:, :-1], weight, labels[:, 1:], "dft", num_items_in_batch=items)
 
 
 def batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,6 +103,7 @@ def main(out: Path) -> None:
         step(kind, out)
     if torch.distributed.is_initialized():
         sharded(out)
+        adapter(out)
         torch.distributed.destroy_process_group()
 
 

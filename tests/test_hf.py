@@ -179,6 +179,26 @@ def test_a_snapshot_is_taken_into_the_copy_that_is_there() -> None:
     assert torch.equal(snapshot.values["lm_head.weight"], m.lm_head.weight)
 
 
+@pytest.mark.parametrize("kind", ["base", "old"])
+def test_the_policy_in_another_state_is_called_through_its_wrappers(kind: str, tmp_path: Path) -> None:
+    """Sharding gathers parameters where the outermost module is called."""
+    options: dict[str, Any] = {
+        "base": {"method": "asft", "reference_model": "base", "peft_config": LoraConfig(target_modules=["q_proj"])},
+        "old": {"method": "psft", "old_every": 1},
+    }[kind]
+    trainer = hf.SFTTrainer(
+        model(),
+        trainers.config(tmp_path),
+        train_dataset=trainers.dataset(),
+        processing_class=trainers.TOKENIZER,
+        **options,
+    )
+    called = []
+    trainer.model.register_forward_pre_hook(lambda *a: called.append(torch.is_grad_enabled()))
+    trainer.train()
+    assert called == [False, True]
+
+
 def test_what_of_an_adapter_is_frozen_stays_so() -> None:
     m = get_peft_model(model(), LoraConfig(target_modules=["q_proj"], r=2))
     frozen_one = next(p for name, p in m.named_parameters() if "lora_A" in name)

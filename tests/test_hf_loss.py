@@ -284,6 +284,15 @@ def test_refused_by_the_trainer(
         )  # fmt: skip
 
 
+def test_an_older_policy_in_parts_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(hf.SFTTrainer, "_refuse_layouts", lambda self: setattr(self, "is_fsdp_enabled", True))
+    with pytest.raises(ValueError, match="psft: old_every: expected parameters whole on every device, got FSDP"):
+        hf.SFTTrainer(
+            small_llama.model(), trainers.config(tmp_path), method="psft", old_every=1,
+            train_dataset=trainers.dataset(text=TEXTS[:2]), processing_class=trainers.TOKENIZER,
+        )  # fmt: skip
+
+
 def test_the_model_itself_is_no_reference(tmp_path: Path) -> None:
     m = small_llama.model()
     for more in ({}, {"peft_config": LoraConfig(target_modules=["q_proj"])}):

@@ -50,3 +50,12 @@ def test_sharded_parameters_have_the_gradients_of_whole_ones(out: Path) -> None:
     qu.loss("dft")(model(input_ids=ids).logits[:, :-1], labels[:, 1:]).backward()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-12)
+
+
+def test_a_frozen_head_in_parts_gives_an_adapter_the_gradients_of_a_whole_one(out: Path) -> None:
+    found = load_file(out / "adapter.safetensors")
+    model, (ids, labels) = processes.adapted(), processes.batch()
+    qu.loss("dft")(model(input_ids=ids).logits[:, :-1], labels[:, 1:]).backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            torch.testing.assert_close(found[name], parameter.grad, rtol=1e-9, atol=1e-12)

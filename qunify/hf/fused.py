@@ -11,8 +11,8 @@ from torch import Tensor
 
 from qunify.hf.heads import Head, core
 
-#: From hidden states (B, T, d) and the head to a loss and what was observed on the way.
-Objective = Callable[[Tensor, Head], tuple[Tensor, Tensor | None]]
+#: From hidden states (B, T, d) and the head to a loss and what was observed on the way, or any two things.
+Objective = Callable[[Tensor, Head], tuple[Any, Any]]
 
 
 def add_objective(model: Any) -> None:
@@ -25,10 +25,15 @@ def add_objective(model: Any) -> None:
         if objective is None:
             return forward(self, *args, **kwargs)
         outputs = self.base_model(*args, **kwargs)
-        loss, observed = objective(outputs.last_hidden_state, Head.of(self))
+        loss, observed = objective(outputs.last_hidden_state, Head.of(self).gathered())
         return loss, observed, _auxiliary(self, outputs, kwargs)
 
     model.forward = types.MethodType(fused, model)  # bound, so that a copy of the model calls itself
+
+
+def parts(hidden: Tensor, head: Head) -> tuple[Tensor, Head]:
+    """The objective of no loss: what every other one is made of."""
+    return hidden, head
 
 
 def _auxiliary(model: Any, outputs: Any, inputs: dict[str, Any]) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from qunify.training.linear import logits_of
 
@@ -36,6 +38,15 @@ class Head:
     @property
     def vocab(self) -> int:
         return self.weight.shape[0]
+
+    def gathered(self) -> Head:
+        """Whole, where sharding has left it in parts: no layer that would have gathered its weight has run."""
+        if not isinstance(self.weight, DTensor):
+            return self
+        if self.weight.requires_grad:  # nothing would bring its gradient back to the parts
+            raise ValueError("SFTTrainer: model: expected a head that is whole where it trains, got one sharded alone")
+        bias = self.bias.full_tensor() if isinstance(self.bias, DTensor) else self.bias
+        return dataclasses.replace(self, weight=self.weight.full_tensor(), bias=bias)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, V), in float32 or better."""

@@ -15,7 +15,7 @@ from transformers import TrainerCallback
 
 from qunify import catalogue, tensors
 from qunify.hf import columns, frozen, schedule, statistics, tokens
-from qunify.hf.fused import add_objective
+from qunify.hf.fused import add_objective, parts
 from qunify.hf.heads import Head, last_hidden
 from qunify.hf.statistics import Source
 from qunify.qmap import QMap
@@ -57,8 +57,8 @@ class SFTTrainer(trl.SFTTrainer):
         For a method with a prior: say, the logarithms of how often each token occurs.
 
     Columns of the dataset named `weight` and `mask` become `token_weight` and `token_mask` where the method needs them:
-    a number for an example, or a list with one for each message, or, beside `input_ids`, for each token. Negatives of
-    `unlikelihood` are the tokens that the sequence already holds; they cost one byte for each token and entry of the
+    a number for an example, or a list with one for each message, or, beside `input_ids`, for each token; there they may
+    bear those names themselves. Negatives of `unlikelihood` are the tokens that the sequence already holds; they cost one byte for each token and entry of the
     vocabulary. A `Schedule` among the callbacks changes the parameters.
 
     Raises
@@ -117,6 +117,8 @@ class SFTTrainer(trl.SFTTrainer):
         for context in given.keys() & set(frozen.MODELS):
             self._uses[context] = self._other(given[context], _ARGUMENTS[context])
         if "old_logits" in given:
+            if self.is_fsdp_enabled:
+                raise ValueError(f"{name}: old_every: expected parameters whole on every device, got FSDP")
             self._snapshot = frozen.Snapshot(self.model, given["old_logits"])
             self.add_callback(self._snapshot)
             self._uses["old_logits"] = self._snapshot.use
@@ -212,7 +214,7 @@ class SFTTrainer(trl.SFTTrainer):
         sources = self._constant | tokens.shifted(inputs)
         if "negative_mask" in self.method.needs:
             sources["negative_mask"] = tokens.previous_tokens(inputs, labels, Head.of(self.model).vocab)
-        sources |= self._predictions(inputs)
+        sources |= self._predictions(model, inputs)
         labels = labels[:, 1:]
         items = max(1.0, float((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch))
         if self.args.average_tokens_across_devices and num_items_in_batch is not None:
@@ -252,13 +254,19 @@ class SFTTrainer(trl.SFTTrainer):
         with torch.no_grad():
             return loss, model(**inputs)
 
-    def _predictions(self, inputs: dict[str, Any]) -> dict[str, Source]:
-        """What the other models say of the same inputs: their hidden states and heads, (B, T − 1, …)."""
+    def _predictions(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Source]:
+        """What the other models say of the same inputs: their hidden states and heads, (B, T − 1, …).
+
+        The policy in another state is called as in training, through what is wrapped around it.
+        """
         found: dict[str, Source] = {}
         for context, use in self._uses.items():
             with use() as other, self.accelerator.autocast():
-                own, head = Head.of(self.model), Head.of(other)
-                hidden = last_hidden(other, inputs)[:, :-1]
+                if other is self.model:
+                    hidden, head, _ = model(**inputs, objective=parts)
+                else:
+                    hidden, head = last_hidden(other, inputs), Head.of(other)
+                own, hidden = Head.of(self.model), hidden[:, :-1]
                 if (head.scale, head.softcap) == (own.scale, own.softcap):
                     found[context] = hidden, head.weight.detach(), None if head.bias is None else head.bias.detach()
                 else:
@@ -268,6 +276,7 @@ class SFTTrainer(trl.SFTTrainer):
     # ---- what evaluations and checkpoints need ----------------------------------------------------------------
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._observed.pop("eval", None)  # what `predict` has left, which logs nothing
+        self._metrics["eval"].clear()
         return super().evaluation_loop(*args, **kwargs)
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
