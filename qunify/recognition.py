@@ -293,8 +293,11 @@ def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tol
     """Entries that fit every vocabulary with parameters, or a factor, of its own, if those are a known form of V."""
     found = []
     for close in sorted(missed, key=lambda f: f.error)[:6]:
+        cls = type(close.method)
+        if fit(cls, sample.only(0), "ratio", tolerance).error > tolerance:  # then no fit is equal either
+            continue
         for mode in ("equal", "ratio"):
-            match = _per_vocab(type(close.method), mode, sample, held_out, tolerance)
+            match = _per_vocab(cls, mode, sample, held_out, tolerance)
             if match:
                 found.append(match)
                 break
