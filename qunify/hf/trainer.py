@@ -58,8 +58,8 @@ class SFTTrainer(trl.SFTTrainer):
 
     Columns of the dataset named `weight` and `mask` become `token_weight` and `token_mask` where the method needs them:
     a number for an example, or a list with one for each message, or, beside `input_ids`, for each token; there they may
-    bear those names themselves. Negatives of `unlikelihood` are the tokens that the sequence already holds; they cost one byte for each token and entry of the
-    vocabulary. A `Schedule` among the callbacks changes the parameters.
+    bear those names themselves. Negatives of `unlikelihood` are the tokens that the sequence already holds; they cost
+    one byte for each token and entry of the vocabulary. A `Schedule` among the callbacks changes the parameters.
 
     Raises
     ------
