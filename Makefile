@@ -3,7 +3,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
-DOCS_STAMP := $(VENV)/.docs-done
 
 .PHONY: setup report test lint docs browser bench clean
 
@@ -12,14 +11,14 @@ setup: $(STAMP)
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hf,peers]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
 	touch $@
 
 report: setup
 	$(BIN)/python -m analyses --out build/report
 
-test: setup
-	$(BIN)/python -m pytest -n 2
+test: setup  # by files, whose tests share what they train, derive and build; the last ones in the alphabet are short
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .
@@ -29,13 +28,9 @@ lint: setup
 bench: setup
 	$(BIN)/python -m benchmarks
 
-docs: $(DOCS_STAMP)
+docs: setup
 	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs build/docs/html
 	$(BIN)/python -m docs.check_site build/docs/html
-
-$(DOCS_STAMP): $(STAMP)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
-	touch $@
 
 # What the tests need that open the explorer and the site: Debian's Chromium, which takes root, and axe-core of npm.
 browser: build/axe.min.js
