@@ -10,8 +10,9 @@ setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
+	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on every core; pip would on one
 	touch $@
 
 report: setup
