@@ -31,7 +31,7 @@ HOPELESS = 0.9  # relative error of the best start, one factor free, from which 
 FAR = 1e3  # stands for a difference that is not a number
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sample:
     """Measured gradients on some probes, as one vector in which every vocabulary weighs the same."""
 
@@ -88,9 +88,12 @@ class Sample:
         """The largest vocabulary alone."""
         return self.small.only(len(self.probes) - 1)
 
-    def difference(self, m: QMap, mode: Mode, factor: float | None = None) -> tuple[list[Array], float]:
-        """(factor · method − measured) relative to the measured norm, block by block, and the factor."""
-        values = self.values(m)
+    def difference(
+        self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False
+    ) -> tuple[list[Array], float]:
+        """(factor · method − measured) relative to the measured norm, block by block, and the factor. The values of
+        methods that will be asked for `again` are kept."""
+        values = _kept(self, m) if again else self.values(m)
         if mode == "ray":
             pairs = [_on_rays(v, b) for v, b in zip(values, self.blocks, strict=True)]
             return [(v - b) / math.sqrt(len(b)) for v, b in pairs], 1.0
@@ -103,9 +106,9 @@ class Sample:
                 factor = max(shared / size, 0.0) if size > 0 and math.isfinite(size + shared) else 0.0
         return [(factor * v - b) / n for v, b, n in zip(values, self.blocks, self.norms, strict=True)], factor
 
-    def error(self, m: QMap, mode: Mode, factor: float | None = None) -> float:
+    def error(self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False) -> float:
         """Relative error of the gradient, the largest over the vocabularies."""
-        blocks, _ = self.difference(m, mode, factor)
+        blocks, _ = self.difference(m, mode, factor, again=again)
         return max(float(np.linalg.norm(b)) for b in blocks)
 
     def same_rays(self, m: QMap, tolerance: float) -> bool:
@@ -117,6 +120,11 @@ class Sample:
                 return False
             both |= bool(measured.any())
         return both
+
+
+@functools.lru_cache(maxsize=2048)
+def _kept(sample: Sample, m: QMap) -> list[Array]:
+    return sample.values(m)
 
 
 def _finite(x: torch.Tensor) -> Array:
@@ -217,9 +225,8 @@ def fit(
     axes = [Axis.of(f) for f in _fields(cls) if isinstance(f.default, float) and f.name not in fixed]
     coarse, small, whole = (_Search(cls, axes, s, mode) for s in (sample.largest, sample.small, sample))
     points = list(itertools.product(*(dict.fromkeys(a.starts(len(axes) > 2)) for a in axes)))
-    ranked = sorted(
-        (coarse.at(point, rest) for rest in _discrete(cls, fixed) for point in points), key=lambda found: found.error
-    )
+    starts = itertools.product(_discrete(cls, fixed), points)  # the same in every mode
+    ranked = sorted((coarse.at(point, rest, again=True) for rest, point in starts), key=lambda found: found.error)
     if axes and tolerance / 100 < ranked[0].error and not (mode == "ratio" and ranked[0].error > HOPELESS):
         ranked[:STARTS] = [coarse.descended(start, precise=False) for start in ranked[:STARTS]]
     best = min(ranked, key=lambda found: found.error)
@@ -258,9 +265,9 @@ class _Search:
     def build(self, point: Sequence[float], rest: dict[str, Any]) -> QMap:
         return self.cls(**rest, **{a.name: v for a, v in zip(self.axes, point, strict=True)})
 
-    def at(self, point: Sequence[float], rest: dict[str, Any]) -> Found:
+    def at(self, point: Sequence[float], rest: dict[str, Any], *, again: bool = False) -> Found:
         try:
-            error = self.sample.error(self.build(point, rest), self.mode)
+            error = self.sample.error(self.build(point, rest), self.mode, again=again)
         except ValueError:  # parameters that exclude each other
             error = math.inf
         return Found(error, point, rest)

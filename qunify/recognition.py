@@ -20,7 +20,8 @@ from qunify.qmap import QMap
 from qunify.targets import LossFunction
 
 LEVELS = ("identical", "scaled", "directional", "near")
-NEAR = 0.1  # relative gradient error up to which an entry is worth naming
+NEAR = 0.1  # relative gradient error up to which an entry is worth naming,
+CLOSE = 0.01  # and, one factor free, up to which it may turn out to be the loss itself
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 3e-5}
 FEW_ROWS = (100, 40, 10)  # enough to fit a loss that gives V numbers per token
@@ -233,7 +234,7 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
     for cls in candidates:
         close = fit(cls, sample, "ratio", tolerance)
         match = None
-        if close.error <= NEAR:  # equal before proportional: a factor may do what a parameter does
+        if close.error <= CLOSE:  # equal before proportional: a factor may do what a parameter does
             match = _exact(fit(cls, sample, "equal", tolerance), sample, held_out, tolerance)
             match = match or _exact(close, sample, held_out, tolerance)
         if match:
