@@ -1,11 +1,16 @@
-"""Finished parts of a long study, kept until what made them changes: a stopped run goes on where it was."""
+"""Finished parts of a long study, tables and models, kept until what made them changes: a stopped run goes on."""
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import nn
 
 from analyses import runner
 from qunify import files
@@ -19,11 +24,31 @@ def part(study: str, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFram
     Every value is read back from text, so that a cached run and a fresh one give the same table. Parts that other
     code made are removed.
     """
-    here = FOLDER / study / runner.key(study, full=True).split()[-1]
-    path = here / f"{name}.csv"
+    path = _here(study) / f"{name}.csv"
     if not path.exists():
+        files.write(path, make().to_csv(index=False, lineterminator="\n").encode())
+    return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
+def trained(study: str, name: str, model: nn.Module, train: Callable[[], None]) -> None:
+    """Give the model the parameters that `train` leaves in it."""
+    path = _here(study) / f"{name}.npz"
+    if path.exists():
+        with np.load(path, allow_pickle=False) as saved:
+            model.load_state_dict({key: torch.from_numpy(saved[key]) for key in saved.files})
+        return
+    train()
+    content = io.BytesIO()
+    np.savez(content, **{key: value.numpy() for key, value in model.state_dict().items()})
+    files.write(path, content.getvalue())
+
+
+def _here(study: str) -> Path:
+    """The folder of what the present code makes; others of the study are removed."""
+    here = FOLDER / study / runner.key(study, full=True).split()[-1]
+    if not here.exists():
+        here.mkdir(parents=True, exist_ok=True)
         for stale in (FOLDER / study).glob("*"):
             if stale != here:
                 shutil.rmtree(stale, ignore_errors=True)
-        files.write(path, make().to_csv(index=False, lineterminator="\n").encode())
-    return pd.read_csv(path, keep_default_na=False, dtype=str)
+    return here

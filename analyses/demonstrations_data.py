@@ -244,11 +244,3 @@ def _solved(question: int) -> list[Encoded]:
     truths = [None if row[writer]["is_correct"] else row["ground_truth"] for writer in WRITERS]
     solved = [row[writer]["solution"] for writer in WRITERS]
     return [encoded(tokenizer(), row["question"], s, truth) for s, truth in zip(solved, truths, strict=True)]
-
-
-def windows(documents: Sequence[list[int]], count: int, length: int, seed: int) -> Tensor:
-    """`count` windows (count, length) of the documents one after the other, in a new order each time round."""
-    draw = np.random.default_rng((seed, 1))
-    orders = itertools.chain.from_iterable(draw.permutation(len(documents)) for _ in itertools.count())
-    stream = itertools.chain.from_iterable(documents[i] for i in orders)
-    return torch.tensor(list(itertools.islice(stream, count * length))).view(count, length)

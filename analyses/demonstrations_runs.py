@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.demonstrations_data import PARTS, VOCAB, Split, Texts, split, windows
+from analyses.demonstrations_data import PARTS, VOCAB, Split, Texts, split
 from analyses.fine_tuning import CHUNK, Task, batches, fine_tuned, means
-from analyses.small_transformer import Size, SmallTransformer, pretrain
+from analyses.small_transformer import Size, SmallTransformer, pretrain, windows
 from qunify.catalogue import PAPER
 
 COLUMNS = ["method", "seed", "step", "metric", "text", "tokens", "value"]

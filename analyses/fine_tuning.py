@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,12 +38,16 @@ class Task:
 
     def context(self, method: QMap, old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
         """What the method needs at the marked tokens of these rows, flat."""
+        return self.asked(method.needs, old, rows)
+
+    def asked(self, needs: Sequence[str], old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
+        """These contexts, from the models."""
         models = {"reference_logits": self.reference, "teacher_logits": self.teacher, "old_logits": old}
         given = {"token_weight": self.token_weight, "token_mask": self.token_mask}
         tokens, at = self.chosen(rows)
         return {
             name: models[name].predictions(tokens, at) if name in models else given[name][rows][self.at[rows]]
-            for name in method.needs
+            for name in needs
         }
 
     def trust(self, method: QMap, model: SmallTransformer, old: SmallTransformer, rows: Tensor) -> Tensor:
@@ -63,10 +67,10 @@ def cut(tokens: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def fine_tuned(
-    method: QMap, task: Task, order: Tensor, rate: float, every: int
+    method: QMap, task: Task, order: Tensor, rate: float, every: int, decay: bool = False
 ) -> Iterator[tuple[int, SmallTransformer, SmallTransformer]]:
     """Train with Adam from the reference on the rows `order` (steps, B); yield (step, model, old policy) at the start
-    and after every `every` steps.
+    and after every `every` steps. With `decay`, the rate falls evenly to zero.
 
     What is yielded is measured before the old policy, a snapshot taken every REFRESH steps, is renewed.
     """
@@ -78,6 +82,8 @@ def fine_tuned(
             yield i, model, old
         if i % REFRESH == 0 and "old_logits" in method.needs:
             old = model.snapshot()
+        if decay:
+            optimiser.param_groups[0]["lr"] = rate * (1 - i / len(order))
         tokens, at = task.chosen(rows)
         step(method, model, optimiser, tokens, at, **task.context(method, old, rows))
     yield len(order), model, old

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -19,12 +21,32 @@ ROPE_BASE = 10_000.0
 
 @dataclass(frozen=True)
 class Size:
-    """How large a transformer is. `width` is a multiple of 2 · `heads`."""
+    """How large a transformer is. `width` is a multiple of 2 · `heads`. With `places`, so many first positions have a
+    learned vector each, beside the rotations."""
 
     vocab: int
     width: int
     layers: int
     heads: int
+    places: int = 0
+
+
+class Memory:
+    """Keys and values (B, H, T, D) of the tokens that a block has seen, for sampling: room for `length` of them."""
+
+    def __init__(self, length: int) -> None:
+        self.length, self.seen = length, 0
+        self.keys = self.values = torch.empty(0)
+
+    def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """All of them, those of the next tokens added."""
+        if self.seen == 0:
+            room = (*k.shape[:2], self.length, k.shape[3])
+            self.keys, self.values = k.new_empty(room), v.new_empty(room)
+        now = self.seen + k.shape[2]
+        self.keys[:, :, self.seen : now], self.values[:, :, self.seen : now] = k, v
+        self.seen = now
+        return self.keys[:, :, :now], self.values[:, :, :now]
 
 
 class Block(nn.Module):
@@ -39,10 +61,13 @@ class Block(nn.Module):
         self.up = nn.Linear(size.width, 4 * size.width, bias=False)
         self.down = nn.Linear(4 * size.width, size.width, bias=False)
 
-    def forward(self, x: Tensor, angles: Tensor) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor, memory: Memory | None = None) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
-        mixed = F.scaled_dot_product_attention(rotated(q, angles), rotated(k, angles), v, is_causal=True)
+        q, k = rotated(q, angles), rotated(k, angles)
+        if memory is not None:
+            k, v = memory.joined(k, v)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=t == k.shape[2])
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
         return x + self.down(F.gelu(self.up(self.norm(x))))
 
@@ -54,25 +79,51 @@ class SmallTransformer(nn.Module):
         super().__init__()
         self.size = size
         self.embedding = nn.Embedding(size.vocab, size.width)
+        self.places = nn.Embedding(size.places, size.width) if size.places else None
         self.blocks = nn.ModuleList(Block(size) for _ in range(size.layers))
         self.norm = nn.RMSNorm(size.width)
         draw = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
             if p.ndim == 2:  # matrices that write into the stream start smaller, as there are more of them
                 writes = name.endswith(("out.weight", "down.weight"))
-                fan_in = 1 / 0.02**2 if name.startswith("embedding") else p.shape[1]
+                fan_in = 1 / 0.02**2 if name.startswith(("embedding", "places")) else p.shape[1]
                 nn.init.normal_(p, std=fan_in**-0.5 / ((2 * size.layers) ** 0.5 if writes else 1), generator=draw)
         self.to(dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        return self._from(0, tokens, tokens.shape[1], [None] * len(self.blocks))
+
+    def _from(self, first: int, tokens: Tensor, length: int, memories: Sequence[Memory | None]) -> Tensor:
+        """Hidden states of tokens that stand at `first` and after it, of `length` in all."""
+        at = slice(first, first + tokens.shape[1])
         x = self.embedding(tokens)
-        angles = rotary_angles(tokens.shape[1], self.size.width // self.size.heads).to(x.dtype)
-        for block in self.blocks:
-            x = block(x, angles)
+        if self.places is not None:
+            x = x + self.places.weight[at]
+        angles = rotary_angles(length, self.size.width // self.size.heads).to(x.dtype)[at]
+        for block, memory in zip(self.blocks, memories, strict=True):
+            x = block(x, angles, memory)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
         return hidden @ self.embedding.weight.T
+
+    @torch.no_grad()
+    def sample(self, prompts: Tensor, length: int, end: int, draw: torch.Generator | None) -> Tensor:
+        """Go on from prompts (B, P) to `length` tokens in all, (B, length); after `end` stands `end`.
+
+        Drawn at temperature 1, or, without a generator, always the likeliest token.
+        """
+        memories = [Memory(length) for _ in self.blocks]
+        tokens, new = prompts, prompts
+        done = torch.zeros(len(prompts), dtype=torch.bool)
+        while tokens.shape[1] < length and not bool(done.all()):
+            hidden = self._from(tokens.shape[1] - new.shape[1], new, length, memories)
+            p = self.logits(hidden[:, -1]).softmax(-1)
+            drawn = p.argmax(-1) if draw is None else torch.multinomial(p, 1, generator=draw)[:, 0]
+            done |= drawn == end
+            new = drawn.masked_fill(done, end)[:, None]
+            tokens = torch.cat([tokens, new], dim=1)
+        return F.pad(tokens, (0, length - tokens.shape[1]), value=end)
 
     @torch.no_grad()
     def predictions(self, tokens: Tensor, at: Tensor) -> Tensor:
@@ -108,15 +159,25 @@ def before(x: Tensor, at: Tensor) -> Tensor:
     return x[:, :-1][at[:, 1:]]
 
 
-def pretrain(model: SmallTransformer, batches: Sequence[Tensor], rate: float) -> None:
+def windows(documents: Sequence[list[int]], count: int, length: int, seed: int) -> Tensor:
+    """`count` windows (count, length) of the documents one after the other, in a new order each time round."""
+    draw = np.random.default_rng((seed, 1))
+    orders = itertools.chain.from_iterable(draw.permutation(len(documents)) for _ in itertools.count())
+    stream = itertools.chain.from_iterable(documents[i] for i in orders)
+    return torch.tensor(list(itertools.islice(stream, count * length))).view(count, length)
+
+
+def pretrain(model: SmallTransformer, batches: Sequence[Tensor], rate: float, muon: bool = True) -> None:
     """Plain next-token cross-entropy on every token of every batch (B, T).
 
-    Muon for the blocks' matrices, at twice the rate, and Adam for the rest; the rates rise for a twentieth of the
-    steps, then fall to zero.
+    Muon for the blocks' matrices, at twice the rate, and Adam for the rest, or Adam alone, which learns less in a step
+    and takes a fifth of the time; the rates rise for a twentieth of the steps, then fall to zero.
     """
-    inner = [p for p in model.blocks.parameters() if p.ndim == 2]
-    outer = [*model.embedding.parameters(), *(p for p in model.parameters() if p.ndim == 1)]
-    optimisers = (torch.optim.Muon(inner, lr=2 * rate, weight_decay=0.0), torch.optim.Adam(outer, lr=rate))
+    inner = [p for p in model.blocks.parameters() if p.ndim == 2] if muon else []
+    outer = [p for p in model.parameters() if not any(p is other for other in inner)]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(outer, lr=rate)]
+    if muon:
+        optimisers.append(torch.optim.Muon(inner, lr=2 * rate, weight_decay=0.0))
     rise = max(1, len(batches) // 20)
     ramps = [
         torch.optim.lr_scheduler.LambdaLR(

@@ -6,7 +6,7 @@ typed; `holds` is false as soon as the rows stop supporting it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,9 +34,13 @@ def table(study: str) -> pd.DataFrame:
 
 
 def page() -> str:
-    """MyST: a section per finding; a figure is shown where its study is told first."""
-    parts, shown = [], set()
-    for number, finding in enumerate(FINDINGS, 1):
+    return told(FINDINGS)
+
+
+def told(findings: Sequence[Finding], shown: Iterable[str] = ()) -> str:
+    """MyST: a section per finding; a figure is shown where its study is told first, but for those `shown` before."""
+    parts, shown = [], set(shown)
+    for number, finding in enumerate(findings, 1):
         parts.append(f"## {number}. {finding.title}\n\n{finding.words(table(finding.study))}\n")
         if finding.study not in shown:
             alt = f"The figure of the study {finding.study}"

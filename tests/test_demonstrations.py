@@ -33,7 +33,7 @@ from analyses.demonstrations_runs import (
     world,
 )
 from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
-from analyses.small_transformer import Size, SmallTransformer, step
+from analyses.small_transformer import Size, SmallTransformer, step, windows
 from qunify import plots
 from qunify.catalogue import PAPER
 
@@ -204,7 +204,7 @@ def test_questions_to_train_on_and_to_hold_out_are_apart() -> None:
 
 def test_windows_read_every_document_before_any_again() -> None:
     documents = [[i] * 3 for i in range(5)]
-    found = data.windows(documents, count=4, length=15, seed=0)
+    found = windows(documents, count=4, length=15, seed=0)
     assert all(sorted(row.tolist()) == sorted([*range(5)] * 3) for row in found)
     assert not torch.equal(found[0], found[1])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -30,3 +31,36 @@ def test_fine_tuning_end_to_end(tmp_path: Path) -> None:
         assert inside == "100%"
         assert 0 <= float(right.rstrip("%")) <= 100
         assert (float(trust) == 1) == (name == "sft")
+
+
+@pytest.mark.parametrize(
+    ("data", "row"),
+    [
+        ("maths", {"problem": "the cat sees", "solution": "a bird today"}),
+        ("medicine", {"Question": "the dog", "Complex_CoT": "likes a", "Response": "red house"}),
+    ],
+)
+def test_real_settings_run_on_what_is_at_hand(
+    data: str, row: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a model, a teacher and a file in place of those of the hub."""
+    from tests import small_llama
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    import ten_settings
+
+    paths = {"model": tmp_path / "model", "teacher": tmp_path / "teacher"}
+    for seed, path in enumerate(paths.values()):
+        small_llama.model(seed).save_pretrained(path)
+        small_llama.tokenizer().save_pretrained(path)
+    (tmp_path / "rows.json").write_text(json.dumps([row] * 8))
+    plain = {"use_cpu": True, "bf16": False, "max_length": 32, "gradient_accumulation_steps": 1, "disable_tqdm": True}
+    ten_settings.main(
+        [
+            data, "qwen2.5-0.5b", "--method", "target_sft", "--params", '{"eta": 0.25}', "--steps", "2",
+            "--model-path", str(paths["model"]), "--teacher-path", str(paths["teacher"]),
+            "--data-file", str(tmp_path / "rows.json"), "--config", json.dumps(plain), "--out", str(tmp_path / "out"),
+        ]
+    )  # fmt: skip
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert len(ten_settings.MODELS) * len(ten_settings.DATA) == 10

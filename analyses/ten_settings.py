@@ -1,0 +1,395 @@
+"""Five reasoning tasks, two sizes of model, eighteen methods: the claim of Xie et al. 2026 tested at a small scale.
+
+A transformer pretrained on a mixture of all tasks, with old facts and sloppy work, is fine-tuned on demonstrations of
+one of them that have slips, go on in more than one right way, and contradict what it was taught. The teacher is larger
+and was trained on text without slips. Every method gets the same tuning; then 16 solutions of each of 100 new problems
+are drawn at temperature 1 and verified.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from joblib import Parallel, delayed
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import spearmanr, studentized_range
+
+import qunify as qu
+from analyses import cache, runner
+from analyses.study import Study
+from analyses.ten_settings_ablations import VARIANTS, variant
+from analyses.ten_settings_runs import (
+    FULL,
+    METHODS,
+    NAME,
+    TINY,
+    TINY_CELL,
+    Choice,
+    Plan,
+    cell,
+    cells,
+    chosen,
+    shared,
+    start,
+    tuned,
+)
+from analyses.ten_settings_tasks import TASKS
+from analyses.ten_settings_theory import predicted
+from qunify import plots
+
+SETTING = ["task", "size"]
+RESAMPLED = 2000
+#: The paper's own method.
+OWN = "target_sft"
+
+Setting = tuple[str, str]
+
+
+# ---- rows ------------------------------------------------------------------------------------------------------------
+def rows(full: bool) -> pd.DataFrame:
+    """A row per finished run: `part` says whether it is a cell, the start, a run of the tuning or of an ablation, or
+    what theory predicts. Takes hours, so that only the full run does it; the quick one reads what it found."""
+    if not full:
+        return runner.read(NAME, runner.FIGURES)
+    return experiment(FULL, os.cpu_count() or 1)
+
+
+def experiment(plan: Plan, workers: int) -> pd.DataFrame:
+    """The whole of it, a run per process at a time; what is finished is kept."""
+    models = _all([_part(f"models-{seed}", shared, plan, seed) for seed in plan.claim_seeds], workers)
+    tuning = _all([_part(f"tuning-{t}-{m}", tuned, plan, t, m) for t in TASKS for m in METHODS], workers)
+    choices = {(str(t["task"].iloc[0]), str(t["method"].iloc[0])): chosen(t) for t in tuning}
+    places = [(task, size) for task in TASKS for size in plan.sizes]
+    starts = [_part(f"start-{t}-{z}-{seed}", start, plan, t, z, seed) for seed in plan.claim_seeds for t, z in places]
+    runs = [_part(f"cell-{t}-{z}-{m}-{seed}", cell, plan, t, z, choices[t, m], seed) for t, z, m, seed in cells(plan)]
+    rates = {task: choices[task, OWN].rate for task in plan.ablated}
+    ablations = [
+        _part(f"ablation-{task}-{name}-{seed}", variant, plan, task, name, rate, seed)
+        for seed in plan.seeds
+        for task, rate in rates.items()
+        for name in VARIANTS
+    ]
+    theory = [_part(f"theory-{t}-{z}", predicted, plan, t, z, choices) for t, z in places]
+    found = {"models": models, "tuning": tuning, "tiny": [_part("tiny", cell, TINY, *TINY_CELL)()]}
+    found |= {
+        name: _all(jobs, workers)
+        for name, jobs in (("start", starts), ("cell", runs), ("ablation", ablations), ("theory", theory))
+    }
+    return pd.concat([table.assign(part=part) for part, tables in found.items() for table in tables], ignore_index=True)
+
+
+def _part(name: str, make: Callable[..., pd.DataFrame], *args: Any) -> functools.partial[pd.DataFrame]:
+    return functools.partial(_kept, name.replace(" ", ""), functools.partial(make, *args))
+
+
+def _kept(name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    torch.set_num_threads(1)
+    return cache.part(NAME, name, make)
+
+
+def _all(jobs: list[functools.partial[Any]], workers: int) -> list[Any]:
+    return list(Parallel(n_jobs=workers)(delayed(job)() for job in jobs))
+
+
+# ---- what the rows say -----------------------------------------------------------------------------------------------
+def part(table: pd.DataFrame, name: str) -> pd.DataFrame:
+    return table[table["part"] == name]
+
+
+def settings(table: pd.DataFrame) -> list[Setting]:
+    """Tasks in their order, the small model first."""
+    found = set(part(table, "cell")[SETTING].itertuples(index=False, name=None))
+    return sorted(found, key=lambda setting: (list(TASKS).index(setting[0]), setting[1]))
+
+
+def here(table: pd.DataFrame, name: str, task: str, size: str) -> pd.DataFrame:
+    """The rows of a part in one setting, by seed."""
+    rows = part(table, name)
+    return rows[(rows["task"] == task) & (rows["size"] == size)].sort_values("seed")
+
+
+def means(rows: pd.DataFrame, column: str) -> dict[str, float]:
+    """By method, the mean over seeds."""
+    return {str(method): float(values.mean()) for method, values in rows.groupby("method")[column]}
+
+
+def solved(table: pd.DataFrame, task: str, size: str) -> dict[str, np.ndarray]:
+    """By method: the share of right solutions of every test problem, (seeds, problems)."""
+    return {str(method): letters(rows) for method, rows in here(table, "cell", task, size).groupby("method")}
+
+
+def letters(rows: pd.DataFrame) -> np.ndarray:
+    """The share of right solutions of every test problem, (rows, problems)."""
+    return np.array([[ord(letter) - ord("a") for letter in row] for row in rows["right"]]) / FULL.samples
+
+
+def resampled(shares: np.ndarray, draws: int = RESAMPLED) -> np.ndarray:
+    """Means over seeds and problems drawn anew, (draws,): the same draws for every array of the same shape, so that
+    differences of two are paired."""
+    draw = np.random.default_rng(0)
+    seeds, problems = shares.shape
+    chosen_seeds = draw.integers(seeds, size=(draws, seeds))
+    chosen_problems = draw.integers(problems, size=(draws, seeds, problems))
+    return shares[chosen_seeds[:, :, None], chosen_problems].mean((1, 2))
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def averages(table: pd.DataFrame) -> pd.DataFrame:
+    """Average@16, a row per setting and a column per method; the mean over seeds."""
+    found = {setting: means(here(table, "cell", *setting), "average") for setting in settings(table)}
+    return pd.DataFrame.from_dict(found, orient="index")
+
+
+def ranks(table: pd.DataFrame) -> pd.DataFrame:
+    """The place of every method in every setting; 1 is the highest Average@16, equal ones share."""
+    return averages(table).rank(axis=1, ascending=False)
+
+
+def order(table: pd.DataFrame) -> list[str]:
+    """Methods by mean rank, best first."""
+    return [str(method) for method in ranks(table).mean().sort_values(kind="stable").index]
+
+
+def critical_difference(table: pd.DataFrame) -> float:
+    """Mean ranks that differ by less cannot be told apart at 5 % (Nemenyi; Demšar 2006)."""
+    n, k = ranks(table).shape
+    return float(studentized_range.ppf(0.95, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * n)) ** 0.5)
+
+
+def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OWN) -> tuple[float, float, float]:
+    """Average@16 of a method less that of another: the mean and its 95 % interval, paired over seeds and problems."""
+    shares = solved(table, task, size)
+    seeds = min(len(shares[method]), len(shares[other]))
+    a, b = shares[method][:seeds], shares[other][:seeds]
+    return float((a - b).mean()), *interval(resampled(a) - resampled(b))
+
+
+def foresight(table: pd.DataFrame) -> dict[Setting, float]:
+    """By setting: Spearman's correlation over methods of what theory predicts, the share of valid solutions, with what
+    was measured."""
+    found = {}
+    for setting in settings(table):
+        told, seen = means(here(table, "theory", *setting), "predicted"), means(here(table, "cell", *setting), "valid")
+        found[setting] = float(spearmanr(list(told.values()), [seen[method] for method in told]).statistic)
+    return found
+
+
+def digest(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per method, best mean rank first; means over the ten settings of means over seeds."""
+    means = part(table, "cell").groupby([*SETTING, "method"])[list(COLUMNS)].mean().groupby("method").mean()
+    found = means.loc[order(table)].rename(columns=COLUMNS)
+    best = averages(table).idxmax(axis=1).value_counts()
+    found.insert(0, "mean rank", ranks(table).mean())
+    found.insert(1, "best in", best.reindex(found.index, fill_value=0))
+    return found.reset_index(names="method")
+
+
+#: Of the digest.
+COLUMNS = {
+    "average": "Average@16",
+    "passed": "pass@16",
+    "greedy": "greedy",
+    "valid": "all steps valid",
+    "kl_truth": "KL from the truth",
+    "smooth_ece": "smooth ECE",
+    "kl_start": "KL from the start",
+    "forgotten": "loss on pretraining text, change",
+    "training_seconds": "seconds",
+}
+
+
+def see(table: pd.DataFrame) -> str:
+    mean, count = averages(table), len(settings(table))
+    best = mean.idxmax(axis=1)
+    first, other = order(table)[0], order(table)[1]
+    place = ranks(table)[OWN]
+    rho = list(foresight(table).values())
+    return (
+        f"Target-SFT has the highest Average@16 in {(best == OWN).sum()} of {count} settings; its place lies between "
+        f"{place.min():.0f} and {place.max():.0f} of {mean.shape[1]}. By mean rank {_title(first)} "
+        f"({ranks(table)[first].mean():.1f}) leads before {_title(other)} ({ranks(table)[other].mean():.1f}); ranks "
+        f"less than {critical_difference(table):.1f} apart cannot be told apart. Where theory says each method ends "
+        f"goes with the share of valid solutions by a rank correlation between {min(rho):.2f} and {max(rho):.2f}."
+    )
+
+
+# ---- the picture -----------------------------------------------------------------------------------------------------
+def draw(table: pd.DataFrame) -> Figure:
+    """Average@16 in every setting; mean ranks; and why: trust at the start, and what theory foresees."""
+    with plots.style():
+        figure = Figure(figsize=(17, 17.5))
+        bars = figure.subplots(
+            2,
+            5,
+            sharex=True,
+            sharey=True,
+            gridspec_kw={"top": 0.955, "bottom": 0.44, "left": 0.1, "right": 0.985, "wspace": 0.08, "hspace": 0.14},
+        )
+        for ax, (task, size) in zip(bars.T.flat, settings(table), strict=True):
+            draw_setting(ax, table, task, size)
+        ranked, trust, theory = (
+            figure.add_axes((left, 0.055, width, 0.3)) for left, width in ((0.1, 0.24), (0.47, 0.2), (0.8, 0.185))
+        )
+        draw_ranks(ranked, table)
+        draw_trust(trust, table)
+        draw_theory(theory, table)
+        figure.text(0.5, 0.008, footnote(table), ha="center", color=plots.SOFT, fontsize=11)
+    return figure
+
+
+def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
+    """A bar per method, best mean rank on top, with its interval; lines: where the model starts, and the teacher."""
+    shares, names = solved(table, task, size), order(table)
+    mean = means(here(table, "cell", task, size), "average")
+    for y, method in enumerate(names):
+        low, high = interval(resampled(shares[method]))
+        ax.barh(y, mean[method], color=plots.colour(method), height=0.78)
+        ax.plot([low, high], [y, y], color=plots.INK, linewidth=1.1)
+        weight = "bold" if mean[method] == max(mean.values()) else "normal"
+        text = f"{100 * mean[method]:.0f}"
+        ax.annotate(text, (high, y), (3, 0), textcoords="offset points", va="center", fontsize=9, weight=weight)
+    levels = means(here(table, "start", task, size), "average")
+    for which, dash in (("pretrained", ":"), ("teacher", "--")):
+        ax.axvline(levels[which], color=plots.SOFT, linestyle=dash, linewidth=1.2, zorder=0)
+    ax.set_title(f"{TASKS[task].title}, {size}", fontsize=11.5, weight="bold")
+    ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10)
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.set_xlim(0, 1.09)
+    ax.set_xticks([0, 0.5, 1], ["0", "50", "100 %"])
+    ax.grid(visible=False)
+
+
+def draw_ranks(ax: Axes, table: pd.DataFrame) -> None:
+    """Mean rank, with the ranks in the ten settings behind it."""
+    found, names = ranks(table), order(table)
+    for y, method in enumerate(names):
+        ax.plot(found[method], np.full(len(found), y), "|", color=plots.colour(method), alpha=0.6, markersize=9)
+        ax.plot(found[method].mean(), y, "o", color=plots.colour(method), markersize=8)
+    width, first = critical_difference(table), found[names[0]].mean()
+    ax.plot([first, first + width], [-1.1, -1.1], color=plots.INK, linewidth=3, solid_capstyle="butt")
+    ax.annotate(
+        "not told apart from the first at 5 %",
+        (first + width, -1.1),
+        (5, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+    )
+    ax.set_title("Rank in the ten settings, and its mean", fontsize=12.5, weight="bold", pad=10)
+    _methods(ax, names)
+    ax.set_ylim(len(names) - 0.4, -1.8)
+    ax.set_xlabel("1: highest Average@16")
+
+
+#: The column of trust → its mark and its name.
+GROUPS: Mapping[str, tuple[str, str]] = {
+    "trust_worked": ("o", "right"),
+    "trust_conflict": ("D", "right, pretraining taught otherwise"),
+    "trust_slipped": ("x", "a slip"),
+}
+
+
+def draw_trust(ax: Axes, table: pd.DataFrame) -> None:
+    """Mean trust before the first step in worked-out tokens of demonstrations."""
+    found, names = part(table, "cell").groupby("method")[list(GROUPS)].mean(), order(table)
+    for y, method in enumerate(names):
+        values = found.loc[method]
+        ax.plot([values.min(), values.max()], [y, y], color=plots.FAINT, linewidth=3, zorder=0)
+        for column, (marker, _) in GROUPS.items():
+            ax.plot(
+                values[column],
+                y,
+                marker,
+                color=plots.colour(method),
+                markersize=7,
+                fillstyle="none" if marker == "D" else "full",
+            )
+    for marker, name in GROUPS.values():
+        ax.plot([], [], marker, color=plots.SOFT, label=name, fillstyle="none" if marker == "D" else "full")
+    ax.legend(
+        loc="upper center", bbox_to_anchor=(0.5, -0.09), fontsize=9.5, ncols=3, handletextpad=0.2, columnspacing=1
+    )
+    ax.set_title("Trust in tokens that were worked out, at the start", fontsize=12.5, weight="bold", pad=10)
+    _methods(ax, names)
+
+
+def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
+    found = foresight(table)
+    for y, rho in enumerate(found.values()):
+        ax.plot([0, rho], [y, y], color=plots.SOFT, linewidth=2)
+        ax.plot(rho, y, "o", color=plots.INK, markersize=8)
+    ax.axvline(0, color=plots.SOFT, linewidth=1, zorder=0)
+    ax.set_yticks(range(len(found)), [f"{task}, {size}" for task, size in found], fontsize=10.5)
+    ax.set_ylim(len(found) - 0.5, -0.5)
+    ax.set_xlim(-1, 1)
+    ax.set_xlabel("rank correlation over methods")
+    ax.set_title("Theory's ranking, and the measured one", fontsize=12.5, weight="bold", pad=10)
+
+
+def _methods(ax: Axes, names: list[str]) -> None:
+    ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10.5)
+    for label, method in zip(ax.get_yticklabels(), names, strict=True):
+        label.set_color(plots.colour(method))
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    plots.lanes(ax, len(names))
+
+
+def footnote(table: pd.DataFrame) -> str:
+    seeds = part(table, "cell").groupby("method")["seed"].nunique()
+    return (
+        f"Average@16 over {FULL.test} problems, in per cent, with 95 % intervals over problems and {seeds.min()} to "
+        f"{seeds.max()} seeds. Dotted: the pretrained model; dashed: the teacher."
+    )
+
+
+def _title(method: str) -> str:
+    return qu.get(method).title if method in qu.names() else method.capitalize()
+
+
+STUDY = Study(
+    name=NAME,
+    title="Ten reasoning settings: Average@16 of eighteen methods, their ranks, and why",
+    question="Does Target-SFT win everywhere, as its paper reports, and why?",
+    rows=rows,
+    draw=draw,
+    see=see,
+    digest=digest,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one cell again, and print it beside its committed row and that one's 95 % interval over problems."""
+    parser = argparse.ArgumentParser(prog="python -m analyses.ten_settings", description=main.__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument("size", choices=FULL.sizes)
+    parser.add_argument("method", choices=METHODS)
+    parser.add_argument("seed", type=int, choices=FULL.claim_seeds)
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    committed = part(runner.read(NAME, runner.FIGURES), "cell")
+    for column in (*SETTING, "method", "seed"):
+        committed = committed[committed[column] == getattr(args, column)]
+    if committed.empty:
+        parser.error(f"{args.method}: expected a seed of a committed cell, got {args.seed}")
+    parameter = committed["parameter"].fillna("").iloc[0]
+    choice = Choice(args.method, committed["rate"].iloc[0], parameter, committed["value"].iloc[0])
+    again = cell(FULL, args.task, args.size, choice, args.seed)
+    low, high = interval(resampled(letters(committed)))
+    print(pd.concat([committed, again], keys=["committed", "again"])[list(COLUMNS)].droplevel(1).to_string())
+    print(f"Average@16: committed {low:.3f} to {high:.3f}, again {again['average'].iloc[0]:.3f}")
+
+
+if __name__ == "__main__":
+    main()

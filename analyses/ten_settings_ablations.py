@@ -1,0 +1,84 @@
+"""Target-SFT taken apart: its teacher's share, its teacher, its trust, its residual."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+import qunify as qu
+from analyses.small_transformer import SmallTransformer
+from analyses.ten_settings_runs import (
+    Choice,
+    Plan,
+    about,
+    fine_tune,
+    held,
+    measured,
+    read,
+    setting,
+    table_of,
+    told,
+)
+from analyses.ten_settings_tasks import clean
+from qunify.qmap import QMap
+
+ETA = 0.5  # of all variants that do not say otherwise
+
+
+def trusting(name: str, trust: Callable[[Any], Any]) -> QMap:
+    return qu.design(name, trust=trust, residual=lambda t: t.geometric(t.policy, t.teacher, ETA))
+
+
+@dataclass(frozen=True)
+class Variant:
+    about: str  # what is varied
+    method: Callable[[], QMap]
+    teacher: str = "clean"
+
+
+def _eta(value: float) -> Callable[[], QMap]:
+    return lambda: qu.get("target_sft", eta=value)
+
+
+VARIANTS: Mapping[str, Variant] = {
+    **{f"eta {value:g}": Variant("eta", _eta(value)) for value in (0.0, 0.25, 0.5, 0.75, 1.0)},
+    **{f"teacher {kind}": Variant("teacher", _eta(ETA), kind) for kind in ("noisy", "small", "wrong")},
+    "trust √u": Variant("trust", lambda: trusting("trust √u", lambda t: t.power(t.p_label, 0.5))),
+    "trust u²": Variant("trust", lambda: trusting("trust u²", lambda t: t.p_label**2)),
+    "trust 1": Variant("trust", lambda: qu.get("sft")),
+    "trust by entropy": Variant(
+        "trust", lambda: trusting("trust by entropy", lambda t: 1 - t.entropy(t.policy) / t.log(t.vocab))
+    ),
+}
+
+
+def variant(plan: Plan, name: str, which: str, rate: float, seed: int) -> pd.DataFrame:
+    """One row, of the small model."""
+    size, it = next(iter(plan.sizes)), VARIANTS[which]
+    given = setting(plan, name, size, seed)
+    task = given.told
+    if it.teacher != "clean":
+        task = told(task.reference, _teacher(plan, it.teacher, seed), given.texts)
+    begin = time.perf_counter()
+    model = fine_tune(plan, task, it.method(), rate, seed)
+    seconds = {"training_seconds": time.perf_counter() - begin}
+    row = about(name, size, Choice(which, rate), seed) | measured(plan, name, size, model, seed) | seconds
+    return table_of([row])
+
+
+def _teacher(plan: Plan, kind: str, seed: int) -> SmallTransformer:
+    """`noisy` read solutions with slips, `wrong` what pretraining read; `small` is as large as the student."""
+    h = held(plan, seed)
+    world = {"noisy": h.taught, "wrong": h.prior, "small": clean(h.taught)}[kind]
+    questions = {name: [*h.validation[name], *h.test[name]] for name in h.test}
+    size = plan.small if kind == "small" else plan.teacher
+    return read(plan, f"teacher-{kind}", size, world, plan.teacher_steps, questions, seed)
+
+
+def varied(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of ablations, with what each of them varies."""
+    return table.assign(about=[VARIANTS[name].about for name in table["method"]])

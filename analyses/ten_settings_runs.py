@@ -1,0 +1,505 @@
+"""One cell of the ten settings: a small transformer, pretrained on a mixture, fine-tuned on one task by one method."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import itertools
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+import qunify as qu
+from analyses import cache
+from analyses.fine_tuning import Task, batches, fine_tuned
+from analyses.small_transformer import Size, SmallTransformer, pretrain
+from analyses.ten_settings_tasks import (
+    END,
+    INDEX,
+    LENGTH,
+    TASKS,
+    VOCAB,
+    Illegible,
+    Reader,
+    ReasoningTask,
+    World,
+    Writer,
+    clean,
+    verify,
+    worlds,
+    written,
+)
+from qunify.calibration import against_truth
+from qunify.catalogue import PAPER
+from qunify.qmap import QMap
+
+NAME = "ten_settings"
+ROUNDED = 6  # decimals kept: the arithmetic is float32
+
+Row = dict[str, Any]
+Question = Sequence[str]
+
+
+def posterior(noise: float = 0.1) -> QMap:
+    """Trust a label as far as the teacher says that it is no slip: the probability that it was meant, if labels are
+    the teacher's but for a share `noise` that is drawn evenly. What is not trusted goes to the teacher.
+
+    Where the teacher is right this is unbiased: labels with such slips teach the distribution without them.
+    """
+
+    def trust(t: Any, noise: float) -> Any:
+        meant = (1 - noise) * t.at_label(t.teacher.probs)
+        return meant / (meant + noise / t.vocab)
+
+    return qu.design("posterior", trust=trust, residual=lambda t: t.teacher, noise=noise)
+
+
+#: The paper's fifteen; a gate with a floor, which theory says learns what the model does not believe; a divergence that
+#: practice prefers to KL; and one made for labels with slips.
+METHODS = (*PAPER, "mixce", "skew_kl", "posterior")
+#: Those the paper's claim is about, which get more seeds.
+CLAIM = ("sft", "dft", "asft", "gem", "kd_hybrid", "target_sft", "posterior")
+
+#: The values tried beside the default, in the second half of the tuning.
+OTHERS: Mapping[str, tuple[str, tuple[float, float]]] = {
+    "beyond_log": ("alpha", (0.2, 0.8)),
+    "profit": ("threshold", (0.02, 0.3)),
+    "eaft": ("top_k", (5, 10)),
+    "label_smoothing": ("smoothing", (0.03, 0.2)),
+    "sft_kl": ("kl_weight", (0.03, 0.3)),
+    "asft": ("kl_weight", (0.03, 0.3)),
+    "psft": ("clip", (0.1, 0.4)),
+    "gem": ("beta", (0.5, 0.9)),
+    "kd": ("temperature", (0.7, 1.5)),
+    "kd_hybrid": ("mix", (0.25, 0.75)),
+    "target_sft": ("eta", (0.25, 0.75)),
+    "mixce": ("eta", (0.2, 0.8)),
+    "skew_kl": ("skew", (0.03, 0.3)),
+    "posterior": ("noise", (0.03, 0.3)),
+}
+RATES = (1e-3, 3e-3)
+FINER = (0.5, 1.7)  # times the better of them, for methods without a parameter
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is run."""
+
+    seeds: tuple[int, ...]
+    claim_seeds: tuple[int, ...]
+    small: Size
+    large: Size
+    teacher: Size
+    pretraining_steps: int
+    teacher_steps: int
+    pretraining_batch: int  # texts
+    pretraining_rate: float
+    demonstrations: int
+    steps: int
+    batch: int
+    validation: int  # problems
+    test: int
+    samples: int
+    ablated: tuple[str, ...]  # tasks
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def sizes(self) -> dict[str, Size]:
+        """By how many parameters they have at full size, in millions."""
+        return {"0.1 M": self.small, "0.35 M": self.large}
+
+    def seeds_of(self, method: str) -> tuple[int, ...]:
+        return self.claim_seeds if method in CLAIM else self.seeds
+
+
+FULL = Plan(
+    seeds=(0, 1, 2),
+    claim_seeds=(0, 1, 2, 3, 4),
+    small=Size(len(VOCAB), 64, 2, 4, LENGTH),
+    large=Size(len(VOCAB), 96, 3, 4, LENGTH),
+    teacher=Size(len(VOCAB), 128, 3, 4, LENGTH),
+    pretraining_steps=800,
+    teacher_steps=1500,
+    pretraining_batch=32,
+    pretraining_rate=2.5e-3,
+    demonstrations=1024,
+    steps=100,
+    batch=32,
+    validation=64,
+    test=100,
+    samples=16,
+    ablated=("mod", "kin"),
+)
+
+
+#: Small enough for a test, and in double precision, so that it gives the same row everywhere.
+TINY = dataclasses.replace(
+    FULL,
+    small=Size(len(VOCAB), 16, 1, 2, LENGTH),
+    large=Size(len(VOCAB), 16, 1, 2, LENGTH),
+    teacher=Size(len(VOCAB), 24, 1, 2, LENGTH),
+    pretraining_steps=60,
+    teacher_steps=120,
+    pretraining_rate=1e-2,
+    demonstrations=128,
+    steps=20,
+    validation=4,
+    test=20,
+    samples=4,
+    dtype=torch.float64,
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method as it was tuned."""
+
+    method: str
+    rate: float
+    parameter: str = ""
+    value: float = float("nan")
+
+    @property
+    def qmap(self) -> QMap:
+        value = int(self.value) if self.parameter == "top_k" else self.value
+        params = {self.parameter: value} if self.parameter else {}
+        return posterior(**params) if self.method == "posterior" else qu.get(self.method, **params)
+
+
+#: Task, size, method and seed of the cell that is run with it.
+TINY_CELL = ("dx", "0.1 M", Choice("target_sft", 3e-3, "eta", 0.75), 0)
+
+
+@dataclass(frozen=True)
+class Texts:
+    """N questions with one solution each, as tokens (N, LENGTH), padded by END."""
+
+    questions: list[Question]
+    tokens: Tensor
+    at: Tensor  # (N, LENGTH) bool: the tokens of the solutions
+    truth: Tensor  # (N, LENGTH, V): the exact distribution of each of them
+    valid: Tensor  # (N, LENGTH, V) bool: what is no slip there
+    slipped: Tensor  # (N, LENGTH) bool
+    worked: Tensor  # (N, LENGTH) bool: tokens that might be slips
+    conflict: Tensor  # (N, LENGTH) bool: right, and pretraining taught otherwise
+
+    @classmethod
+    def of(cls, task: ReasoningTask, questions: list[Question], world: World, prior: World, seed: int) -> Texts:
+        draw = np.random.default_rng((seed, 11))
+        tokens = torch.full((len(questions), LENGTH), INDEX[END])
+        at, slipped, worked, conflict = (torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(4))
+        truth, valid = (torch.zeros(*tokens.shape, len(VOCAB)) for _ in range(2))
+        for i, question in enumerate(questions):
+            pen = written(task, question, world, draw)
+            text = [*question, *pen.tokens]
+            tokens[i, : len(text)] = torch.tensor([INDEX[token] for token in text])
+            here = slice(len(question), len(text))
+            at[i, here] = True
+            slipped[i, here] = torch.tensor(pen.slipped)
+            worked[i, here] = torch.tensor(pen.worked)
+            conflict[i, here] = torch.tensor(_against(task, question, pen, prior))
+            for whole, each in ((truth, pen.truth), (valid, pen.options)):
+                for j, shares in enumerate(each, start=len(question)):
+                    whole[i, j, [INDEX[token] for token in shares]] = torch.tensor(
+                        list(shares.values()), dtype=torch.float32
+                    )
+        return cls(questions, tokens, at, truth, valid > 0, slipped, worked, conflict)
+
+
+def _against(task: ReasoningTask, question: Question, pen: Writer, prior: World) -> list[bool]:
+    """Which tokens of a solution pretraining would not have written there, slips aside."""
+    reader = Reader(pen.tokens)
+    with contextlib.suppress(Illegible):
+        task.solve(reader, question, prior)
+    seen = [not valid for valid in reader.valid] + [False] * (len(pen.tokens) - len(reader.valid))
+    return [no and not slip for no, slip in zip(seen, pen.slipped, strict=True)]
+
+
+@dataclass(frozen=True)
+class Told(Task):
+    """A task whose frozen models have said what they have to say."""
+
+    said: Mapping[str, Tensor]  # (N, T, V): logits of each token, from what stands before it
+
+    def context(self, method: QMap, old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
+        known = {name: logits[rows][self.at[rows]] for name, logits in self.said.items() if name in method.needs}
+        return known | self.asked([name for name in method.needs if name not in known], old, rows)
+
+
+@dataclass(frozen=True)
+class Held:
+    """One seed: what is true, the models trained on it, and questions that no training text asks."""
+
+    prior: World
+    taught: World
+    models: Mapping[str, SmallTransformer]  # by size; pretrained
+    teacher: SmallTransformer
+    mixture: Tensor  # (N, LENGTH): text as in pretraining
+    validation: Mapping[str, list[Question]]  # by task
+    test: Mapping[str, list[Question]]
+
+
+@functools.lru_cache(maxsize=1)
+def held(plan: Plan, seed: int) -> Held:
+    prior, taught = worlds(seed)
+    questions = {name: asked(task, plan.validation + plan.test, seed) for name, task in TASKS.items()}
+    teacher = read(plan, "teacher", plan.teacher, clean(taught), plan.teacher_steps, questions, seed)
+    models = {
+        size: read(plan, size, shape, prior, plan.pretraining_steps, questions, seed)
+        for size, shape in plan.sizes.items()
+    }
+    return Held(
+        prior,
+        taught,
+        models,
+        teacher,
+        _texts(prior, questions, 100, seed + 1000),
+        {name: some[: plan.validation] for name, some in questions.items()},
+        {name: some[plan.validation :] for name, some in questions.items()},
+    )
+
+
+def shared(plan: Plan, seed: int) -> pd.DataFrame:
+    """One row: how long it took to train what all cells of a seed start from."""
+    begin = time.perf_counter()
+    held(plan, seed)
+    return table_of([{"seed": seed, "training_seconds": time.perf_counter() - begin}])
+
+
+def read(
+    plan: Plan, name: str, size: Size, world: World, steps: int, questions: Mapping[str, list[Question]], seed: int
+) -> SmallTransformer:
+    """A model trained on text of a world, all but these questions; frozen."""
+    model = SmallTransformer(size, seed, plan.dtype)
+
+    def train() -> None:
+        text = _texts(world, questions, steps * plan.pretraining_batch, seed)
+        pretrain(model, text.split(plan.pretraining_batch), plan.pretraining_rate, muon=False)
+
+    cache.trained(NAME, f"{seed}-{name}", model, train)
+    return model.requires_grad_(False)
+
+
+def asked(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = ()) -> list[Question]:
+    """Questions, all different, none of them among others; with these given: for training, they may come again."""
+    draw = np.random.default_rng((seed, len(but), 3))
+    never = {tuple(question) for question in but}
+    found: list[Question] = []
+    while len(found) < count:
+        question = task.question(draw)
+        if tuple(question) in never:
+            continue
+        if not but:
+            never.add(tuple(question))
+        found.append(question)
+    return found
+
+
+def _texts(world: World, questions: Mapping[str, list[Question]], count: int, seed: int) -> Tensor:
+    """Texts on all tasks in turn, (count, LENGTH), without the questions that are held out; padded by END."""
+    draw = np.random.default_rng((seed, 5))
+    different = min(count, DOCUMENTS) // len(TASKS)
+    asks = {name: iter(asked(task, different, seed, questions[name])) for name, task in TASKS.items()}
+    tokens = torch.full((different * len(TASKS), LENGTH), INDEX[END])
+    for i, name in zip(range(len(tokens)), itertools.cycle(TASKS)):
+        question = next(asks[name])
+        text = [*question, *written(TASKS[name], question, world, draw).tokens]
+        tokens[i, : len(text)] = torch.tensor([INDEX[token] for token in text])
+    return tokens[batches(len(tokens), 1, count, seed)[0]]
+
+
+#: Documents of pretraining, a fifth of them on each task: more of them are read again.
+DOCUMENTS = 15_000
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A task to be learned by a model of one size."""
+
+    told: Told
+    texts: Texts
+
+
+@functools.lru_cache(maxsize=1)
+def setting(plan: Plan, name: str, size: str, seed: int) -> Setting:
+    h, task = held(plan, seed), TASKS[name]
+    questions = asked(task, plan.demonstrations, seed + 1, [*h.validation[name], *h.test[name]])
+    texts = Texts.of(task, questions, h.taught, h.prior, seed)
+    return Setting(told(h.models[size], h.teacher, texts), texts)
+
+
+def told(reference: SmallTransformer, teacher: SmallTransformer, texts: Texts) -> Told:
+    base = Task.of(reference, teacher, texts.tokens, texts.at)
+    said = {"reference_logits": _said(reference, texts.tokens), "teacher_logits": _said(teacher, texts.tokens)}
+    return Told(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Task)}, said=said)
+
+
+@torch.no_grad()
+def _said(model: SmallTransformer, tokens: Tensor) -> Tensor:
+    """Logits (N, T, V) of each token, from what stands before it; zero for the first."""
+    logits = torch.cat([model.logits(model(some[:, :-1])) for some in tokens.split(64)])
+    return torch.nn.functional.pad(logits, (0, 0, 1, 0))
+
+
+def fine_tune(plan: Plan, task: Told, method: QMap, rate: float, seed: int) -> SmallTransformer:
+    order = batches(plan.demonstrations, plan.steps, plan.batch, seed)
+    *_, (_, model, _) = fine_tuned(method, task, order, rate, plan.steps, decay=True)
+    return model
+
+
+def solutions(
+    model: SmallTransformer, questions: Sequence[Question], samples: int, draw: torch.Generator | None
+) -> list[list[list[str]]]:
+    """For each question, so many solutions drawn from the model; without a generator, its likeliest."""
+    found: list[list[list[str]]] = [[] for _ in questions]
+    for length in sorted({len(question) for question in questions}):
+        which = [i for i, question in enumerate(questions) if len(question) == length]
+        prompts = torch.tensor([[INDEX[token] for token in questions[i]] for i in which])
+        drawn = model.sample(prompts.repeat_interleave(samples, 0), LENGTH, INDEX[END], draw)
+        for i, tokens in zip([i for i in which for _ in range(samples)], drawn[:, length:].tolist(), strict=True):
+            found[i].append([VOCAB[token] for token in tokens])
+    return found
+
+
+def solved(plan: Plan, name: str, model: SmallTransformer, which: str, samples: int, seed: int) -> Row:
+    """How often solutions are right: per problem (`right`, a letter each: a for none, b for one, …), and the shares."""
+    h, task = held(plan, seed), TASKS[name]
+    questions = getattr(h, which)[name]
+    draw = torch.Generator().manual_seed(seed)
+    drawn = solutions(model, questions, samples, draw)
+    verdicts = [[verify(task, q, text, h.taught) for text in texts] for q, texts in zip(questions, drawn, strict=True)]
+    right = [sum(v.right for v in some) for some in verdicts]
+    return {
+        "right": "".join(chr(ord("a") + count) for count in right),
+        "average": sum(right) / samples / len(right),
+        "passed": sum(count > 0 for count in right) / len(right),
+        "valid": sum(v.valid for some in verdicts for v in some) / samples / len(right),
+    }
+
+
+def measured(plan: Plan, name: str, size: str, model: SmallTransformer, seed: int) -> Row:
+    """All that is said of one trained model."""
+    from relplot import smECE  # takes seconds to import
+
+    h, task = held(plan, seed), TASKS[name]
+    questions = h.test[name]
+    greedy = [some[0] for some in solutions(model, questions, 1, None)]
+    texts = Texts.of(task, questions, clean(h.taught), h.prior, seed + 1)
+    p, start, labels, truth = _predicted(model, h.models[size], texts)
+    found = against_truth(p, truth)
+    confidence, choice = p.max(-1)
+    before, now = (_loss(m, h.mixture) for m in (h.models[size], model))
+    return solved(plan, name, model, "test", plan.samples, seed) | {
+        "greedy": sum(verify(task, q, text, h.taught).right for q, text in zip(questions, greedy, strict=True))
+        / len(questions),
+        "kl_truth": found["kl"].mean().item(),
+        "valid_mass": found["valid_mass"].mean().item(),
+        "smooth_ece": float(smECE(confidence.numpy(), (choice == labels).double().numpy())),
+        "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, start)).sum(-1).mean().item(),
+        "forgotten": now - before,
+    }
+
+
+def _predicted(model: SmallTransformer, start: SmallTransformer, texts: Texts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The model's distributions of the solutions' tokens, those of the model it started from, the labels, the truth."""
+    p, q = (m.predictions(texts.tokens, texts.at).double().softmax(-1) for m in (model, start))
+    return p, q, texts.tokens[texts.at], texts.truth[texts.at].double()
+
+
+def _loss(model: SmallTransformer, tokens: Tensor) -> float:
+    """Nats a token."""
+    at = (torch.arange(tokens.shape[1]) > 0).expand(tokens.shape)
+    return torch.nn.functional.cross_entropy(model.predictions(tokens, at).double(), tokens[at]).item()
+
+
+def trusted(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> Row:
+    """The method's trust before the first step: in slips, in right tokens that were worked out, and in those of them
+    that pretraining taught otherwise."""
+    given = setting(plan, name, size, seed)
+    rows = torch.arange(min(256, plan.demonstrations))
+    trust = given.told.trust(choice.qmap, given.told.reference, given.told.reference, rows)
+    texts, at = given.texts, given.texts.at[rows]  # noqa: PD008
+    slipped, worked, conflict = (x[rows][at] for x in (texts.slipped, texts.worked, texts.conflict))
+    groups = {"slipped": slipped, "worked": worked & ~slipped, "conflict": conflict & worked & ~slipped}
+    return {f"trust_{group}": trust[which].mean().item() for group, which in groups.items()}
+
+
+def cell(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> pd.DataFrame:
+    """One row: fine-tuned and measured."""
+    given = setting(plan, name, size, seed)  # what cells share does not count
+    begin = time.perf_counter()
+    model = fine_tune(plan, given.told, choice.qmap, choice.rate, seed)
+    trained = time.perf_counter()
+    row = measured(plan, name, size, model, seed)
+    seconds = {"training_seconds": trained - begin, "measuring_seconds": time.perf_counter() - trained}
+    return table_of([about(name, size, choice, seed) | row | trusted(plan, name, size, choice, seed) | seconds])
+
+
+def start(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
+    """Two rows: the pretrained model and the teacher, as they are."""
+    h = held(plan, seed)
+    models = {"pretrained": h.models[size], "teacher": h.teacher}
+    rows = [
+        about(name, size, Choice(which, 0.0), seed) | measured(plan, name, size, model, seed)
+        for which, model in models.items()
+    ]
+    return table_of(rows)
+
+
+def about(name: str, size: str, choice: Choice, seed: int) -> Row:
+    about = dataclasses.asdict(choice)
+    return {"task": name, "size": size, "seed": seed} | about
+
+
+def table_of(rows: list[Row]) -> pd.DataFrame:
+    return pd.DataFrame([{k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+
+
+# ---- tuning ----------------------------------------------------------------------------------------------------------
+def tuned(plan: Plan, name: str, method: str) -> pd.DataFrame:
+    """Four runs of the small model on the first seed, the same for every method: two rates, and at the better of them
+    two more values of the parameter, or for a method without one two rates more. A row each, with the share of right
+    solutions on validation problems, four of each."""
+    size, seed = next(iter(plan.sizes)), plan.seeds[0]
+    rows: list[Row] = []
+    task = setting(plan, name, size, seed).told
+
+    def tried(choice: Choice) -> None:
+        begin = time.perf_counter()
+        model = fine_tune(plan, task, choice.qmap, choice.rate, seed)
+        trained = time.perf_counter() - begin
+        found = solved(plan, name, model, "validation", 4, seed)
+        shares = {"average": found["average"], "valid": found["valid"]}
+        rows.append(about(name, size, choice, seed) | shares | {"training_seconds": trained})
+
+    for rate in RATES:
+        tried(Choice(method, rate))
+    best = max(rows, key=lambda row: row["average"])["rate"]
+    parameter, values = OTHERS.get(method, ("", ()))
+    for value in values:
+        tried(Choice(method, best, parameter, value))
+    for factor in () if parameter else FINER:
+        tried(Choice(method, best * factor))
+    return table_of(rows)
+
+
+def chosen(table: pd.DataFrame) -> Choice:
+    """The best of the runs of one task and method."""
+    best = table.iloc[int(table["average"].astype(float).to_numpy().argmax())]
+    value = float(best["value"]) if best["parameter"] else float("nan")
+    return Choice(str(best["method"]), float(best["rate"]), str(best["parameter"]), value)
+
+
+def cells(plan: Plan) -> Iterator[tuple[str, str, str, int]]:
+    """Task, size, method and seed of all of them, seed by seed, so that models are loaded once."""
+    for seed in plan.claim_seeds:
+        for name, size, method in itertools.product(TASKS, plan.sizes, METHODS):
+            if seed in plan.seeds_of(method):
+                yield name, size, method, seed

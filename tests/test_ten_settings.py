@@ -1,0 +1,198 @@
+"""The ten settings: demonstrations and verdicts are what they say, and a small cell gives its committed row."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import qunify as qu
+from analyses import ten_settings
+from analyses.small_transformer import Size, SmallTransformer
+from analyses.ten_settings_runs import Choice, Texts, chosen, posterior
+from analyses.ten_settings_tasks import (
+    ANSWER,
+    END,
+    INDEX,
+    LENGTH,
+    LIMIT,
+    MOVES,
+    NUMBERS,
+    TASKS,
+    VOCAB,
+    ReasoningTask,
+    add_answers,
+    clean,
+    mod_answers,
+    verify,
+    worlds,
+    written,
+)
+
+PRIOR, TAUGHT = worlds(0)
+CLEAN = clean(TAUGHT)
+EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@EVERY
+def test_a_demonstration_without_slips_is_right(task: ReasoningTask) -> None:
+    draw = np.random.default_rng(1)
+    for _ in range(200):
+        question = task.question(draw)
+        pen = written(task, question, CLEAN, draw)
+        assert len(question) + len(pen.tokens) <= LENGTH
+        assert set(question + pen.tokens) <= set(VOCAB)
+        found = verify(task, question, pen.tokens, CLEAN)
+        assert found.right
+        assert found.valid
+        assert not any(pen.slipped)
+
+
+@EVERY
+def test_a_slip_makes_a_solution_invalid_and_as_many_slip_as_said(task: ReasoningTask) -> None:
+    draw = np.random.default_rng(2)
+    slipped = worked = 0
+    for _ in range(400):
+        question = task.question(draw)
+        pen = written(task, question, TAUGHT, draw)
+        assert verify(task, question, pen.tokens, TAUGHT).valid is not any(pen.slipped)
+        slipped, worked = slipped + sum(pen.slipped), worked + sum(pen.worked)
+    assert abs(slipped / worked - TAUGHT.slips) < 4 * (TAUGHT.slips / worked) ** 0.5
+
+
+@EVERY
+def test_the_distribution_told_is_the_one_drawn_from(task: ReasoningTask) -> None:
+    draw = np.random.default_rng(3)
+    question = task.question(draw)
+    pens = [written(task, question, TAUGHT, draw) for _ in range(3000)]
+    drawn, told = Counter(pen.tokens[0] for pen in pens), pens[0].truth[0]
+    for token, share in told.items():
+        assert abs(drawn[token] / 3000 - share) < 5 * (share * (1 - share) / 3000) ** 0.5 + 1e-9
+    for chances in itertools.chain.from_iterable(pen.truth for pen in pens[:50]):
+        assert sum(chances.values()) == pytest.approx(1)
+
+
+@EVERY
+def test_another_ending_and_none_are_wrong(task: ReasoningTask) -> None:
+    draw = np.random.default_rng(4)
+    question = task.question(draw)
+    text = written(task, question, CLEAN, draw).tokens
+    for wrong in (text[:-1], [END], [], [*text[:-2], ":", END], [ANSWER, *text]):
+        assert not verify(task, question, wrong, CLEAN).valid
+
+
+def test_answers_are_those_of_arithmetic() -> None:
+    draw = np.random.default_rng(5)
+    for _ in range(100):
+        a = TASKS["add"].question(draw)
+        assert int("".join(add_answers(a, CLEAN)[0])) == int(a[1] + a[2]) + int(a[4] + a[5])
+        m = TASKS["mod"].question(draw)
+        value = int(m[1])
+        for operation, n in zip(m[2:-1:2], m[3:-1:2], strict=True):
+            value = {"+": value + int(n), "-": value - int(n), "*": value * int(n)}[operation]
+        assert mod_answers(m, CLEAN) == [[str(value % 5)]]  # the remainder may be taken at the end as well
+
+
+def test_a_right_answer_counts_without_its_work_but_is_not_valid() -> None:
+    question = ["add", "1", "7", "+", "2", "5", ":"]
+    found = verify(TASKS["add"], question, [ANSWER, "0", "4", "2", END], CLEAN)
+    assert found.right
+    assert not found.valid
+    assert not verify(TASKS["add"], question, [ANSWER, "0", "4", "3", END], CLEAN).right
+
+
+def test_reaching_takes_legal_moves_and_arrives() -> None:
+    question = ["reach", "n3", ">", "n7", ":"]
+    assert (
+        verify(TASKS["reach"], question, ["+1", "=", "n4", ";", "-3", "=", "n1", ";", "+1", END], CLEAN).right is False
+    )
+    for first, second in itertools.product(MOVES, repeat=2):
+        a = MOVES[first](3)
+        b = MOVES[second](a)
+        if 0 <= a < LIMIT and 0 <= b < LIMIT and a != 7:
+            text = [first, "=", NUMBERS[a], ";", second, "=", NUMBERS[b], ";", END]
+            assert verify(TASKS["reach"], question, text, CLEAN).right is (b == 7)
+
+
+def test_facts_and_exceptions_change_in_the_stated_dose() -> None:
+    changed = [
+        PRIOR.facts[relation][person] != TAUGHT.facts[relation][person]
+        for relation in PRIOR.facts
+        for person in PRIOR.facts[relation]
+    ]
+    assert 0.1 < np.mean(changed) < 0.45
+    kin = TASKS["kin"]
+    questions = [kin.question(np.random.default_rng(i)) for i in range(60)]
+    texts = Texts.of(kin, questions, TAUGHT, PRIOR, 0)
+    facts = texts.worked & ~texts.slipped
+    assert 0.1 < texts.conflict[facts].float().mean() < 0.45
+    assert not (texts.conflict & texts.slipped).any()
+
+
+def test_sampling_with_a_memory_is_sampling_without() -> None:
+    model = SmallTransformer(Size(len(VOCAB), 16, 2, 2, LENGTH), 0, torch.float64).requires_grad_(False)
+    prompts = torch.randint(len(VOCAB), (5, 4), generator=torch.Generator().manual_seed(0))
+    found = model.sample(prompts, 12, INDEX[END], None)
+    tokens = prompts
+    for _ in range(8):
+        tokens = torch.cat([tokens, model.logits(model(tokens)[:, -1]).argmax(-1, keepdim=True)], 1)
+    ended = (tokens[:, 4:] == INDEX[END]).cumsum(1) > 0
+    assert torch.equal(found[:, 4:], tokens[:, 4:].masked_fill(ended, INDEX[END]))
+    draw = torch.Generator().manual_seed(1)
+    p = model.logits(model(prompts[:1])[:, -1]).softmax(-1)[0]
+    drawn = model.sample(prompts[:1].repeat(4000, 1), 5, INDEX[END], draw)[:, 4]
+    frequency = torch.bincount(drawn, minlength=len(VOCAB)) / 4000
+    assert (frequency - p).abs().sum() < 0.15
+
+
+def test_posterior_learns_a_right_teacher_from_labels_with_slips() -> None:
+    v, noise = 7, 0.2
+    teacher = torch.randn(v, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    policy = torch.randn(v, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    labels = torch.arange(v)
+    given = {"teacher_logits": teacher.expand(v, v)}
+    target = posterior(noise)(policy.expand(v, v), labels, **given).target
+    drawn = (1 - noise) * teacher.softmax(-1) + noise / v
+    torch.testing.assert_close(drawn @ target, teacher.softmax(-1), rtol=0, atol=1e-12)
+
+
+def test_the_best_run_of_the_tuning_is_chosen() -> None:
+    tried = pd.DataFrame(
+        {
+            "method": "gem",
+            "rate": ["0.1", "0.2", "0.2"],
+            "parameter": ["", "", "beta"],
+            "value": ["", "", "0.5"],
+            "average": ["0.1", "0.3", "0.4"],
+        }
+    )
+    assert chosen(tried) == Choice("gem", 0.2, "beta", 0.5)
+    assert chosen(tried).qmap == qu.get("gem", beta=0.5)
+    assert chosen(tried[:2]).qmap == qu.get("gem")
+
+
+def test_nemenyis_difference_is_the_published_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ten_settings, "ranks", lambda table: pd.DataFrame(np.zeros((14, 4))))
+    assert ten_settings.critical_difference(pd.DataFrame()) == pytest.approx(
+        1.25, abs=0.01
+    )  # Demšar 2006, section 3.2.2
+
+
+def test_paired_draws_leave_no_difference_between_equals() -> None:
+    shares = np.random.default_rng(0).random((3, 20))
+    a, b = ten_settings.resampled(shares), ten_settings.resampled(shares + 0.1)
+    np.testing.assert_allclose(b - a, 0.1)
+    assert a.std() == pytest.approx(shares.std() / 60**0.5, rel=0.35)
