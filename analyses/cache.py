@@ -46,9 +46,8 @@ def trained(study: str, name: str, model: nn.Module, train: Callable[[], None]) 
 def _here(study: str) -> Path:
     """The folder of what the present code makes; others of the study are removed."""
     here = FOLDER / study / runner.key(study, full=True).split()[-1]
-    if not here.exists():
-        here.mkdir(parents=True, exist_ok=True)
-        for stale in (FOLDER / study).glob("*"):
-            if stale != here:
-                shutil.rmtree(stale, ignore_errors=True)
+    here.mkdir(parents=True, exist_ok=True)
+    for other in (FOLDER / study).iterdir():
+        if other != here:
+            shutil.rmtree(other, ignore_errors=True)
     return here

@@ -73,6 +73,8 @@ def problems(site: Path) -> list[str]:
         for kind, targets in (("loads", page.loaded), ("links to", page.links)):
             said = (_fault(path, target, kind == "loads", site, pages) for target in dict.fromkeys(targets))
             found += [f"{path.relative_to(site)}: {kind} {fault}" for fault in said if fault]
+        if "&lt;Figure size" in path.read_text(encoding="utf-8"):
+            found.append(f"{path.relative_to(site)}: shows the text of a figure in place of the figure")
     for path, pattern in _others(site):
         text = path.read_text(encoding="utf-8")
         targets = addresses(text, pattern)

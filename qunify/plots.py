@@ -244,6 +244,13 @@ _OTHER_MODEL = (0.6, 0.1, 0.3)
 _TELLING = {"confident and wrong": 0.1, "undecided": 0.4}  # u = p_y
 
 
+class Picture(Figure):
+    """A figure that a notebook shows as the value of a cell, also where none of its settings asks for that."""
+
+    def _repr_png_(self) -> bytes:
+        return render(self, "png")
+
+
 def overview(maps: Sequence[QMap]) -> Figure:
     """One to six methods on a vocabulary of three: how hard they pull on the label, and the target they set.
 
@@ -263,7 +270,7 @@ def overview(maps: Sequence[QMap]) -> Figure:
     looks = [_look(maps, i) for i in range(len(maps))]
     width = 6.4 + 1.75 * len(maps)  # inches: the curves and their labels, and one column of panels per method
     with style():
-        figure = Figure(figsize=(width, 4.6))
+        figure = Picture(figsize=(width, 4.6))
         curves = figure.add_axes((0.6 / width, 0.25, 3.4 / width, 0.6))
         grid = figure.add_gridspec(len(_TELLING), len(maps), left=6.25 / width, right=1 - 0.1 / width)
         grid.update(top=0.85, bottom=0.25, wspace=0.12, hspace=0.3)

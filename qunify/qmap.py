@@ -210,7 +210,7 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     Raises
     ------
     ValueError
-        If `trust` or `residual` is no function, does not give one number per token and a distribution, or if
+        If `trust` or `residual` is no function, fails, does not give one number per token and a distribution, or if
         neither takes one of `params`.
     """
     for what, f in (("trust", trust), ("residual", residual)):
@@ -222,8 +222,15 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
             raise ValueError(f"{name}: unknown parameter {key!r}, expected a name that trust or residual takes")
     m = Designed(name=name, trust=trust, residual=residual, settings=tuple(params.items()))
     t = tensors.sample()
-    with torch.no_grad():
-        m.pulls(t)
+    for what, ask in (("trust", m._trust), ("residual", m._residual)):
+        try:
+            with torch.no_grad():
+                ask(t)
+        except (AttributeError, RuntimeError, TypeError) as error:
+            raise ValueError(
+                f"{name}: {what}: expected a function of a whole batch, with t.minimum, t.maximum and t.where in place "
+                f"of min, max and if, and t.mixture of distributions, got {type(error).__name__}: {error}"
+            ) from error
     return dataclasses.replace(m, needs=tuple(n for n in CONTEXTS if n in t.used))
 
 

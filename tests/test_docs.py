@@ -296,6 +296,7 @@ def test_a_sound_site_has_no_problems(tmp_path: Path) -> None:
         ('<p style="background: url(//x.org/a.png)"></p>', "loads //x.org/a.png"),
         ('<script>import a from "https://x.org/a.js"</script>', "loads https://x.org/a.js"),
         ("<script>fetch('https://x.org/a')</script>", "loads https://x.org/a"),
+        ("<pre>&lt;Figure size 640x480 with 1 Axes&gt;</pre>", "shows the text of a figure"),
         ('<a href="gone.html">a</a>', "links to gone.html, which is not there"),
         ('<a href="#gone">a</a>', "links to #gone, an anchor that is not there"),
         ('<a href="../outside.html">a</a>', "links to ../outside.html, which is not there"),

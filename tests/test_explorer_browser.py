@@ -190,6 +190,32 @@ def test_training_plays_to_the_optimum(opened: Any, page: Path, name: str) -> No
     np.testing.assert_allclose(ended, predicted.numpy(), atol=1e-5)
 
 
+def example(driver: Any, name: str) -> str:
+    """Show it, and give what it says."""
+    button = next(b for b in driver.find_elements("css selector", "#examples button") if b.text == name)
+    button.click()
+    return str(find(driver, "#lesson").text)
+
+
+def test_examples_show_what_they_say(opened: Any) -> None:
+    assert "SFT's target is Canberra alone" in find(opened, "#lesson").text  # on opening already
+    assert "has a negative entry" in example(opened, "Below zero")
+    assert min(values(opened, "tr[data-slot='1']")) < 0
+    assert "wherever it starts" in example(opened, "Where DFT ends")
+    find(opened, "#play").click()
+    assert "Canberra" in find(opened, "#outcome").text
+    example(opened, "A teacher's help")
+    assert find(opened, "#outcome").text == ""
+
+
+@pytest.mark.parametrize("start", ["0.02,0.96,0.02", "0.01,0.01,0.98"])
+def test_dft_runs_to_the_likeliest_word_wherever_it_starts(opened: Any, page: Path, start: str) -> None:
+    opened.get("about:blank")
+    opened.get(address(page, f"m=dft&truth=0.5,0.3,0.2&start={start}&a=0"))
+    find(opened, "#play").click()
+    assert "corner: Canberra" in find(opened, "#outcome").text
+
+
 def test_dft_runs_into_a_corner(opened: Any, page: Path) -> None:
     opened.get("about:blank")
     opened.get(address(page, "m=dft&truth=0.5,0.3,0.2&start=0.4,0.35,0.25&a=0"))

@@ -89,6 +89,10 @@ def test_overview_draws_each_method_once(names: list[str]) -> None:
     assert len(figure.axes) == 1 + 2 * len(names)
 
 
+def test_a_notebook_shows_an_overview() -> None:
+    assert plots.overview([qu.get("dft")])._repr_png_().startswith(b"\x89PNG")
+
+
 def test_overview_draws_what_the_method_computes() -> None:
     """DFT at u = 0.1: Q_y = 2u − u² = 0.19, and the rest of Q is (1 − u) p_k."""
     panel = plots.overview([qu.get("dft")]).axes[1]

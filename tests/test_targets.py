@@ -169,6 +169,9 @@ def test_induced_wants_a_function() -> None:
             r"mine: trust: expected one number per token, shape \(2, 1\), got \(2,\)",
         ),
         (lambda t: t.p_label, lambda t: t.policy.probs, "mine: residual: expected a distribution such as t.policy"),
+        (lambda t: min(t.p_label, 0.5), lambda t: t.policy, r"mine: trust: expected .* t.minimum, .*got RuntimeError"),
+        (lambda t: t.plabel, lambda t: t.policy, "mine: trust: expected .*got AttributeError: .*'plabel'"),
+        (lambda t: 0.5, lambda t: t.policy + t.uniform, "mine: residual: expected .* t.mixture .*got TypeError"),
     ],
 )
 def test_a_bad_design_is_told_at_once(trust: object, residual: object, message: str) -> None:

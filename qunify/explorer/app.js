@@ -11,15 +11,15 @@ const STEP = 0.01, LEAST = 0.001;
 
 const EXAMPLES = [
   {name: "SFT and DFT", state: {m: "sft;dft", p: "0.1,0.62,0.2,0.05,0.03", a: "1"},
-    lesson: "The model believes Sydney; the demonstration says Canberra. SFT's target is Canberra alone. DFT trusts it only as far as the model does: most of its target stays where the model is."},
-  {name: "Below zero", state: {m: "sft;gem;confidence_penalty", p: "0.7,0.2,0.06,0.03,0.01"},
-    lesson: "GEM subtracts the model's own sharpened belief. Its target leaves the simplex, and what is likely is held back: entropy is kept."},
+    lesson: "The model believes Sydney; the demonstration says Canberra. SFT's target is Canberra alone. DFT trusts it only as far as the model does: most of its target stays where the model is. Drag the grey bar of Canberra up and watch DFT's follow."},
+  {name: "Below zero", state: {m: "sft;gem;confidence_penalty", p: "0.7,0.2,0.06,0.03,0.01", y: "1"},
+    lesson: "The model believes Canberra; the demonstration says Sydney. GEM subtracts the model's own sharpened belief, so that its target has a negative entry: what is likely is pushed below where it would be, and entropy is kept."},
   {name: "A teacher's help", state: {m: "kd_hybrid;target_sft;dft", p: "0.1,0.62,0.2,0.05,0.03", teacher: "0.75,0.15,0.08,0.01,0.01"},
     lesson: "A teacher knows better. Hybrid KD always listens to it; Target-SFT does where the model distrusts the observed token."},
   {name: "Uncertain or certain", state: {m: "chord_phi;focal;dft", p: "0.5,0.3,0.1,0.06,0.04", c: "trust"},
-    lesson: "Three gates. CHORD-φ learns most from tokens the model is undecided about, focal loss from those it doubts, DFT from those it knows."},
+    lesson: "Three gates. CHORD-φ trusts the label most where the model is undecided, focal loss where it doubts, DFT where it knows. Trust is not yet push: choose the length of the gradient under Show, and DFT's is largest half way."},
   {name: "Where DFT ends", state: {m: "dft;sft;label_smoothing", a: "0", truth: "0.5,0.3,0.2", start: "0.3,0.4,0.3"},
-    lesson: "Go to the triangle and press Train. SFT comes to rest at the truth, label smoothing nearer the middle, and DFT runs to a corner: which one depends on where it starts."},
+    lesson: "Go to the triangle and press Train. SFT comes to rest at the truth, label smoothing nearer the middle, and DFT runs to the corner of the likeliest word, wherever it starts: drag the model (●) and try."},
 ];
 
 // ---- state -----------------------------------------------------------------------------------------------------
@@ -142,6 +142,11 @@ function outcome(m, z = state.z, label = state.label) {
 const $ = id => document.getElementById(id);
 const escaped = s => String(s).replace(/[&<>"']/g, c => `&#${c.charCodeAt(0)};`);
 const colour = m => CATALOGUE[m.name].colour;
+// Methods of a family have shades that are hard to tell apart: the second and the third are hatched as well.
+const textures = svg => `<defs><pattern id="${svg}-1" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)"><rect width="2" height="6" fill="var(--card)"/></pattern>
+  <pattern id="${svg}-2" width="6" height="6" patternUnits="userSpaceOnUse"><rect width="3" height="3" fill="var(--card)"/></pattern></defs>`;
+const bar = (svg, m, x, y, width, height) => ['class="shade" ' + tint(m), ...m.slot ? [`fill="url(#${svg}-${m.slot})"`] : []]
+  .map(look => `<rect ${look} x="${x}" y="${y}" width="${width}" height="${height}"/>`).join("");
 const tint = m => `style="--c:${colour(m)}"`;
 function number(x, digits = 3) {
   if (Number.isNaN(x)) return "–";
@@ -176,7 +181,7 @@ function drawBars() {
   const all = found.flatMap(f => f.gauge.target).filter(Number.isFinite);
   const high = Math.min(Math.max(1, ...all), 3), low = Math.max(Math.min(0, ...all), -2);
   const top = 26, bottom = 292, y = v => bottom - (Math.min(Math.max(v, low), high) - low) / (high - low) * (bottom - top);
-  const group = 118, left = 44, parts = [];
+  const group = 118, left = 44, parts = [textures("bars")];
   for (const v of ticks(low, high))
     parts.push(`<line class="axis" x1="${left}" x2="636" y1="${y(v)}" y2="${y(v)}"/><text class="soft" x="${left - 6}" y="${y(v) + 4}" text-anchor="end">${number(v, 2)}</text>`);
   WORDS.forEach((word, k) => {
@@ -191,14 +196,14 @@ function drawBars() {
       const q = f.gauge.target[k];
       if (!Number.isFinite(q)) return;
       const at = x + 30 + i * width, from = Math.min(y(q), y(0)), size = Math.abs(y(q) - y(0));
-      parts.push(`<rect class="shade" ${tint(f.m)} x="${at}" y="${from}" width="${width - 2}" height="${Math.max(size, 1.5)}"/>`);
+      parts.push(bar("bars", f.m, at, from, width - 2, Math.max(size, 1.5)));
       if (q > high || q < low) parts.push(`<text x="${at}" y="${q > high ? top - 6 : bottom + 12}">${number(q, 2)}</text>`);
     });
     parts.push(`<text x="${x + 50}" y="316" text-anchor="middle" ${k === state.label ? 'font-weight="700" text-decoration="underline"' : ""}>${word}</text>`);
   });
   $("bars").innerHTML = parts.join("");
   $("legend").innerHTML = `<span style="--c:var(--model);--lift:0%">model p</span>`
-    + found.map(f => `<span ${tint(f.m)}>Q of ${escaped(CATALOGUE[f.m.name].title)}</span>`).join("");
+    + found.map(f => `<span data-slot="${f.m.slot}" ${tint(f.m)}>Q of ${escaped(CATALOGUE[f.m.name].title)}</span>`).join("");
   frame.bars = {y: py => low + (bottom - py) / (bottom - top) * (high - low)};
   const silent = found.filter(f => !CATALOGUE[f.m.name].shift_invariant), signed = found.filter(f => f.inSimplex === false);
   $("outside").textContent = [
@@ -209,14 +214,14 @@ function drawBars() {
 
 function drawSteps() {
   const found = active().map(m => ({m, g: outcome(m).gradient}));
-  const most = Math.max(1e-9, ...found.flatMap(f => f.g.map(Math.abs))), middle = 370, half = 255, parts = [];
+  const most = Math.max(1e-9, ...found.flatMap(f => f.g.map(Math.abs))), middle = 370, half = 255, parts = [textures("steps")];
   parts.push(`<line class="axis" x1="${middle}" x2="${middle}" y1="4" y2="232"/>`);
   WORDS.forEach((word, k) => {
     const y = 8 + 45 * k, thick = Math.min(13, 38 / Math.max(found.length, 1));
     parts.push(`<text x="4" y="${y + 23}" ${k === state.label ? 'font-weight="700" text-decoration="underline"' : ""}>${word}</text>`);
     found.forEach((f, i) => {
       const size = -f.g[k] / most * half, width = Math.abs(size);
-      parts.push(`<rect class="shade" ${tint(f.m)} x="${size < 0 ? middle - width : middle}" y="${y + i * thick}" width="${Math.max(width, .8)}" height="${thick - 2}"/>`);
+      parts.push(bar("steps", f.m, size < 0 ? middle - width : middle, y + i * thick, Math.max(width, .8), thick - 2));
     });
   });
   parts.push(`<text class="soft" x="636" y="236" text-anchor="end">bar of full length: ${number(most)}</text>`);
@@ -486,12 +491,13 @@ function ordered(m, p, value) {
   return value;
 }
 
-function show(text) { restore(text); buildPickers(); draw(); }
+function show(text) { forgetPaths(); restore(text); buildPickers(); draw(); }
 
 function start() {
   $("label").innerHTML = WORDS.map((w, k) => `<option value="${k}">${w}</option>`).join("");
   $("examples").innerHTML = EXAMPLES.map((e, i) => `<button type="button" data-example="${i}">${e.name}</button>`).join("") + `<p id="lesson" role="status"></p>`;
   show(location.hash);
+  if (location.hash.length < 2) $("lesson").textContent = EXAMPLES[0].lesson;  // what a fresh page shows
   for (const id of ["bars", "plot", "triangle"]) listen(id);
   document.addEventListener("input", ({target}) => {
     const {id, dataset} = target;
