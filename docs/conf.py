@@ -7,6 +7,7 @@ the places marked `<!-- NAME -->`, which a function fills.
 from __future__ import annotations
 
 import importlib.resources
+import itertools
 import logging
 import os
 import shutil
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from sphinx.util.parallel import make_chunks
 
 import qunify
 from docs import commands, findings, methods, notebooks, studies
@@ -118,12 +121,18 @@ def fill(app: Any, name: str, source: list[str]) -> None:
 
 
 def spread(app: Any, env: Any, names: list[str]) -> None:
-    """Pages are read in a few batches, two at a time: each batch gets its share of those that run."""
+    """Pages are read in batches, by as many processes as there are jobs: each batch gets its share of those that run,
+    but for the last ones, which not every process would have."""
+    sizes = [len(batch) for batch in make_chunks(names, app.parallel)]
+    full = max(len(sizes) // app.parallel * app.parallel, 1)
     runs = [name for name in names if "file_format: mystnb" in Path(env.doc2path(name)).read_text(encoding="utf-8")]
-    places = {name: (i + 0.5) / len(runs) for i, name in enumerate(runs)}
-    others = [name for name in names if name not in places]
-    places |= {name: (i + 0.5) / len(others) for i, name in enumerate(others)}
-    names.sort(key=places.__getitem__)
+    others = iter([name for name in names if name not in runs])
+    shares = [runs[i::full] if i < full else [] for i in range(len(sizes))]
+    names[:] = [
+        name
+        for size, share in zip(sizes, shares, strict=True)
+        for name in (*share, *itertools.islice(others, size - len(share)))
+    ]
 
 
 def bring_mathjax(app: Any) -> None:
