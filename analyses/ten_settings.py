@@ -263,7 +263,7 @@ def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
     levels = means(here(table, "start", task, size), "average")
     for which, dash in (("pretrained", ":"), ("teacher", "--")):
         ax.axvline(levels[which], color=plots.SOFT, linestyle=dash, linewidth=1.2, zorder=0)
-    ax.set_title(f"{TASKS[task].title}, {size}", fontsize=11.5, weight="bold")
+    ax.set_title(f"{TASKS[task].title}\n{size}", fontsize=11.5, weight="bold")
     ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(0, 1.09)
@@ -319,7 +319,7 @@ def draw_trust(ax: Axes, table: pd.DataFrame) -> None:
     for marker, name in GROUPS.values():
         ax.plot([], [], marker, color=plots.SOFT, label=name, fillstyle="none" if marker == "D" else "full")
     ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.09), fontsize=9.5, ncols=3, handletextpad=0.2, columnspacing=1
+        loc="upper center", bbox_to_anchor=(0.5, -0.05), fontsize=9.5, ncols=3, handletextpad=0.2, columnspacing=1
     )
     ax.set_title("Trust in tokens that were worked out, at the start", fontsize=12.5, weight="bold", pad=10)
     _methods(ax, names)
@@ -335,14 +335,13 @@ def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylim(len(found) - 0.5, -0.5)
     ax.set_xlim(-1, 1)
     ax.set_xlabel("rank correlation over methods")
-    ax.set_title("Theory's ranking, and the measured one", fontsize=12.5, weight="bold", pad=10)
+    ax.set_title("Theory's ranking\nand the measured one", fontsize=12.5, weight="bold", pad=10)
 
 
 def _methods(ax: Axes, names: list[str]) -> None:
     ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10.5)
     for label, method in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(plots.colour(method))
-    ax.set_ylim(len(names) - 0.4, -0.6)
     plots.lanes(ax, len(names))
 
 

@@ -55,7 +55,7 @@ def posterior(noise: float = 0.1) -> QMap:
     """
 
     def trust(t: Any, noise: float) -> Any:
-        meant = (1 - noise) * t.at_label(t.teacher.probs)
+        meant = (1 - noise) * t.prob(t.teacher)
         return meant / (meant + noise / t.vocab)
 
     return qu.design("posterior", trust=trust, residual=lambda t: t.teacher, noise=noise)
@@ -193,14 +193,12 @@ class Texts:
     @classmethod
     def of(cls, task: ReasoningTask, questions: list[Question], world: World, prior: World, seed: int) -> Texts:
         draw = np.random.default_rng((seed, 11))
-        tokens = torch.full((len(questions), LENGTH), INDEX[END])
+        pens = [written(task, question, world, draw) for question in questions]
+        tokens = padded([[*question, *pen.tokens] for question, pen in zip(questions, pens, strict=True)])
         at, slipped, worked, conflict = (torch.zeros(tokens.shape, dtype=torch.bool) for _ in range(4))
         truth, valid = (torch.zeros(*tokens.shape, len(VOCAB)) for _ in range(2))
-        for i, question in enumerate(questions):
-            pen = written(task, question, world, draw)
-            text = [*question, *pen.tokens]
-            tokens[i, : len(text)] = torch.tensor([INDEX[token] for token in text])
-            here = slice(len(question), len(text))
+        for i, (question, pen) in enumerate(zip(questions, pens, strict=True)):
+            here = slice(len(question), len(question) + len(pen.tokens))
             at[i, here] = True
             slipped[i, here] = torch.tensor(pen.slipped)
             worked[i, here] = torch.tensor(pen.worked)
@@ -211,6 +209,12 @@ class Texts:
                         list(shares.values()), dtype=torch.float32
                     )
         return cls(questions, tokens, at, truth, valid > 0, slipped, worked, conflict)
+
+
+def padded(texts: Sequence[Sequence[str]]) -> Tensor:
+    """As tokens, (N, LENGTH), padded by END."""
+    ids = [[INDEX[token] for token in text] + [INDEX[END]] * (LENGTH - len(text)) for text in texts]
+    return torch.tensor(ids)
 
 
 def _against(task: ReasoningTask, question: Question, pen: Writer, prior: World) -> list[bool]:
@@ -283,18 +287,25 @@ def read(
         text = _texts(world, questions, steps * plan.pretraining_batch, seed)
         pretrain(model, text.split(plan.pretraining_batch), plan.pretraining_rate, muon=False)
 
-    cache.trained(NAME, f"{seed}-{name}", model, train)
+    cache.trained(NAME, f"{seed}-{name}-{size.width}x{size.layers}-{steps}", model, train)
     return model.requires_grad_(False)
 
 
 def asked(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = ()) -> list[Question]:
-    """Questions, all different, none of them among others; with these given: for training, they may come again."""
+    """Questions, all different, none of them among others; with these given: for training, they may come again.
+
+    ValueError where there are not so many.
+    """
     draw = np.random.default_rng((seed, len(but), 3))
     never = {tuple(question) for question in but}
     found: list[Question] = []
+    misses = 0  # one after the other
     while len(found) < count:
         question = task.question(draw)
-        if tuple(question) in never:
+        misses = misses + 1 if tuple(question) in never else 0
+        if misses == MISSES:
+            raise ValueError(f"{task.name}: questions: expected {count} beside {len(but)} others, got {len(found)}")
+        if misses:
             continue
         if not but:
             never.add(tuple(question))
@@ -302,17 +313,20 @@ def asked(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = 
     return found
 
 
+MISSES = 1000  # from which on nothing new is to be found
+
+
 def _texts(world: World, questions: Mapping[str, list[Question]], count: int, seed: int) -> Tensor:
     """Texts on all tasks in turn, (count, LENGTH), without the questions that are held out; padded by END."""
     draw = np.random.default_rng((seed, 5))
     different = min(count, DOCUMENTS) // len(TASKS)
-    asks = {name: iter(asked(task, different, seed, questions[name])) for name, task in TASKS.items()}
-    tokens = torch.full((different * len(TASKS), LENGTH), INDEX[END])
-    for i, name in zip(range(len(tokens)), itertools.cycle(TASKS)):
-        question = next(asks[name])
-        text = [*question, *written(TASKS[name], question, world, draw).tokens]
-        tokens[i, : len(text)] = torch.tensor([INDEX[token] for token in text])
-    return tokens[batches(len(tokens), 1, count, seed)[0]]
+    asks = [asked(task, different, seed, questions[name]) for name, task in TASKS.items()]
+    texts = [
+        [*question, *written(task, question, world, draw).tokens]
+        for together in zip(*asks, strict=True)
+        for task, question in zip(TASKS.values(), together, strict=True)
+    ]
+    return padded(texts)[batches(len(texts), 1, count, seed)[0]]
 
 
 #: Documents of pretraining, a fifth of them on each task: more of them are read again.
@@ -325,6 +339,9 @@ class Setting:
 
     told: Told
     texts: Texts
+    exam: Texts  # right solutions of the test questions
+    start: Tensor  # (N, V): what the pretrained model predicts of their tokens
+    loss: float  # of that model on text as in pretraining, nats a token
 
 
 @functools.lru_cache(maxsize=1)
@@ -332,7 +349,11 @@ def setting(plan: Plan, name: str, size: str, seed: int) -> Setting:
     h, task = held(plan, seed), TASKS[name]
     questions = asked(task, plan.demonstrations, seed + 1, [*h.validation[name], *h.test[name]])
     texts = Texts.of(task, questions, h.taught, h.prior, seed)
-    return Setting(told(h.models[size], h.teacher, texts), texts)
+    exam = Texts.of(task, h.test[name], clean(h.taught), h.prior, seed + 1)
+    reference = h.models[size]
+    return Setting(
+        told(reference, h.teacher, texts), texts, exam, _predicted(reference, exam), _loss(reference, h.mixture)
+    )
 
 
 def told(reference: SmallTransformer, teacher: SmallTransformer, texts: Texts) -> Told:
@@ -388,29 +409,26 @@ def measured(plan: Plan, name: str, size: str, model: SmallTransformer, seed: in
     """All that is said of one trained model."""
     from relplot import smECE  # takes seconds to import
 
-    h, task = held(plan, seed), TASKS[name]
-    questions = h.test[name]
+    h, task, given = held(plan, seed), TASKS[name], setting(plan, name, size, seed)
+    questions, exam = h.test[name], given.exam
     greedy = [some[0] for some in solutions(model, questions, 1, None)]
-    texts = Texts.of(task, questions, clean(h.taught), h.prior, seed + 1)
-    p, start, labels, truth = _predicted(model, h.models[size], texts)
-    found = against_truth(p, truth)
+    p, labels = _predicted(model, exam), exam.tokens[exam.at]
+    found = against_truth(p, exam.truth[exam.at])
     confidence, choice = p.max(-1)
-    before, now = (_loss(m, h.mixture) for m in (h.models[size], model))
     return solved(plan, name, model, "test", plan.samples, seed) | {
         "greedy": sum(verify(task, q, text, h.taught).right for q, text in zip(questions, greedy, strict=True))
         / len(questions),
         "kl_truth": found["kl"].mean().item(),
         "valid_mass": found["valid_mass"].mean().item(),
         "smooth_ece": float(smECE(confidence.numpy(), (choice == labels).double().numpy())),
-        "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, start)).sum(-1).mean().item(),
-        "forgotten": now - before,
+        "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, given.start)).sum(-1).mean().item(),
+        "forgotten": _loss(model, h.mixture) - given.loss,
     }
 
 
-def _predicted(model: SmallTransformer, start: SmallTransformer, texts: Texts) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The model's distributions of the solutions' tokens, those of the model it started from, the labels, the truth."""
-    p, q = (m.predictions(texts.tokens, texts.at).double().softmax(-1) for m in (model, start))
-    return p, q, texts.tokens[texts.at], texts.truth[texts.at].double()
+def _predicted(model: SmallTransformer, texts: Texts) -> Tensor:
+    """The model's distributions of the solutions' tokens, (N, V) float64."""
+    return model.predictions(texts.tokens, texts.at).double().softmax(-1)
 
 
 def _loss(model: SmallTransformer, tokens: Tensor) -> float:
@@ -454,8 +472,7 @@ def start(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
 
 
 def about(name: str, size: str, choice: Choice, seed: int) -> Row:
-    about = dataclasses.asdict(choice)
-    return {"task": name, "size": size, "seed": seed} | about
+    return {"task": name, "size": size, "seed": seed} | dataclasses.asdict(choice)
 
 
 def table_of(rows: list[Row]) -> pd.DataFrame:

@@ -31,7 +31,7 @@ HOPELESS = 0.9  # relative error of the best start, one factor free, from which 
 FAR = 1e3  # stands for a difference that is not a number
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Sample:
     """Measured gradients on some probes, as one vector in which every vocabulary weighs the same."""
 
@@ -54,6 +54,10 @@ class Sample:
     @functools.cached_property
     def norms(self) -> list[float]:
         return [float(np.linalg.norm(b)) or 1.0 for b in self.blocks]
+
+    @functools.cached_property
+    def _kept(self) -> dict[QMap, list[Array]]:
+        return {}
 
     def _block(self, i: int, gradient: Array) -> Array:
         if not self.gate:
@@ -93,7 +97,9 @@ class Sample:
     ) -> tuple[list[Array], float]:
         """(factor · method − measured) relative to the measured norm, block by block, and the factor. The values of
         methods that will be asked for `again` are kept."""
-        values = _kept(self, m) if again else self.values(m)
+        values = self._kept.get(m) or self.values(m)
+        if again:
+            self._kept[m] = values
         if mode == "ray":
             pairs = [_on_rays(v, b) for v, b in zip(values, self.blocks, strict=True)]
             return [(v - b) / math.sqrt(len(b)) for v, b in pairs], 1.0
@@ -120,11 +126,6 @@ class Sample:
                 return False
             both |= bool(measured.any())
         return both
-
-
-@functools.lru_cache(maxsize=2048)
-def _kept(sample: Sample, m: QMap) -> list[Array]:
-    return sample.values(m)
 
 
 def _finite(x: torch.Tensor) -> Array:

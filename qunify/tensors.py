@@ -513,7 +513,7 @@ def read(
         given[name] = (
             _checked(method, name, rows, dtype)
             if name.endswith("_logits")
-            else _checked_number(method, name, rows, dtype)
+            else checked_number(method, name, rows, dtype)
         )
     return TensorToken(kept_logits, kept_labels, given, method), layout
 
@@ -547,7 +547,7 @@ def _checked(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor
     return rows
 
 
-def _checked_number(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
+def checked_number(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
     rows = rows.to(dtype)
     if not bool(rows.isfinite().all()):
         raise ValueError(f"{method}: {name}: expected finite numbers, got {rows[~rows.isfinite()][0].item()}")

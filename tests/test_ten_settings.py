@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,9 +13,9 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import ten_settings
+from analyses import cache, ten_settings
 from analyses.small_transformer import Size, SmallTransformer
-from analyses.ten_settings_runs import Choice, Texts, chosen, posterior
+from analyses.ten_settings_runs import TINY, Choice, Texts, asked, chosen, posterior, read
 from analyses.ten_settings_tasks import (
     ANSWER,
     END,
@@ -196,3 +197,22 @@ def test_paired_draws_leave_no_difference_between_equals() -> None:
     a, b = ten_settings.resampled(shares), ten_settings.resampled(shares + 0.1)
     np.testing.assert_allclose(b - a, 0.1)
     assert a.std() == pytest.approx(shares.std() / 60**0.5, rel=0.35)
+
+
+def test_more_questions_than_there_are_are_refused() -> None:
+    seen = [["reach", a, ">", b, ":"] for a in NUMBERS for b in NUMBERS]
+    with pytest.raises(ValueError, match="reach: questions: expected 1 beside 900 others, got 0"):
+        asked(TASKS["reach"], 1, 0, seen)
+    with pytest.raises(ValueError, match="reach: questions: expected 900 beside 0 others, got"):
+        asked(TASKS["reach"], 900, 0)
+
+
+def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FOLDER", tmp_path)
+    questions = {name: asked(task, 2, 0) for name, task in TASKS.items()}
+    sizes = [Size(len(VOCAB), width, 1, 2, LENGTH) for width in (8, 16)]
+    models = [read(TINY, "teacher", size, CLEAN, 2, questions, 0) for size in (*sizes, sizes[0])]
+    assert [model.size for model in models[:2]] == sizes
+    for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert len(list(tmp_path.rglob("*.npz"))) == 2

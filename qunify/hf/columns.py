@@ -119,7 +119,7 @@ def _per_token(
                     f"border in the text of the chat template cannot be found, got {number!r} and {value[i]!r}"
                 )
     found = torch.tensor(numbers, dtype=torch.float64)
-    tensors._checked_number("SFTTrainer", name, found, found.dtype)
+    tensors.checked_number("SFTTrainer", name, found, found.dtype)
     return found.tolist()
 
 

@@ -392,7 +392,7 @@ def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: 
     found = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
     if found.dtype == torch.bool:
         return found.to(head.dtype)
-    return tensors._checked_number(method, name, found, head.dtype)
+    return tensors.checked_number(method, name, found, head.dtype)
 
 
 def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
