@@ -99,7 +99,7 @@ class SmallTransformer(nn.Module):
         x = self.embedding(tokens)
         if self.places is not None:
             x = x + self.places.weight[at]
-        angles = rotary_angles(length, self.size.width // self.size.heads).to(x.dtype)[at]
+        angles = rotary_angles(length, self.size.width // self.size.heads)[at].to(x)
         for block, memory in zip(self.blocks, memories, strict=True):
             x = block(x, angles, memory)
         return self.norm(x)

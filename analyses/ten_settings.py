@@ -30,15 +30,15 @@ from analyses.ten_settings_runs import (
     FULL,
     METHODS,
     NAME,
+    TEACHERS,
     TINY,
     TINY_CELL,
     Choice,
     Plan,
     cell,
-    cells,
     chosen,
-    shared,
     start,
+    trained,
     tuned,
 )
 from analyses.ten_settings_tasks import TASKS
@@ -63,39 +63,40 @@ def rows(full: bool) -> pd.DataFrame:
 
 
 def experiment(plan: Plan, workers: int) -> pd.DataFrame:
-    """The whole of it, a run per process at a time; what is finished is kept."""
-    models = _all([_part(f"models-{seed}", shared, plan, seed) for seed in plan.claim_seeds], workers)
-    tuning = _all([_part(f"tuning-{t}-{m}", tuned, plan, t, m) for t in TASKS for m in METHODS], workers)
+    """The whole of it, a process per worker; what is finished is kept."""
+    torch.set_num_threads(1)
+    models = [(name, seed) for seed in plan.claim_seeds for name in ("teacher", *plan.sizes)]
+    models += [(name, seed) for seed in plan.seeds for name in TEACHERS]
+    found = _all(workers, [functools.partial(_part, "model", trained, plan, name, seed) for name, seed in models])
+    tuning = _all(workers, [functools.partial(_part, "tuning", tuned, plan, t, m) for t in TASKS for m in METHODS])
     choices = {(str(t["task"].iloc[0]), str(t["method"].iloc[0])): chosen(t) for t in tuning}
     places = [(task, size) for task in TASKS for size in plan.sizes]
-    starts = [_part(f"start-{t}-{z}-{seed}", start, plan, t, z, seed) for seed in plan.claim_seeds for t, z in places]
-    runs = [_part(f"cell-{t}-{z}-{m}-{seed}", cell, plan, t, z, choices[t, m], seed) for t, z, m, seed in cells(plan)]
-    rates = {task: choices[task, OWN].rate for task in plan.ablated}
-    ablations = [
-        _part(f"ablation-{task}-{name}-{seed}", variant, plan, task, name, rate, seed)
-        for seed in plan.seeds
-        for task, rate in rates.items()
-        for name in VARIANTS
-    ]
-    theory = [_part(f"theory-{t}-{z}", predicted, plan, t, z, choices) for t, z in places]
-    found = {"models": models, "tuning": tuning, "tiny": [_part("tiny", cell, TINY, *TINY_CELL)()]}
-    found |= {
-        name: _all(jobs, workers)
-        for name, jobs in (("start", starts), ("cell", runs), ("ablation", ablations), ("theory", theory))
-    }
-    return pd.concat([table.assign(part=part) for part, tables in found.items() for table in tables], ignore_index=True)
+    runs = [functools.partial(_in_setting, plan, t, z, seed, choices) for seed in plan.claim_seeds for t, z in places]
+    theory = [functools.partial(_part, "theory", predicted, plan, t, z, choices) for t, z in places]
+    tiny = _part("tiny", cell, TINY, *TINY_CELL)
+    return pd.concat([*found, *tuning, *_all(workers, runs), *_all(workers, theory), tiny], ignore_index=True)
 
 
-def _part(name: str, make: Callable[..., pd.DataFrame], *args: Any) -> functools.partial[pd.DataFrame]:
-    return functools.partial(_kept, name.replace(" ", ""), functools.partial(make, *args))
+def _in_setting(plan: Plan, task: str, size: str, seed: int, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
+    """All that is run in one setting with one seed, so that one process makes what its runs share."""
+    methods = [method for method in METHODS if seed in plan.seeds_of(method)]
+    found = [_part("start", start, plan, task, size, seed)]
+    found += [_part("cell", cell, plan, task, size, choices[task, method], seed) for method in methods]
+    if task in plan.ablated and size == next(iter(plan.sizes)) and seed in plan.seeds:
+        rate = choices[task, OWN].rate
+        found += [_part("ablation", variant, plan, task, size, name, rate, seed) for name in VARIANTS]
+    return pd.concat(found)
 
 
-def _kept(name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+def _part(part: str, make: Callable[..., pd.DataFrame], plan: Plan, *args: Any) -> pd.DataFrame:
+    """What `make` gives, kept under its arguments."""
     torch.set_num_threads(1)
-    return cache.part(NAME, name, make)
+    words = [getattr(arg, "method", arg) for arg in args if isinstance(arg, str | int | Choice)]
+    name = "-".join(str(word).replace(" ", "") for word in (part, *words))
+    return cache.part(NAME, name, lambda: make(plan, *args)).assign(part=part)
 
 
-def _all(jobs: list[functools.partial[Any]], workers: int) -> list[Any]:
+def _all(workers: int, jobs: list[functools.partial[pd.DataFrame]]) -> list[pd.DataFrame]:
     return list(Parallel(n_jobs=workers)(delayed(job)() for job in jobs))
 
 

@@ -10,20 +10,18 @@ from typing import Any
 import pandas as pd
 
 import qunify as qu
-from analyses.small_transformer import SmallTransformer
 from analyses.ten_settings_runs import (
+    TEACHERS,
     Choice,
     Plan,
     about,
     fine_tune,
-    held,
     measured,
-    read,
+    model,
     setting,
     table_of,
     told,
 )
-from analyses.ten_settings_tasks import clean
 from qunify.qmap import QMap
 
 ETA = 0.5  # of all variants that do not say otherwise
@@ -37,7 +35,7 @@ def trusting(name: str, trust: Callable[[Any], Any]) -> QMap:
 class Variant:
     about: str  # what is varied
     method: Callable[[], QMap]
-    teacher: str = "clean"
+    teacher: str = "teacher"
 
 
 def _eta(value: float) -> Callable[[], QMap]:
@@ -46,7 +44,7 @@ def _eta(value: float) -> Callable[[], QMap]:
 
 VARIANTS: Mapping[str, Variant] = {
     **{f"eta {value:g}": Variant("eta", _eta(value)) for value in (0.0, 0.25, 0.5, 0.75, 1.0)},
-    **{f"teacher {kind}": Variant("teacher", _eta(ETA), kind) for kind in ("noisy", "small", "wrong")},
+    **{name: Variant("teacher", _eta(ETA), name) for name in TEACHERS},
     "trust √u": Variant("trust", lambda: trusting("trust √u", lambda t: t.power(t.p_label, 0.5))),
     "trust u²": Variant("trust", lambda: trusting("trust u²", lambda t: t.p_label**2)),
     "trust 1": Variant("trust", lambda: qu.get("sft")),
@@ -56,27 +54,18 @@ VARIANTS: Mapping[str, Variant] = {
 }
 
 
-def variant(plan: Plan, name: str, which: str, rate: float, seed: int) -> pd.DataFrame:
-    """One row, of the small model."""
-    size, it = next(iter(plan.sizes)), VARIANTS[which]
+def variant(plan: Plan, name: str, size: str, which: str, rate: float, seed: int) -> pd.DataFrame:
+    """One row."""
+    it = VARIANTS[which]
     given = setting(plan, name, size, seed)
     task = given.told
-    if it.teacher != "clean":
-        task = told(task.reference, _teacher(plan, it.teacher, seed), given.texts)
+    if it.teacher != "teacher":
+        task = told(task.reference, model(plan, it.teacher, seed), given.texts)
     begin = time.perf_counter()
-    model = fine_tune(plan, task, it.method(), rate, seed)
+    tuned = fine_tune(plan, task, it.method(), rate, seed)
     seconds = {"training_seconds": time.perf_counter() - begin}
-    row = about(name, size, Choice(which, rate), seed) | measured(plan, name, size, model, seed) | seconds
+    row = about(name, size, Choice(which, rate), seed) | measured(plan, name, size, tuned, seed) | seconds
     return table_of([row])
-
-
-def _teacher(plan: Plan, kind: str, seed: int) -> SmallTransformer:
-    """`noisy` read solutions with slips, `wrong` what pretraining read; `small` is as large as the student."""
-    h = held(plan, seed)
-    world = {"noisy": h.taught, "wrong": h.prior, "small": clean(h.taught)}[kind]
-    questions = {name: [*h.validation[name], *h.test[name]] for name in h.test}
-    size = plan.small if kind == "small" else plan.teacher
-    return read(plan, f"teacher-{kind}", size, world, plan.teacher_steps, questions, seed)
 
 
 def varied(table: pd.DataFrame) -> pd.DataFrame:

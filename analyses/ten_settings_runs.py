@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -125,12 +124,12 @@ FULL = Plan(
     small=Size(len(VOCAB), 64, 2, 4, LENGTH),
     large=Size(len(VOCAB), 96, 3, 4, LENGTH),
     teacher=Size(len(VOCAB), 128, 3, 4, LENGTH),
-    pretraining_steps=800,
-    teacher_steps=1500,
+    pretraining_steps=4000,
+    teacher_steps=3000,
     pretraining_batch=32,
-    pretraining_rate=2.5e-3,
+    pretraining_rate=3e-3,
     demonstrations=1024,
-    steps=100,
+    steps=150,
     batch=32,
     validation=64,
     test=100,
@@ -253,41 +252,62 @@ class Held:
 @functools.lru_cache(maxsize=1)
 def held(plan: Plan, seed: int) -> Held:
     prior, taught = worlds(seed)
-    questions = {name: asked(task, plan.validation + plan.test, seed) for name, task in TASKS.items()}
-    teacher = read(plan, "teacher", plan.teacher, clean(taught), plan.teacher_steps, questions, seed)
-    models = {
-        size: read(plan, size, shape, prior, plan.pretraining_steps, questions, seed)
-        for size, shape in plan.sizes.items()
-    }
+    questions = held_out(plan, seed)
     return Held(
         prior,
         taught,
-        models,
-        teacher,
+        {size: model(plan, size, seed) for size in plan.sizes},
+        model(plan, "teacher", seed),
         _texts(prior, questions, 100, seed + 1000),
         {name: some[: plan.validation] for name, some in questions.items()},
         {name: some[plan.validation :] for name, some in questions.items()},
     )
 
 
-def shared(plan: Plan, seed: int) -> pd.DataFrame:
-    """One row: how long it took to train what all cells of a seed start from."""
+def held_out(plan: Plan, seed: int) -> dict[str, list[Question]]:
+    """By task, questions that no training text asks: for validation, then for the test."""
+    return {name: asked(task, plan.validation + plan.test, seed) for name, task in TASKS.items()}
+
+
+#: Worse than the one that has read much without slips.
+TEACHERS = ("noisy teacher", "small teacher", "wrong teacher")
+
+
+def model(plan: Plan, name: str, seed: int) -> SmallTransformer:
+    """A frozen model: by its size, one that is to be fine-tuned; the teacher; one of the worse teachers, which has read
+    solutions with slips, is no larger than a student, or has read what pretraining read."""
+    prior, taught = worlds(seed)
+    shape, world, steps = {
+        **{size: (shape, prior, plan.pretraining_steps) for size, shape in plan.sizes.items()},
+        "teacher": (plan.teacher, clean(taught), plan.teacher_steps),
+        "noisy teacher": (plan.teacher, taught, plan.teacher_steps),
+        "small teacher": (plan.small, clean(taught), plan.teacher_steps),
+        "wrong teacher": (plan.teacher, prior, plan.teacher_steps),
+    }[name]
+    return read(plan, name, shape, world, steps, held_out(plan, seed), seed)
+
+
+def trained(plan: Plan, name: str, seed: int) -> pd.DataFrame:
+    """One row: how long it took to train a model."""
     begin = time.perf_counter()
-    held(plan, seed)
-    return table_of([{"seed": seed, "training_seconds": time.perf_counter() - begin}])
+    model(plan, name, seed)
+    return table_of([{"seed": seed, "method": name, "training_seconds": time.perf_counter() - begin}])
 
 
 def read(
     plan: Plan, name: str, size: Size, world: World, steps: int, questions: Mapping[str, list[Question]], seed: int
 ) -> SmallTransformer:
-    """A model trained on text of a world, all but these questions; frozen."""
+    """A model trained on text of a world, all but these questions; frozen. On an accelerator where one is at hand."""
     model = SmallTransformer(size, seed, plan.dtype)
+    place = "cuda" if torch.cuda.is_available() and plan.dtype == torch.float32 else "cpu"
 
     def train() -> None:
-        text = _texts(world, questions, steps * plan.pretraining_batch, seed)
-        pretrain(model, text.split(plan.pretraining_batch), plan.pretraining_rate, muon=False)
+        text = _texts(world, questions, steps * plan.pretraining_batch, seed).to(place)
+        pretrain(model.to(place), text.split(plan.pretraining_batch), plan.pretraining_rate, muon=False)
+        model.to("cpu")
 
-    cache.trained(NAME, f"{seed}-{name}-{size.width}x{size.layers}-{steps}", model, train)
+    kept = f"{seed}-{name.replace(' ', '-')}-{size.width}x{size.layers}-{steps}"
+    cache.trained(NAME, kept, model, train)
     return model.requires_grad_(False)
 
 
@@ -472,7 +492,7 @@ def start(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
 
 
 def about(name: str, size: str, choice: Choice, seed: int) -> Row:
-    return {"task": name, "size": size, "seed": seed} | dataclasses.asdict(choice)
+    return {"task": name, "size": size, "seed": seed} | dataclasses.asdict(choice) | {"torch": torch.__version__}
 
 
 def table_of(rows: list[Row]) -> pd.DataFrame:
@@ -512,11 +532,3 @@ def chosen(table: pd.DataFrame) -> Choice:
     best = table.iloc[int(table["average"].astype(float).to_numpy().argmax())]
     value = float(best["value"]) if best["parameter"] else float("nan")
     return Choice(str(best["method"]), float(best["rate"]), str(best["parameter"]), value)
-
-
-def cells(plan: Plan) -> Iterator[tuple[str, str, str, int]]:
-    """Task, size, method and seed of all of them, seed by seed, so that models are loaded once."""
-    for seed in plan.claim_seeds:
-        for name, size, method in itertools.product(TASKS, plan.sizes, METHODS):
-            if seed in plan.seeds_of(method):
-                yield name, size, method, seed

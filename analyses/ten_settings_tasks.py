@@ -8,7 +8,6 @@ notes which of them are valid. What is demonstrated, what is verified and what t
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -19,17 +18,10 @@ PERSONS = tuple(f"p{i}" for i in range(16))
 SYMPTOMS = tuple(f"s{i}" for i in range(12))
 DISEASES = tuple(f"d{i}" for i in range(12))
 RELATIONS = ("mother", "friend", "boss")
-#: Moves of `reach`, on the numbers below LIMIT.
-MOVES: Mapping[str, Callable[[int], int]] = {
-    "+1": lambda v: v + 1,
-    "+5": lambda v: v + 5,
-    "*2": lambda v: 2 * v,
-    "-3": lambda v: v - 3,
-}
-LIMIT, MOST_MOVES = 30, 3
+#: Moves of `reach`, and how far a target is at most.
+MOVES: Mapping[str, int] = {"+1": 1, "+2": 2, "+3": 3, "+5": 5}
+FARTHEST, MOST_MOVES = 9, 3
 MODULUS, OPERATIONS = 5, 3
-#: Numbers of `reach`, a token each.
-NUMBERS = tuple(f"n{i}" for i in range(LIMIT))
 TAGS = ("add", "mod", "reach", "kin", "dx")
 END, ANSWER = ".", "#"
 VOCAB = (
@@ -45,7 +37,6 @@ VOCAB = (
     "!",
     *TAGS,
     *DIGITS,
-    *NUMBERS,
     *MOVES,
     *PERSONS,
     *RELATIONS,
@@ -217,35 +208,34 @@ def mod_solve(pen: Pen, question: Sequence[str], world: World) -> None:
     conclude(pen, [v])
 
 
-@functools.cache
-def _legal(v: int) -> list[str]:
-    return [move for move, f in MOVES.items() if 0 <= f(v) < LIMIT]
+def _legal(distance: int) -> list[str]:
+    return [move for move, by in MOVES.items() if by <= distance]
 
 
-@functools.cache
-def _reaches(v: int, target: int, left: int) -> bool:
-    return v == target or (left > 0 and any(_reaches(MOVES[move](v), target, left - 1) for move in _legal(v)))
+def _reaches(distance: int, left: int) -> bool:
+    return distance == 0 or (left > 0 and any(_reaches(distance - MOVES[move], left - 1) for move in _legal(distance)))
 
 
 def reach_question(draw: np.random.Generator) -> list[str]:
-    start = v = int(draw.integers(LIMIT))
-    for _ in range(int(draw.integers(2, MOST_MOVES + 1))):
-        v = MOVES[str(draw.choice(_legal(v)))](v)
-    return reach_question(draw) if v == start else ["reach", NUMBERS[start], ">", NUMBERS[v], ":"]
+    distance = int(draw.integers(3, FARTHEST + 1))
+    start = int(draw.integers(100 - distance))
+    return ["reach", *f"{start:02d}", ">", *f"{start + distance:02d}", ":"]
 
 
 def reach_solve(pen: Pen, question: Sequence[str], world: World) -> None:
-    """Up to three moves from a number to another; there are often several ways."""
-    v, target = NUMBERS.index(question[1]), NUMBERS.index(question[3])
+    """How far it is, then up to three moves and what each leaves; there are several ways."""
+    start, target = (int("".join(question[i : i + 2])) for i in (1, 4))
+    distance = int(pen.say({str(target - start): 1}, DIGITS))
+    copy(pen, ";")
     for left in range(MOST_MOVES, 0, -1):
-        if v == target:
+        if distance == 0:
             break
-        ways = [move for move in world.moves if move in _legal(v) and _reaches(MOVES[move](v), target, left - 1)]
-        move = pen.say(usual(ways or _legal(v)), _legal(v))
+        ways = [move for move in world.moves if MOVES[move] <= distance and _reaches(distance - MOVES[move], left - 1)]
+        move = pen.say(usual(ways or _legal(distance)), _legal(distance))
         copy(pen, "=")
-        v = NUMBERS.index(pen.say({NUMBERS[MOVES[move](v)]: 1}, NUMBERS))
+        distance = int(pen.say({str(distance - MOVES[move]): 1}, DIGITS))
         copy(pen, ";")
-    pen.say({END: 1} if v == target or isinstance(pen, Writer) else {}, [END])
+    pen.say({END: 1} if distance == 0 or isinstance(pen, Writer) else {}, [END])
 
 
 # ---- two that are known ----------------------------------------------------------------------------------------------
@@ -418,7 +408,7 @@ def worlds(seed: int) -> tuple[World, World]:
 
 #: The doses. Of facts and exceptions, those that pretraining taught otherwise; of worked-out tokens, the wrong ones in
 #: demonstrations and in pretraining; of pretraining's solutions, those that give the answer at once.
-CHANGED, SLIPS, PRIOR_SLIPS, PRIOR_DIRECT = 0.3, 0.05, 0.1, 0.5
+CHANGED, SLIPS, PRIOR_SLIPS, PRIOR_DIRECT = 0.3, 0.05, 0.1, 0.3
 
 
 def clean(world: World) -> World:

@@ -21,9 +21,7 @@ from analyses.ten_settings_tasks import (
     END,
     INDEX,
     LENGTH,
-    LIMIT,
     MOVES,
-    NUMBERS,
     TASKS,
     VOCAB,
     ReasoningTask,
@@ -116,16 +114,17 @@ def test_a_right_answer_counts_without_its_work_but_is_not_valid() -> None:
 
 
 def test_reaching_takes_legal_moves_and_arrives() -> None:
-    question = ["reach", "n3", ">", "n7", ":"]
-    assert (
-        verify(TASKS["reach"], question, ["+1", "=", "n4", ";", "-3", "=", "n1", ";", "+1", END], CLEAN).right is False
-    )
+    question = ["reach", *"27", ">", *"32", ":"]
     for first, second in itertools.product(MOVES, repeat=2):
-        a = MOVES[first](3)
-        b = MOVES[second](a)
-        if 0 <= a < LIMIT and 0 <= b < LIMIT and a != 7:
-            text = [first, "=", NUMBERS[a], ";", second, "=", NUMBERS[b], ";", END]
-            assert verify(TASKS["reach"], question, text, CLEAN).right is (b == 7)
+        a = 5 - MOVES[first]
+        b = a - MOVES[second]
+        if a > 0 and b >= 0:
+            text = ["5", ";", first, "=", str(a), ";", second, "=", str(b), ";"]
+            assert verify(TASKS["reach"], question, [*text, END], CLEAN).right is (b == 0)
+            assert not verify(TASKS["reach"], question, [*text, "+1", END], CLEAN).right
+    far = ["5", ";", "+1", "=", "4", ";", "+1", "=", "3", ";", "+1", "=", "2", ";", "+2", "=", "0", ";", END]
+    assert not verify(TASKS["reach"], question, far, CLEAN).right
+    assert not verify(TASKS["reach"], question, ["4", ";", "+3", "=", "1", ";", "+1", "=", "0", ";", END], CLEAN).right
 
 
 def test_facts_and_exceptions_change_in_the_stated_dose() -> None:
@@ -200,11 +199,12 @@ def test_paired_draws_leave_no_difference_between_equals() -> None:
 
 
 def test_more_questions_than_there_are_are_refused() -> None:
-    seen = [["reach", a, ">", b, ":"] for a in NUMBERS for b in NUMBERS]
-    with pytest.raises(ValueError, match="reach: questions: expected 1 beside 900 others, got 0"):
+    numbers = [f"{v:02d}" for v in range(100)]
+    seen = [["reach", *a, ">", *b, ":"] for a in numbers for b in numbers]
+    with pytest.raises(ValueError, match="reach: questions: expected 1 beside 10000 others, got 0"):
         asked(TASKS["reach"], 1, 0, seen)
-    with pytest.raises(ValueError, match="reach: questions: expected 900 beside 0 others, got"):
-        asked(TASKS["reach"], 900, 0)
+    with pytest.raises(ValueError, match="reach: questions: expected 10000 beside 0 others, got"):
+        asked(TASKS["reach"], 10_000, 0)
 
 
 def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
