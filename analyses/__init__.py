@@ -28,6 +28,7 @@ STUDIES = (
     "sequence",
     "digits",
     "demonstrations",
+    "ten_settings",
     "cost",
 )
 

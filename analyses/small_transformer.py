@@ -108,17 +108,17 @@ class SmallTransformer(nn.Module):
         return hidden @ self.embedding.weight.T
 
     @torch.no_grad()
-    def sample(self, prompts: Tensor, length: int, end: int, draw: torch.Generator | None) -> Tensor:
-        """Go on from prompts (B, P) to `length` tokens in all, (B, length); after `end` stands `end`.
-
-        Drawn at temperature 1, or, without a generator, always the likeliest token.
-        """
+    def sample(
+        self, prompts: Tensor, length: int, end: int, draw: torch.Generator | None, temperature: float = 1.0
+    ) -> Tensor:
+        """Go on from prompts (B, P) to `length` tokens in all, (B, length); after `end` stands `end`. Without a
+        generator, always the likeliest token."""
         memories = [Memory(length) for _ in self.blocks]
         tokens, new = prompts, prompts
         done = torch.zeros(len(prompts), dtype=torch.bool)
         while tokens.shape[1] < length and not bool(done.all()):
             hidden = self._from(tokens.shape[1] - new.shape[1], new, length, memories)
-            p = self.logits(hidden[:, -1]).softmax(-1)
+            p = (self.logits(hidden[:, -1]) / temperature).softmax(-1)
             drawn = p.argmax(-1) if draw is None else torch.multinomial(p, 1, generator=draw)[:, 0]
             done |= drawn == end
             new = drawn.masked_fill(done, end)[:, None]

@@ -25,7 +25,7 @@ from scipy.stats import spearmanr, studentized_range
 import qunify as qu
 from analyses import cache, runner
 from analyses.study import Study
-from analyses.ten_settings_ablations import VARIANTS, variant
+from analyses.ten_settings_ablations import COOLED, VARIANTS, cooled, variant
 from analyses.ten_settings_runs import (
     FULL,
     METHODS,
@@ -37,6 +37,7 @@ from analyses.ten_settings_runs import (
     Plan,
     cell,
     chosen,
+    pace,
     start,
     trained,
     tuned,
@@ -73,8 +74,8 @@ def experiment(plan: Plan, workers: int) -> pd.DataFrame:
     places = [(task, size) for task in TASKS for size in plan.sizes]
     runs = [functools.partial(_in_setting, plan, t, z, seed, choices) for seed in plan.claim_seeds for t, z in places]
     theory = [functools.partial(_part, "theory", predicted, plan, t, z, choices) for t, z in places]
-    tiny = _part("tiny", cell, TINY, *TINY_CELL)
-    return pd.concat([*found, *tuning, *_all(workers, runs), *_all(workers, theory), tiny], ignore_index=True)
+    single = [_part("tiny", cell, TINY, *TINY_CELL), _part("pace", pace, plan)]
+    return pd.concat([*found, *tuning, *_all(workers, runs), *_all(workers, theory), *single], ignore_index=True)
 
 
 def _in_setting(plan: Plan, task: str, size: str, seed: int, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
@@ -85,6 +86,7 @@ def _in_setting(plan: Plan, task: str, size: str, seed: int, choices: Mapping[tu
     if task in plan.ablated and size == next(iter(plan.sizes)) and seed in plan.seeds:
         rate = choices[task, OWN].rate
         found += [_part("ablation", variant, plan, task, size, name, rate, seed) for name in VARIANTS]
+        found += [_part("cooled", cooled, plan, task, size, choices[task, method], seed) for method in COOLED]
     return pd.concat(found)
 
 
@@ -177,14 +179,19 @@ def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OW
     return float((a - b).mean()), *interval(resampled(a) - resampled(b))
 
 
+def foretold(table: pd.DataFrame, task: str, size: str) -> pd.DataFrame:
+    """By method, the share of solutions whose every step is valid: as theory predicts it, and as it was measured."""
+    told, seen = (means(here(table, name, task, size), column) for name, column in FORETOLD.items())
+    return pd.DataFrame({"predicted": told, "measured": {method: seen[method] for method in told}})
+
+
+FORETOLD = {"theory": "predicted", "cell": "valid"}
+
+
 def foresight(table: pd.DataFrame) -> dict[Setting, float]:
-    """By setting: Spearman's correlation over methods of what theory predicts, the share of valid solutions, with what
-    was measured."""
-    found = {}
-    for setting in settings(table):
-        told, seen = means(here(table, "theory", *setting), "predicted"), means(here(table, "cell", *setting), "valid")
-        found[setting] = float(spearmanr(list(told.values()), [seen[method] for method in told]).statistic)
-    return found
+    """By setting: Spearman's correlation over methods of what theory predicts with what was measured."""
+    each = {setting: foretold(table, *setting) for setting in settings(table)}
+    return {setting: float(spearmanr(pair["predicted"], pair["measured"]).statistic) for setting, pair in each.items()}
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
@@ -327,16 +334,17 @@ def draw_trust(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
-    found = foresight(table)
-    for y, rho in enumerate(found.values()):
-        ax.plot([0, rho], [y, y], color=plots.SOFT, linewidth=2)
-        ax.plot(rho, y, "o", color=plots.INK, markersize=8)
-    ax.axvline(0, color=plots.SOFT, linewidth=1, zorder=0)
-    ax.set_yticks(range(len(found)), [f"{task}, {size}" for task, size in found], fontsize=10.5)
-    ax.set_ylim(len(found) - 0.5, -0.5)
-    ax.set_xlim(-1, 1)
-    ax.set_xlabel("rank correlation over methods")
-    ax.set_title("Theory's ranking\nand the measured one", fontsize=12.5, weight="bold", pad=10)
+    """A dot per method and setting."""
+    ax.plot([0, 1], [0, 1], color=plots.SOFT, linewidth=1, zorder=0)
+    for setting in settings(table):
+        for method, pair in foretold(table, *setting).iterrows():
+            ax.plot(*pair, "o", color=plots.colour(str(method)), markersize=5.5, alpha=0.8)
+    rho = list(foresight(table).values())
+    ax.set_xlabel("predicted")
+    ax.set_ylabel("measured")
+    ax.set_title("Solutions with every step valid", fontsize=12.5, weight="bold", pad=10)
+    text = f"rank correlation {min(rho):.2f} to {max(rho):.2f},\nsetting by setting"
+    ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=10)
 
 
 def _methods(ax: Axes, names: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Target-SFT taken apart: its teacher's share, its teacher, its trust, its residual."""
+"""Target-SFT taken apart: its teacher's share, its teacher, its trust, its residual; and solutions drawn cooler."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from analyses.ten_settings_runs import (
     measured,
     model,
     setting,
+    solved,
     table_of,
     told,
 )
@@ -68,6 +69,15 @@ def variant(plan: Plan, name: str, size: str, which: str, rate: float, seed: int
     return table_of([row])
 
 
-def varied(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of ablations, with what each of them varies."""
-    return table.assign(about=[VARIANTS[name].about for name in table["method"]])
+#: Solutions are drawn at these temperatures from what these methods have trained.
+TEMPERATURES = (1.0, 0.7, 0.5, 0.3)
+COOLED = ("sft", "dft", "beyond_log", "target_sft", "posterior")
+
+
+def cooled(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> pd.DataFrame:
+    """A row per temperature."""
+    model = fine_tune(plan, setting(plan, name, size, seed).told, choice.qmap, choice.rate, seed)
+    of = about(name, size, choice, seed)
+    return table_of(
+        [of | {"temperature": t} | solved(plan, name, model, "test", plan.samples, seed, t) for t in TEMPERATURES]
+    )

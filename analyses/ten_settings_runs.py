@@ -273,18 +273,29 @@ def held_out(plan: Plan, seed: int) -> dict[str, list[Question]]:
 TEACHERS = ("noisy teacher", "small teacher", "wrong teacher")
 
 
-def model(plan: Plan, name: str, seed: int) -> SmallTransformer:
-    """A frozen model: by its size, one that is to be fine-tuned; the teacher; one of the worse teachers, which has read
-    solutions with slips, is no larger than a student, or has read what pretraining read."""
+@dataclass(frozen=True)
+class Schooling:
+    """How large a model is, what it reads, and for how many steps."""
+
+    size: Size
+    world: World
+    steps: int
+
+
+def schooling(plan: Plan, name: str, seed: int) -> Schooling:
+    """Of a model: by its size, one that is to be fine-tuned; the teacher; or one of the worse teachers, which reads
+    solutions with slips, is no larger than a student, or reads what pretraining reads."""
     prior, taught = worlds(seed)
-    shape, world, steps = {
-        **{size: (shape, prior, plan.pretraining_steps) for size, shape in plan.sizes.items()},
-        "teacher": (plan.teacher, clean(taught), plan.teacher_steps),
-        "noisy teacher": (plan.teacher, taught, plan.teacher_steps),
-        "small teacher": (plan.small, clean(taught), plan.teacher_steps),
-        "wrong teacher": (plan.teacher, prior, plan.teacher_steps),
-    }[name]
-    return read(plan, name, shape, world, steps, held_out(plan, seed), seed)
+    if name in plan.sizes:
+        return Schooling(plan.sizes[name], prior, plan.pretraining_steps)
+    world = {"noisy teacher": taught, "wrong teacher": prior}.get(name, clean(taught))
+    return Schooling(plan.small if name == "small teacher" else plan.teacher, world, plan.teacher_steps)
+
+
+def model(plan: Plan, name: str, seed: int) -> SmallTransformer:
+    """A frozen model that has had its schooling."""
+    it = schooling(plan, name, seed)
+    return read(plan, name, it.size, it.world, it.steps, held_out(plan, seed), seed)
 
 
 def trained(plan: Plan, name: str, seed: int) -> pd.DataFrame:
@@ -292,6 +303,22 @@ def trained(plan: Plan, name: str, seed: int) -> pd.DataFrame:
     begin = time.perf_counter()
     model(plan, name, seed)
     return table_of([{"seed": seed, "method": name, "training_seconds": time.perf_counter() - begin}])
+
+
+def pace(plan: Plan) -> pd.DataFrame:
+    """A row per kind of model: seconds for a step of training one on a processor's core, the mean of so many."""
+    prior, _ = worlds(0)
+    text = _texts(prior, held_out(plan, 0), PACED * plan.pretraining_batch, 0).split(plan.pretraining_batch)
+    rows = []
+    for name, size in {**plan.sizes, "teacher": plan.teacher}.items():
+        model = SmallTransformer(size, 0, plan.dtype)
+        begin = time.perf_counter()
+        pretrain(model, text, plan.pretraining_rate, muon=False)
+        rows.append({"seed": 0, "method": name, "step_seconds": (time.perf_counter() - begin) / PACED})
+    return table_of(rows)
+
+
+PACED = 50  # steps
 
 
 def read(
@@ -396,25 +423,31 @@ def fine_tune(plan: Plan, task: Told, method: QMap, rate: float, seed: int) -> S
 
 
 def solutions(
-    model: SmallTransformer, questions: Sequence[Question], samples: int, draw: torch.Generator | None
+    model: SmallTransformer,
+    questions: Sequence[Question],
+    samples: int,
+    draw: torch.Generator | None,
+    temperature: float = 1.0,
 ) -> list[list[list[str]]]:
     """For each question, so many solutions drawn from the model; without a generator, its likeliest."""
     found: list[list[list[str]]] = [[] for _ in questions]
     for length in sorted({len(question) for question in questions}):
         which = [i for i, question in enumerate(questions) if len(question) == length]
         prompts = torch.tensor([[INDEX[token] for token in questions[i]] for i in which])
-        drawn = model.sample(prompts.repeat_interleave(samples, 0), LENGTH, INDEX[END], draw)
+        drawn = model.sample(prompts.repeat_interleave(samples, 0), LENGTH, INDEX[END], draw, temperature)
         for i, tokens in zip([i for i in which for _ in range(samples)], drawn[:, length:].tolist(), strict=True):
             found[i].append([VOCAB[token] for token in tokens])
     return found
 
 
-def solved(plan: Plan, name: str, model: SmallTransformer, which: str, samples: int, seed: int) -> Row:
+def solved(
+    plan: Plan, name: str, model: SmallTransformer, which: str, samples: int, seed: int, temperature: float = 1.0
+) -> Row:
     """How often solutions are right: per problem (`right`, a letter each: a for none, b for one, …), and the shares."""
     h, task = held(plan, seed), TASKS[name]
     questions = getattr(h, which)[name]
     draw = torch.Generator().manual_seed(seed)
-    drawn = solutions(model, questions, samples, draw)
+    drawn = solutions(model, questions, samples, draw, temperature)
     verdicts = [[verify(task, q, text, h.taught) for text in texts] for q, texts in zip(questions, drawn, strict=True)]
     right = [sum(v.right for v in some) for some in verdicts]
     return {
@@ -492,11 +525,12 @@ def start(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
 
 
 def about(name: str, size: str, choice: Choice, seed: int) -> Row:
-    return {"task": name, "size": size, "seed": seed} | dataclasses.asdict(choice) | {"torch": torch.__version__}
+    return {"task": name, "size": size, "seed": seed} | dataclasses.asdict(choice)
 
 
 def table_of(rows: list[Row]) -> pd.DataFrame:
-    return pd.DataFrame([{k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in row.items()} for row in rows])
+    rounded = [{k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
+    return pd.DataFrame(rounded).assign(torch=torch.__version__)
 
 
 # ---- tuning ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -40,9 +41,13 @@ def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str]
             continue
         m = choices[name, method].qmap
         context: dict[str, Any] = {key: said[key] for key in m.needs}
+        before = time.perf_counter()
         found = qu.optimum(m, truth, begin, **context)
         mass = against_truth(found.probs.clamp(min=0), truth, valid)["valid_mass"]
-        rows.append({"task": name, "size": size, "seed": seed, "method": method, "predicted": _whole(mass, owner)})
+        seconds = {"measuring_seconds": time.perf_counter() - before}
+        rows.append(
+            {"task": name, "size": size, "seed": seed, "method": method} | {"predicted": _whole(mass, owner)} | seconds
+        )
     return table_of(rows)
 
 

@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sphinx.util.parallel import make_chunks
 
 import qunify
-from docs import commands, findings, methods, notebooks, studies
+from docs import commands, findings, methods, notebooks, studies, ten_settings
 from qunify import explorer
 
 HERE = Path(__file__).parent
@@ -79,6 +79,11 @@ FILLED = {
     "front": methods.front,
     "studies": studies.page,
     "count": lambda: str(len(qunify.names())),
+    "ten settings: card": ten_settings.card,
+    "ten settings: findings": ten_settings.found,
+    "ten settings: digest": ten_settings.digest,
+    "ten settings: ablations": ten_settings.varied,
+    "ten settings: ledger": ten_settings.ledger,
 }
 
 

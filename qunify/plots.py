@@ -84,13 +84,15 @@ _FAMILY = {
     "warped": "#AA4499",
     "penalties": "#7F5F3F",
 }
+#: A name outside the catalogue: a map that someone has designed.
+_OWN = Line("#DC267F", _DASHDOT, "o")
 _DEPTHS = (0.38, 0.52, 0.28, 0.62, 0.45)
 _DASHES: tuple[Dash, ...] = (_SOLID, _LONG, _SHORT, _DASHDOT)
 _MARKERS = "osD^vP"
 
 
 def line(name: str) -> Line:
-    """Colour, dash and marker of a method; for a name outside the catalogue, those of a designed one."""
+    """Colour, dash and marker of a method; a name outside the catalogue has its own."""
     look = _on_light(name)
     return dataclasses.replace(look, colour=_on_dark(look.colour)) if is_dark() else look
 
@@ -105,7 +107,7 @@ def _on_light(name: str) -> Line:
         return _PAPER[name]
     entry = catalogue.ENTRIES.get(name)
     if entry is None:
-        return Line(_FAMILY["designed"], _DASHDOT, "o")
+        return _OWN
     i = catalogue.names(entry.family).index(name)
     hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_FAMILY[entry.family]))
     shade = to_hex(colorsys.hls_to_rgb(hue, _DEPTHS[i % len(_DEPTHS)], saturation))

@@ -7,13 +7,14 @@ import re
 import pandas as pd
 import pytest
 
-from docs import findings
+from docs import findings, ten_settings
 from docs.findings import FINDINGS, Finding
 
-TITLES = [finding.title for finding in FINDINGS]
+ALL = (*FINDINGS, *ten_settings.FINDINGS)
+TITLES = [finding.title for finding in ALL]
 
 
-@pytest.mark.parametrize("finding", FINDINGS, ids=TITLES)
+@pytest.mark.parametrize("finding", ALL, ids=TITLES)
 def test_the_rows_support_it(finding: Finding) -> None:
     assert finding.holds(findings.table(finding.study))
 
@@ -26,7 +27,7 @@ def renamed(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(**{column: table[column].map(other)})
 
 
-@pytest.mark.parametrize("finding", FINDINGS, ids=TITLES)
+@pytest.mark.parametrize("finding", ALL, ids=TITLES)
 def test_other_rows_would_not(finding: Finding) -> None:
     table = findings.table(finding.study)
     if finding.title == "Training ends where the drift says":

@@ -13,7 +13,7 @@ from tests.browser import address, browser, complaints, inaccessible
 SITE = Path(__file__).parents[1] / "build" / "docs" / "html"
 PAGES = (
     "index", "start", "course/1_what_a_loss_teaches", "course/6_design_your_own", "questions", "catalogue",
-    "catalogue/target_sft", "catalogue/z_loss", "api", "command_line", "glossary", "findings", "report",
+    "catalogue/target_sft", "catalogue/z_loss", "api", "command_line", "glossary", "findings", "ten_settings", "report",
 )  # fmt: skip
 
 pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: make docs")

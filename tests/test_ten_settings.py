@@ -13,9 +13,10 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import cache, ten_settings
+from analyses import cache, runner, ten_settings
 from analyses.small_transformer import Size, SmallTransformer
-from analyses.ten_settings_runs import TINY, Choice, Texts, asked, chosen, posterior, read
+from analyses.ten_settings_ablations import VARIANTS
+from analyses.ten_settings_runs import METHODS, TINY, TINY_CELL, Choice, Texts, asked, cell, chosen, posterior, read
 from analyses.ten_settings_tasks import (
     ANSWER,
     END,
@@ -216,3 +217,21 @@ def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monke
     for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
         assert torch.equal(a, b)
     assert len(list(tmp_path.rglob("*.npz"))) == 2
+
+
+def test_the_small_cell_gives_its_committed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "FOLDER", tmp_path)
+    committed = ten_settings.part(runner.read(ten_settings.NAME, runner.FIGURES), "tiny")
+    found = cell(TINY, *TINY_CELL)
+    for column in set(found) - {"training_seconds", "measuring_seconds", "torch"}:
+        got, expected = found[column][0], committed[column].iloc[0]
+        assert got == (pytest.approx(expected, abs=2e-6, nan_ok=True) if isinstance(got, float) else expected), column
+
+
+def test_every_run_asked_for_is_there() -> None:
+    plan, table = ten_settings.FULL, runner.read(ten_settings.NAME, runner.FIGURES)
+    cells = ten_settings.part(table, "cell")[["task", "size", "method", "seed"]]
+    asked = [(t, z, m, s) for t, z, m in itertools.product(TASKS, plan.sizes, METHODS) for s in plan.seeds_of(m)]
+    assert sorted(cells.itertuples(index=False, name=None)) == sorted(asked)
+    assert len(ten_settings.part(table, "tuning")) == 4 * len(METHODS) * len(TASKS)
+    assert len(ten_settings.part(table, "ablation")) == len(VARIANTS) * len(plan.ablated) * len(plan.seeds)
