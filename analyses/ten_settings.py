@@ -119,14 +119,19 @@ def here(table: pd.DataFrame, name: str, task: str, size: str) -> pd.DataFrame:
     return rows[(rows["task"] == task) & (rows["size"] == size)].sort_values("seed")
 
 
+def alike(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those on seeds that every method has: some seeds are harder."""
+    return rows[rows["seed"].isin(FULL.seeds)]
+
+
 def means(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """By method, the mean over seeds."""
-    return {str(method): float(values.mean()) for method, values in rows.groupby("method")[column]}
+    """By method, the mean over the seeds that all have."""
+    return {str(method): float(values.mean()) for method, values in alike(rows).groupby("method")[column]}
 
 
-def solved(table: pd.DataFrame, task: str, size: str) -> dict[str, np.ndarray]:
+def solved(rows: pd.DataFrame) -> dict[str, np.ndarray]:
     """By method: the share of right solutions of every test problem, (seeds, problems)."""
-    return {str(method): letters(rows) for method, rows in here(table, "cell", task, size).groupby("method")}
+    return {str(method): letters(some) for method, some in rows.groupby("method")}
 
 
 def letters(rows: pd.DataFrame) -> np.ndarray:
@@ -150,7 +155,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 
 def averages(table: pd.DataFrame) -> pd.DataFrame:
-    """Average@16, a row per setting and a column per method; the mean over seeds."""
+    """Average@16, a row per setting and a column per method."""
     found = {setting: means(here(table, "cell", *setting), "average") for setting in settings(table)}
     return pd.DataFrame.from_dict(found, orient="index")
 
@@ -173,7 +178,7 @@ def critical_difference(table: pd.DataFrame) -> float:
 
 def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OWN) -> tuple[float, float, float]:
     """Average@16 of a method less that of another: the mean and its 95 % interval, paired over seeds and problems."""
-    shares = solved(table, task, size)
+    shares = solved(here(table, "cell", task, size))
     seeds = min(len(shares[method]), len(shares[other]))
     a, b = shares[method][:seeds], shares[other][:seeds]
     return float((a - b).mean()), *interval(resampled(a) - resampled(b))
@@ -196,12 +201,20 @@ def foresight(table: pd.DataFrame) -> dict[Setting, float]:
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
     """A row per method, best mean rank first; means over the ten settings of means over seeds."""
-    means = part(table, "cell").groupby([*SETTING, "method"])[list(COLUMNS)].mean().groupby("method").mean()
+    cells = alike(part(table, "cell").assign(cost=cost(table)))
+    means = cells.groupby([*SETTING, "method"])[list(COLUMNS)].mean().groupby("method").mean()
     found = means.loc[order(table)].rename(columns=COLUMNS)
     best = averages(table).idxmax(axis=1).value_counts()
     found.insert(0, "mean rank", ranks(table).mean())
     found.insert(1, "best in", best.reindex(found.index, fill_value=0))
     return found.reset_index(names="method")
+
+
+def cost(table: pd.DataFrame) -> pd.Series:
+    """Of every cell: its time of training by that of SFT, the mean over cells of that size with the same version."""
+    cells, alike = part(table, "cell"), ["size", "torch"]
+    plain = cells[cells["method"] == "sft"].groupby(alike)["training_seconds"].mean().rename("plain")
+    return cells["training_seconds"] / cells.join(plain, on=alike)["plain"]
 
 
 #: Of the digest.
@@ -214,7 +227,7 @@ COLUMNS = {
     "smooth_ece": "smooth ECE",
     "kl_start": "KL from the start",
     "forgotten": "loss on pretraining text, change",
-    "training_seconds": "seconds",
+    "cost": "time of training by SFT's",
 }
 
 
@@ -235,31 +248,33 @@ def see(table: pd.DataFrame) -> str:
 
 # ---- the picture -----------------------------------------------------------------------------------------------------
 def draw(table: pd.DataFrame) -> Figure:
-    """Average@16 in every setting; mean ranks; and why: trust at the start, and what theory foresees."""
+    """Average@16 in every setting; why: trust at the start; mean ranks; and what theory foresees."""
     with plots.style():
-        figure = Figure(figsize=(17, 17.5))
-        bars = figure.subplots(
-            2,
-            5,
-            sharex=True,
-            sharey=True,
-            gridspec_kw={"top": 0.955, "bottom": 0.44, "left": 0.1, "right": 0.985, "wspace": 0.08, "hspace": 0.14},
+        figure = Figure(figsize=(17, 22.5))
+        rows = figure.subplots(
+            3,
+            len(TASKS),
+            gridspec_kw={"top": 0.965, "bottom": 0.335, "left": 0.1, "right": 0.985, "wspace": 0.08, "hspace": 0.2},
         )
-        for ax, (task, size) in zip(bars.T.flat, settings(table), strict=True):
+        for ax, (task, size) in zip(rows[:2].T.flat, settings(table), strict=True):
             draw_setting(ax, table, task, size)
-        ranked, trust, theory = (
-            figure.add_axes((left, 0.055, width, 0.3)) for left, width in ((0.1, 0.24), (0.47, 0.2), (0.8, 0.185))
+        for ax, task in zip(rows[2], TASKS, strict=True):
+            draw_trust(ax, table, task)
+        for ax in rows[:, 1:].flat:
+            ax.set_yticklabels([])
+        rows[2, 2].legend(
+            *rows[2, -1].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3
         )
+        ranked, theory = (figure.add_axes((left, 0.05, width, 0.225)) for left, width in ((0.1, 0.42), (0.63, 0.33)))
         draw_ranks(ranked, table)
-        draw_trust(trust, table)
         draw_theory(theory, table)
-        figure.text(0.5, 0.008, footnote(table), ha="center", color=plots.SOFT, fontsize=11)
+        figure.text(0.5, 0.008, FOOTNOTE, ha="center", color=plots.SOFT, fontsize=11)
     return figure
 
 
 def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
     """A bar per method, best mean rank on top, with its interval; lines: where the model starts, and the teacher."""
-    shares, names = solved(table, task, size), order(table)
+    shares, names = solved(alike(here(table, "cell", task, size))), order(table)
     mean = means(here(table, "cell", task, size), "average")
     for y, method in enumerate(names):
         low, high = interval(resampled(shares[method]))
@@ -309,27 +324,23 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def draw_trust(ax: Axes, table: pd.DataFrame) -> None:
-    """Mean trust before the first step in worked-out tokens of demonstrations."""
-    found, names = part(table, "cell").groupby("method")[list(GROUPS)].mean(), order(table)
+def draw_trust(ax: Axes, table: pd.DataFrame, task: str) -> None:
+    """Mean trust before the first step in worked-out tokens of demonstrations, by the models of both sizes."""
+    cells, names = part(table, "cell"), order(table)
+    found = alike(cells[cells["task"] == task]).groupby("method")[list(GROUPS)].mean().dropna(axis=1)
     for y, method in enumerate(names):
         values = found.loc[method]
         ax.plot([values.min(), values.max()], [y, y], color=plots.FAINT, linewidth=3, zorder=0)
-        for column, (marker, _) in GROUPS.items():
-            ax.plot(
-                values[column],
-                y,
-                marker,
-                color=plots.colour(method),
-                markersize=7,
-                fillstyle="none" if marker == "D" else "full",
-            )
-    for marker, name in GROUPS.values():
+        for column, value in values.items():
+            marker, _ = GROUPS[str(column)]
+            fill = "none" if marker == "D" else "full"
+            ax.plot(value, y, marker, color=plots.colour(method), markersize=7, fillstyle=fill)
+    for column in found:
+        marker, name = GROUPS[str(column)]
         ax.plot([], [], marker, color=plots.SOFT, label=name, fillstyle="none" if marker == "D" else "full")
-    ax.legend(
-        loc="upper center", bbox_to_anchor=(0.5, -0.05), fontsize=9.5, ncols=3, handletextpad=0.2, columnspacing=1
-    )
-    ax.set_title("Trust in tokens that were worked out, at the start", fontsize=12.5, weight="bold", pad=10)
+    ax.set_title(f"{TASKS[task].title}:\ntrust at the start", fontsize=11.5, weight="bold")
+    ax.set_xlim(-0.06, 1.09)
+    ax.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
     _methods(ax, names)
 
 
@@ -342,7 +353,7 @@ def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
     rho = list(foresight(table).values())
     ax.set_xlabel("predicted")
     ax.set_ylabel("measured")
-    ax.set_title("Solutions with every step valid", fontsize=12.5, weight="bold", pad=10)
+    ax.set_title("Solutions with every step valid:\ntheory and measurement", fontsize=12.5, weight="bold", pad=10)
     text = f"rank correlation {min(rho):.2f} to {max(rho):.2f},\nsetting by setting"
     ax.text(0.04, 0.96, text, transform=ax.transAxes, va="top", fontsize=10)
 
@@ -352,14 +363,13 @@ def _methods(ax: Axes, names: list[str]) -> None:
     for label, method in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(plots.colour(method))
     plots.lanes(ax, len(names))
+    ax.set_ylim(len(names) - 0.4, -0.6)
 
 
-def footnote(table: pd.DataFrame) -> str:
-    seeds = part(table, "cell").groupby("method")["seed"].nunique()
-    return (
-        f"Average@16 over {FULL.test} problems, in per cent, with 95 % intervals over problems and {seeds.min()} to "
-        f"{seeds.max()} seeds. Dotted: the pretrained model; dashed: the teacher."
-    )
+FOOTNOTE = (
+    f"Average@16 over {FULL.test} problems and {len(FULL.seeds)} seeds, in per cent, with 95 % intervals. Dotted: the "
+    f"pretrained model; dashed: the teacher. Trust: in right tokens that had to be worked out, and in wrong ones."
+)
 
 
 def _title(method: str) -> str:
