@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -40,6 +41,10 @@ class Page(HTMLParser):
         self._inside = ""
         self.feed(text)
 
+    @classmethod
+    def at(cls, path: Path) -> Page:
+        return cls(path.read_text(encoding="utf-8"))
+
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = {key: value or "" for key, value in attrs}
         self.anchors |= {given[key] for key in ("id", "name") if key in given}
@@ -67,7 +72,10 @@ def addresses(text: str, pattern: re.Pattern[str]) -> list[str]:
 def problems(site: Path) -> list[str]:
     """What is wrong with a built site, a line each."""
     site = site.resolve()
-    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(site.rglob("*.html"))}
+    with ProcessPoolExecutor(2) as pool:
+        paths = sorted([*site.rglob("*.html"), *site.rglob("*.svg")])
+        read = dict(zip(paths, pool.map(Page.at, paths, chunksize=8), strict=True))
+    pages = {path: page for path, page in read.items() if path.suffix == ".html"}
     found = [] if pages else [f"{site}: no page"]
     for path, page in pages.items():
         for kind, targets in (("loads", page.loaded), ("links to", page.links)):
@@ -79,7 +87,7 @@ def problems(site: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         targets = addresses(text, pattern)
         if path.suffix == ".svg":
-            targets += Page(text).loaded
+            targets += read[path].loaded
         said = (_fault(path, target, True, site, pages) for target in dict.fromkeys(targets))
         found += [f"{path.relative_to(site)}: loads {fault}" for fault in said if fault]
     return found

@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 import joblib
 import pandas as pd
-from joblib.externals.loky import get_reusable_executor
 
 import qunify
 from qunify import catalogue, files
@@ -106,8 +105,10 @@ def write(folder: Path) -> str:
     that would not change is left alone."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
-    made = joblib.Parallel(n_jobs=2)(joblib.delayed(_make)(name, folder) for name in [*qunify.names(), ""])
-    get_reusable_executor().shutdown(wait=True)  # two processes that hold torch
+    # processes that have torch already, as Sphinx's own have
+    made = joblib.Parallel(n_jobs=2, backend="multiprocessing")(
+        joblib.delayed(_make)(name, folder) for name in [*qunify.names(), ""]
+    )
     lines = [line for line, _ in made if line is not None]
     kept = {path for _, paths in made for path in paths}
     kept |= {_put(folder / f"{family}.md", family_page(family).encode()) for family in catalogue.families()}

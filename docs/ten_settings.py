@@ -301,8 +301,9 @@ def _theory(t: pd.DataFrame) -> str:
     least, most = min(found, key=lambda s: found[s]), max(found, key=lambda s: found[s])
     return (
         f"`qu.optimum` says where each method would settle at every token, were its labels drawn without end (by the "
-        f"models of the first seed), and from that how often a solution would be valid in every step. For half of the methods and settings that is within "
-        f"{100 * _off(t):.1f} points of what was measured. The two rankings of the methods have a rank correlation "
+        f"models of the first seed), and from that how often a solution would be valid in every step. For half of "
+        f"the methods and settings that is within {100 * _off(t):.1f} points of what was measured. The two rankings of "
+        f"the methods have a rank correlation "
         f"between {found[least]:.2f} ({called(least)}) and {found[most]:.2f} ({called(most)}), on average "
         f"{np.mean(list(found.values())):.2f}. Target-SFT is to end at the teacher sharpened by (1 − η)^(−1/eta), and "
         f"so above it: valid are {percent(_share(t, 'start', 'teacher', 'valid'))} of what the teacher draws, "
