@@ -69,7 +69,7 @@ class Apart:
         return self.high < 0
 
     def __str__(self) -> str:
-        return f"{100 * self.by:+.1f} ({100 * self.low:+.1f} to {100 * self.high:+.1f})"
+        return signed(f"{100 * self.by:+.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]")
 
 
 def apart(t: pd.DataFrame, method: str, other: str, among: Sequence[str] = tuple(TASKS)) -> list[Apart]:
@@ -79,7 +79,11 @@ def apart(t: pd.DataFrame, method: str, other: str, among: Sequence[str] = tuple
 def between(found: Sequence[Apart]) -> str:
     """Points, from the least to the most."""
     by = [100 * it.by for it in found]
-    return f"{min(by):+.1f} to {max(by):+.1f} points"
+    return signed(f"{min(by):+.1f} to {max(by):+.1f} points")
+
+
+def signed(text: str) -> str:
+    return text.replace("-", "−")
 
 
 def overall(t: pd.DataFrame, column: str) -> dict[str, float]:
@@ -141,7 +145,7 @@ def leads(t: pd.DataFrame) -> str:
     return markdown(["", *(f"{title(a)} − {title(b)}" for a, b in LEADS)], lines)
 
 
-LEADS = ((OWN, "sft"), (OWN, "dft"), (OWN, "kd_hybrid"), (OWN, "beyond_log"), ("dft", "sft"))
+LEADS = ((OWN, "sft"), (OWN, "dft"), (OWN, "beyond_log"), ("dft", "sft"))
 
 
 def _sft_holds(t: pd.DataFrame) -> bool:
