@@ -21,6 +21,7 @@ from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr, studentized_range
+from scipy.stats import t as student
 
 import qunify as qu
 from analyses import cache, runner
@@ -39,6 +40,7 @@ from analyses.ten_settings_runs import (
     chosen,
     pace,
     start,
+    steps_timed,
     trained,
     tuned,
 )
@@ -74,7 +76,11 @@ def experiment(plan: Plan, workers: int) -> pd.DataFrame:
     places = [(task, size) for task in TASKS for size in plan.sizes]
     runs = [functools.partial(_in_setting, plan, t, z, seed, choices) for seed in plan.claim_seeds for t, z in places]
     theory = [functools.partial(_part, "theory", predicted, plan, t, z, choices) for t, z in places]
-    single = [_part("tiny", cell, TINY, *TINY_CELL), _part("pace", pace, plan)]
+    single = [
+        _part("tiny", cell, TINY, *TINY_CELL),
+        _part("pace", pace, plan),
+        _part("step", steps_timed, plan, choices),
+    ]
     return pd.concat([*found, *tuning, *_all(workers, runs), *_all(workers, theory), *single], ignore_index=True)
 
 
@@ -171,50 +177,54 @@ def order(table: pd.DataFrame) -> list[str]:
 
 
 def critical_difference(table: pd.DataFrame) -> float:
-    """Mean ranks that differ by less cannot be told apart at 5 % (Nemenyi; Demšar 2006)."""
-    n, k = ranks(table).shape
+    """Mean ranks that differ by less cannot be told apart at 5 % (Nemenyi; Demšar 2006). A block is a task: the models
+    of both sizes share its demonstrations, teacher, tuning and problems."""
+    n, k = len(TASKS), ranks(table).shape[1]
     return float(studentized_range.ppf(0.95, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * n)) ** 0.5)
 
 
 def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OWN) -> tuple[float, float, float]:
-    """Average@16 of a method less that of another: the mean and its 95 % interval, paired over seeds and problems."""
+    """Average@16 of a method less that of another, paired over seeds and problems: the mean and its 95 % interval.
+
+    The interval is Student's, by the bootstrap's standard error: percentiles of so few seeds would be too narrow.
+    """
     shares = solved(here(table, "cell", task, size))
     seeds = min(len(shares[method]), len(shares[other]))
-    a, b = shares[method][:seeds], shares[other][:seeds]
-    return float((a - b).mean()), *interval(resampled(a) - resampled(b))
+    apart = shares[method][:seeds] - shares[other][:seeds]
+    # drawing n seeds anew has n − 1 nths of the variance
+    error = float(resampled(apart).std() * (seeds / (seeds - 1)) ** 0.5)
+    mean, half = float(apart.mean()), float(student.ppf(0.975, seeds - 1)) * error
+    return mean, mean - half, mean + half
 
 
 def foretold(table: pd.DataFrame, task: str, size: str) -> pd.DataFrame:
-    """By method, the share of solutions whose every step is valid: as theory predicts it, and as it was measured."""
-    told, seen = (means(here(table, name, task, size), column) for name, column in FORETOLD.items())
-    return pd.DataFrame({"predicted": told, "measured": {method: seen[method] for method in told}})
+    """By method, the share of solutions whose every step is valid: as theory predicts it for the models of a seed, and
+    as it was measured on that seed."""
+    told, rows = here(table, "theory", task, size).set_index("method")["predicted"], here(table, "cell", task, size)
+    seen = rows[rows["seed"] == FULL.seeds[0]].set_index("method")["valid"]
+    return pd.DataFrame({"predicted": told, "measured": seen[told.index]})
 
 
-FORETOLD = {"theory": "predicted", "cell": "valid"}
-
-
-def foresight(table: pd.DataFrame) -> dict[Setting, float]:
+def foresight(table: pd.DataFrame, among: Sequence[str] = METHODS) -> dict[Setting, float]:
     """By setting: Spearman's correlation over methods of what theory predicts with what was measured."""
-    each = {setting: foretold(table, *setting) for setting in settings(table)}
-    return {setting: float(spearmanr(pair["predicted"], pair["measured"]).statistic) for setting, pair in each.items()}
+    found = {}
+    for setting in settings(table):
+        pair = foretold(table, *setting)
+        pair = pair[pair.index.isin(among)]
+        found[setting] = float(spearmanr(pair["predicted"], pair["measured"]).statistic)
+    return found
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
     """A row per method, best mean rank first; means over the ten settings of means over seeds."""
-    cells = alike(part(table, "cell").assign(cost=cost(table)))
-    means = cells.groupby([*SETTING, "method"])[list(COLUMNS)].mean().groupby("method").mean()
-    found = means.loc[order(table)].rename(columns=COLUMNS)
+    each = alike(part(table, "cell")).groupby([*SETTING, "method"])[list(COLUMNS)].mean()
+    found = each.groupby("method").mean().loc[order(table)].rename(columns=COLUMNS)
     best = averages(table).idxmax(axis=1).value_counts()
     found.insert(0, "mean rank", ranks(table).mean())
     found.insert(1, "best in", best.reindex(found.index, fill_value=0))
+    step = part(table, "step").set_index("method")["step_seconds"]
+    found["time of a step by SFT's"] = step / step["sft"]
     return found.reset_index(names="method")
-
-
-def cost(table: pd.DataFrame) -> pd.Series:
-    """Of every cell: its time of training by that of SFT, the mean over cells of that size with the same version."""
-    cells, alike = part(table, "cell"), ["size", "torch"]
-    plain = cells[cells["method"] == "sft"].groupby(alike)["training_seconds"].mean().rename("plain")
-    return cells["training_seconds"] / cells.join(plain, on=alike)["plain"]
 
 
 #: Of the digest.
@@ -227,7 +237,6 @@ COLUMNS = {
     "smooth_ece": "smooth ECE",
     "kl_start": "KL from the start",
     "forgotten": "loss on pretraining text, change",
-    "cost": "time of training by SFT's",
 }
 
 

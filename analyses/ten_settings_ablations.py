@@ -46,8 +46,8 @@ def _eta(value: float) -> Callable[[], QMap]:
 VARIANTS: Mapping[str, Variant] = {
     **{f"eta {value:g}": Variant("eta", _eta(value)) for value in (0.0, 0.25, 0.5, 0.75, 1.0)},
     **{name: Variant("teacher", _eta(ETA), name) for name in TEACHERS},
-    "trust √u": Variant("trust", lambda: trusting("trust √u", lambda t: t.power(t.p_label, 0.5))),
-    "trust u²": Variant("trust", lambda: trusting("trust u²", lambda t: t.p_label**2)),
+    "trust √p": Variant("trust", lambda: trusting("trust √p", lambda t: t.power(t.p_label, 0.5))),
+    "trust p²": Variant("trust", lambda: trusting("trust p²", lambda t: t.p_label**2)),
     "trust 1": Variant("trust", lambda: qu.get("sft")),
     "trust by entropy": Variant(
         "trust", lambda: trusting("trust by entropy", lambda t: 1 - t.entropy(t.policy) / t.log(t.vocab))

@@ -46,16 +46,17 @@ Row = dict[str, Any]
 Question = Sequence[str]
 
 
-def posterior(noise: float = 0.1) -> QMap:
+def posterior(noise: float = 0.1, tokens: int | None = None) -> QMap:
     """Trust a label as far as the teacher says that it is no slip: the probability that it was meant, if labels are
-    the teacher's but for a share `noise` that is drawn evenly. What is not trusted goes to the teacher.
+    the teacher's but for a share `noise` that is drawn evenly from so many tokens, by default all there are. What is
+    not trusted goes to the teacher.
 
     Where the teacher is right this is unbiased: labels with such slips teach the distribution without them.
     """
 
     def trust(t: Any, noise: float) -> Any:
         meant = (1 - noise) * t.prob(t.teacher)
-        return meant / (meant + noise / t.vocab)
+        return meant / (meant + noise / (tokens or t.vocab))
 
     return qu.design("posterior", trust=trust, residual=lambda t: t.teacher, noise=noise)
 
@@ -169,7 +170,7 @@ class Choice:
     def qmap(self) -> QMap:
         value = int(self.value) if self.parameter == "top_k" else self.value
         params = {self.parameter: value} if self.parameter else {}
-        return posterior(**params) if self.method == "posterior" else qu.get(self.method, **params)
+        return posterior(**params, tokens=len(VOCAB)) if self.method == "posterior" else qu.get(self.method, **params)
 
 
 #: Task, size, method and seed of the cell that is run with it.
@@ -472,7 +473,6 @@ def measured(plan: Plan, name: str, size: str, model: SmallTransformer, seed: in
         "greedy": sum(verify(task, q, text, h.taught).right for q, text in zip(questions, greedy, strict=True))
         / len(questions),
         "kl_truth": found["kl"].mean().item(),
-        "valid_mass": found["valid_mass"].mean().item(),
         "smooth_ece": float(smECE(confidence.numpy(), (choice == labels).double().numpy())),
         "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, given.start)).sum(-1).mean().item(),
         "forgotten": _loss(model, h.mixture) - given.loss,
@@ -531,6 +531,21 @@ def about(name: str, size: str, choice: Choice, seed: int) -> Row:
 def table_of(rows: list[Row]) -> pd.DataFrame:
     rounded = [{k: round(v, ROUNDED) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
     return pd.DataFrame(rounded).assign(torch=torch.__version__)
+
+
+def steps_timed(plan: Plan, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
+    """A row per method: seconds for a step of fine-tuning, alone on one core, the least of three times so many."""
+    name, size, seed = next(iter(TASKS)), next(iter(plan.sizes)), plan.seeds[0]
+    task, short = setting(plan, name, size, seed).told, dataclasses.replace(plan, steps=TIMED)
+    taken: dict[str, list[float]] = {method: [] for method in METHODS}
+    for method in METHODS * 3:
+        begin = time.perf_counter()
+        fine_tune(short, task, choices[name, method].qmap, 1e-3, seed)
+        taken[method].append((time.perf_counter() - begin) / TIMED)
+    return table_of([about(name, size, choices[name, m], seed) | {"step_seconds": min(taken[m])} for m in METHODS])
+
+
+TIMED = 20  # steps
 
 
 # ---- tuning ----------------------------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from qunify.calibration import against_truth
 
 TEXTS = 20  # solutions without a slip
 TOKENS = 12  # of the vocabulary at each place: following a flow costs its cube
-#: The old policy of PSFT moves along with the model, so that no truth alone says where it ends.
-UNTOLD = ("psft",)
+#: The old policy of PSFT moves along with the model, so that no truth alone says where it ends; the weights and the
+#: mask of the other two go with the demonstrations.
+UNTOLD = ("psft", "iw_sft", "cft")
 
 
 def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
@@ -33,7 +34,6 @@ def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str]
     models = {"teacher_logits": h.teacher, "reference_logits": h.models[size]}
     said = {key: model.predictions(texts.tokens, texts.at).double() for key, model in models.items()}
     truth, valid, said = _narrowed(truth, valid, said)
-    said |= {key: torch.ones(len(truth), dtype=torch.float64) for key in ("token_weight", "token_mask")}
     begin = said["reference_logits"].softmax(-1)
     rows = []
     for method in METHODS:

@@ -83,6 +83,7 @@ FILLED = {
     "ten settings: findings": ten_settings.found,
     "ten settings: digest": ten_settings.digest,
     "ten settings: ablations": ten_settings.varied,
+    "ten settings: tuning": ten_settings.tuning,
     "ten settings: ledger": ten_settings.ledger,
 }
 

@@ -19,7 +19,7 @@ from trl import SFTConfig
 import qunify as qu
 from qunify import hf
 
-#: Model → its name on the hub, and a larger one over the same tokens, as the teacher.
+#: Model → its name on the hub, and one at least as large over the same tokens, as the teacher.
 MODELS = {
     "qwen2.5-0.5b": ("Qwen/Qwen2.5-0.5B", "Qwen/Qwen2.5-3B-Instruct"),
     "qwen2.5-1.5b": ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-3B-Instruct"),

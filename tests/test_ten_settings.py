@@ -11,12 +11,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import qunify as qu
 from analyses import cache, runner, ten_settings
 from analyses.small_transformer import Size, SmallTransformer
 from analyses.ten_settings_ablations import VARIANTS
-from analyses.ten_settings_runs import METHODS, TINY, TINY_CELL, Choice, Texts, asked, cell, chosen, posterior, read
+from analyses.ten_settings_runs import (
+    METHODS,
+    TINY,
+    TINY_CELL,
+    Choice,
+    Plan,
+    Texts,
+    asked,
+    cell,
+    chosen,
+    posterior,
+    read,
+)
 from analyses.ten_settings_tasks import (
     ANSWER,
     END,
@@ -235,3 +248,36 @@ def test_every_run_asked_for_is_there() -> None:
     assert sorted(cells.itertuples(index=False, name=None)) == sorted(asked)
     assert len(ten_settings.part(table, "tuning")) == 4 * len(METHODS) * len(TASKS)
     assert len(ten_settings.part(table, "ablation")) == len(VARIANTS) * len(plan.ablated) * len(plan.seeds)
+
+
+def test_a_cell_is_printed_beside_its_committed_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = ten_settings.part(runner.read(ten_settings.NAME, runner.FIGURES), "cell")
+    rows = rows[(rows["task"] == "kin") & (rows["size"] == "0.1 M") & (rows["seed"] == 0)]
+
+    def again(plan: Plan, task: str, size: str, choice: Choice, seed: int) -> pd.DataFrame:
+        assert (plan, task, size, choice.method, seed) == (ten_settings.FULL, "kin", "0.1 M", "target_sft", 0)
+        assert choice.rate == rows[rows["method"] == "target_sft"]["rate"].item()
+        return rows[rows["method"] == "sft"]
+
+    monkeypatch.setattr(ten_settings, "cell", again)
+    ten_settings.main(["kin", "0.1 M", "target_sft", "0"])
+    printed = capsys.readouterr().out
+    found = rows.set_index("method")["average"]
+    assert f"again {found['sft']:.3f}" in printed
+    assert f"{found['target_sft']:.6f}"[:7] in printed
+
+
+def test_an_interval_of_few_seeds_is_students() -> None:
+    rows = [
+        {"part": "cell", "task": "kin", "size": "0.1 M", "seed": seed, "method": method, "right": right * 50}
+        for method, rights in {"a": "gip", "b": "bbb"}.items()
+        for seed, right in enumerate(rights)
+    ]
+    mean, low, high = ten_settings.lead(pd.DataFrame(rows), "kin", "0.1 M", "b", "a")
+    expected = np.array([5, 7, 14]) / 16
+    half = stats.t.ppf(0.975, 2) * expected.std(ddof=1) / 3**0.5
+    assert mean == pytest.approx(expected.mean())
+    assert (high - low) / 2 == pytest.approx(half, rel=0.05)
+    assert mean - low == pytest.approx(high - mean)
