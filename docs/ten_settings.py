@@ -120,8 +120,8 @@ def _wins(t: pd.DataFrame) -> str:
         f"Target-SFT has the highest Average@16 in {int((best == OWN).sum())} of {len(best)} settings and the best "
         f"mean rank, {place[OWN].mean():.1f}, before {title(second)} with {place[second].mean():.1f}; its rank is "
         f"never worse than {place[OWN].max():.0f}. Where others lead, they lead by so many points: {told}; "
-        f"the interval is above zero in {sum(it.above for it in others)} of these {len(others)}. Nemenyi's test on five "
-        f"tasks (at 5 %: mean ranks {width:.1f} apart) tells Target-SFT apart from "
+        f"the interval is above zero in {sum(it.above for it in others)} of these {len(others)}. Nemenyi's test on "
+        f"five tasks (at 5 %: mean ranks {width:.1f} apart) tells Target-SFT apart from "
         f"{(place.mean() - place[OWN].mean() > width).sum()} of the {len(METHODS) - 1} others."
     )
 
@@ -279,9 +279,9 @@ def _apart(t: pd.DataFrame) -> str:
         f"arithmetic trust alone does it; where facts have changed it takes the teacher too, though a quarter of it is "
         f"enough ({both('eta 0.25')}) and so is one that has itself read slips ({both('noisy teacher')}) or is as "
         f"small as the student ({both('small teacher')}). But one that holds the old facts gives "
-        f"{both('wrong teacher')}: on family relations less than SFT. The form of trust matters little as long as slips "
-        f"are not trusted (√p {both('trust √p')}, p² {both('trust p²')}); trust by entropy does not tell slips, and gives "
-        f"{both('trust by entropy')}. With the teacher alone as residual (eta = 1): {both('eta 1')}."
+        f"{both('wrong teacher')}: on family relations less than SFT. The form of trust matters little as long as "
+        f"slips are not trusted (√p {both('trust √p')}, p² {both('trust p²')}); trust by entropy does not tell slips, "
+        f"and gives {both('trust by entropy')}. With the teacher alone as residual (eta = 1): {both('eta 1')}."
     )
 
 
