@@ -176,11 +176,11 @@ def order(table: pd.DataFrame) -> list[str]:
     return [str(method) for method in ranks(table).mean().sort_values(kind="stable").index]
 
 
-def critical_difference(table: pd.DataFrame) -> float:
+def critical_difference(methods: int = len(METHODS), blocks: int = len(TASKS)) -> float:
     """Mean ranks that differ by less cannot be told apart at 5 % (Nemenyi; Demšar 2006). A block is a task: the models
     of both sizes share its demonstrations, teacher, tuning and problems."""
-    n, k = len(TASKS), ranks(table).shape[1]
-    return float(studentized_range.ppf(0.95, k, np.inf) / 2**0.5 * (k * (k + 1) / (6 * n)) ** 0.5)
+    q = studentized_range.ppf(0.95, methods, np.inf) / 2**0.5
+    return float(q * (methods * (methods + 1) / (6 * blocks)) ** 0.5)
 
 
 def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OWN) -> tuple[float, float, float]:
@@ -250,7 +250,7 @@ def see(table: pd.DataFrame) -> str:
         f"Target-SFT has the highest Average@16 in {(best == OWN).sum()} of {count} settings; its place lies between "
         f"{place.min():.0f} and {place.max():.0f} of {mean.shape[1]}. By mean rank {_title(first)} "
         f"({ranks(table)[first].mean():.1f}) leads before {_title(other)} ({ranks(table)[other].mean():.1f}); ranks "
-        f"less than {critical_difference(table):.1f} apart cannot be told apart. Where theory says each method ends "
+        f"less than {critical_difference():.1f} apart cannot be told apart. Where theory says each method ends "
         f"goes with the share of valid solutions by a rank correlation between {min(rho):.2f} and {max(rho):.2f}."
     )
 
@@ -309,7 +309,7 @@ def draw_ranks(ax: Axes, table: pd.DataFrame) -> None:
     for y, method in enumerate(names):
         ax.plot(found[method], np.full(len(found), y), "|", color=plots.colour(method), alpha=0.6, markersize=9)
         ax.plot(found[method].mean(), y, "o", color=plots.colour(method), markersize=8)
-    width, first = critical_difference(table), found[names[0]].mean()
+    width, first = critical_difference(), found[names[0]].mean()
     ax.plot([first, first + width], [-1.1, -1.1], color=plots.INK, linewidth=3, solid_capstyle="butt")
     ax.annotate(
         "not told apart from the first at 5 %",

@@ -115,7 +115,7 @@ def _wins(t: pd.DataFrame) -> str:
     place, best = ranks(t), ten_settings.averages(t).idxmax(axis=1)
     others = [Apart(s, *lead(t, *s, OWN, best[s])) for s in settings(t) if best[s] != OWN]
     told = "; ".join(f"{title(best[it.setting])} in {called(it.setting)} {it}" for it in others)
-    second, width = order(t)[1], ten_settings.critical_difference(t)
+    second, width = order(t)[1], ten_settings.critical_difference()
     return (
         f"Target-SFT has the highest Average@16 in {int((best == OWN).sum())} of {len(best)} settings and the best "
         f"mean rank, {place[OWN].mean():.1f}, before {title(second)} with {place[second].mean():.1f}; its rank is "
