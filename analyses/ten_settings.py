@@ -132,12 +132,13 @@ def alike(rows: pd.DataFrame) -> pd.DataFrame:
 
 def means(rows: pd.DataFrame, column: str) -> dict[str, float]:
     """By method, the mean over the seeds that all have."""
-    return {str(method): float(values.mean()) for method, values in alike(rows).groupby("method")[column]}
+    return {str(method): float(value) for method, value in alike(rows).groupby("method")[column].mean().items()}
 
 
-def solved(rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """By method: the share of right solutions of every test problem, (seeds, problems)."""
-    return {str(method): letters(some) for method, some in rows.groupby("method")}
+def overall(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    """A row per method: the mean over the ten settings of means over the seeds that all have."""
+    each = alike(part(table, "cell")).groupby([*SETTING, "method"])[list(columns)].mean()
+    return each.groupby("method").mean()
 
 
 def letters(rows: pd.DataFrame) -> np.ndarray:
@@ -188,9 +189,10 @@ def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OW
 
     The interval is Student's, by the bootstrap's standard error: percentiles of so few seeds would be too narrow.
     """
-    shares = solved(here(table, "cell", task, size))
-    seeds = min(len(shares[method]), len(shares[other]))
-    apart = shares[method][:seeds] - shares[other][:seeds]
+    rows = here(table, "cell", task, size)
+    a, b = (letters(rows[rows["method"] == name]) for name in (method, other))
+    seeds = min(len(a), len(b))
+    apart = a[:seeds] - b[:seeds]
     # drawing n seeds anew has n − 1 nths of the variance
     error = float(resampled(apart).std() * (seeds / (seeds - 1)) ** 0.5)
     mean, half = float(apart.mean()), float(student.ppf(0.975, seeds - 1)) * error
@@ -217,8 +219,7 @@ def foresight(table: pd.DataFrame, among: Sequence[str] = METHODS) -> dict[Setti
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:
     """A row per method, best mean rank first; means over the ten settings of means over seeds."""
-    each = alike(part(table, "cell")).groupby([*SETTING, "method"])[list(COLUMNS)].mean()
-    found = each.groupby("method").mean().loc[order(table)].rename(columns=COLUMNS)
+    found = overall(table, list(COLUMNS)).loc[order(table)].rename(columns=COLUMNS)
     best = averages(table).idxmax(axis=1).value_counts()
     found.insert(0, "mean rank", ranks(table).mean())
     found.insert(1, "best in", best.reindex(found.index, fill_value=0))
@@ -248,8 +249,8 @@ def see(table: pd.DataFrame) -> str:
     rho = list(foresight(table).values())
     return (
         f"Target-SFT has the highest Average@16 in {(best == OWN).sum()} of {count} settings; its place lies between "
-        f"{place.min():.0f} and {place.max():.0f} of {mean.shape[1]}. By mean rank {_title(first)} "
-        f"({ranks(table)[first].mean():.1f}) leads before {_title(other)} ({ranks(table)[other].mean():.1f}); ranks "
+        f"{place.min():.0f} and {place.max():.0f} of {mean.shape[1]}. By mean rank {title(first)} "
+        f"({ranks(table)[first].mean():.1f}) leads before {title(other)} ({ranks(table)[other].mean():.1f}); ranks "
         f"less than {critical_difference():.1f} apart cannot be told apart. Where theory says each method ends "
         f"goes with the share of valid solutions by a rank correlation between {min(rho):.2f} and {max(rho):.2f}."
     )
@@ -283,10 +284,10 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
     """A bar per method, best mean rank on top, with its interval; lines: where the model starts, and the teacher."""
-    shares, names = solved(alike(here(table, "cell", task, size))), order(table)
-    mean = means(here(table, "cell", task, size), "average")
+    rows, names = alike(here(table, "cell", task, size)), order(table)
+    mean = means(rows, "average")
     for y, method in enumerate(names):
-        low, high = interval(resampled(shares[method]))
+        low, high = interval(resampled(letters(rows[rows["method"] == method])))
         ax.barh(y, mean[method], color=plots.colour(method), height=0.78)
         ax.plot([low, high], [y, y], color=plots.INK, linewidth=1.1)
         weight = "bold" if mean[method] == max(mean.values()) else "normal"
@@ -296,7 +297,7 @@ def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
     for which, dash in (("pretrained", ":"), ("teacher", "--")):
         ax.axvline(levels[which], color=plots.SOFT, linestyle=dash, linewidth=1.2, zorder=0)
     ax.set_title(f"{TASKS[task].title}\n{size}", fontsize=11.5, weight="bold")
-    ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10)
+    ax.set_yticks(range(len(names)), [title(method) for method in names], fontsize=10)
     ax.set_ylim(len(names) - 0.4, -0.6)
     ax.set_xlim(0, 1.09)
     ax.set_xticks([0, 0.5, 1], ["0", "50", "100 %"])
@@ -368,7 +369,7 @@ def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _methods(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), [_title(method) for method in names], fontsize=10.5)
+    ax.set_yticks(range(len(names)), [title(method) for method in names], fontsize=10.5)
     for label, method in zip(ax.get_yticklabels(), names, strict=True):
         label.set_color(plots.colour(method))
     plots.lanes(ax, len(names))
@@ -381,7 +382,7 @@ FOOTNOTE = (
 )
 
 
-def _title(method: str) -> str:
+def title(method: str) -> str:
     return qu.get(method).title if method in qu.names() else method.capitalize()
 
 

@@ -312,9 +312,9 @@ def pace(plan: Plan) -> pd.DataFrame:
     text = _texts(prior, held_out(plan, 0), PACED * plan.pretraining_batch, 0).split(plan.pretraining_batch)
     rows = []
     for name, size in {**plan.sizes, "teacher": plan.teacher}.items():
-        model = SmallTransformer(size, 0, plan.dtype)
+        begun = SmallTransformer(size, 0, plan.dtype)
         begin = time.perf_counter()
-        pretrain(model, text, plan.pretraining_rate, muon=False)
+        pretrain(begun, text, plan.pretraining_rate, muon=False)
         rows.append({"seed": 0, "method": name, "step_seconds": (time.perf_counter() - begin) / PACED})
     return table_of(rows)
 

@@ -83,7 +83,8 @@ FILLED = {
     "ten settings: findings": ten_settings.found,
     "ten settings: digest": ten_settings.digest,
     "ten settings: ablations": ten_settings.varied,
-    "ten settings: tuning": ten_settings.tuning,
+    "ten settings: how": ten_settings.how,
+    "ten settings: seeds": ten_settings.seeds,
     "ten settings: ledger": ten_settings.ledger,
 }
 

@@ -8,11 +8,24 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-import qunify as qu
 from analyses import ten_settings
-from analyses.ten_settings import OWN, SETTING, Setting, alike, here, lead, means, order, part, ranks, settings
+from analyses.ten_settings import (
+    OWN,
+    SETTING,
+    Setting,
+    alike,
+    here,
+    lead,
+    means,
+    order,
+    overall,
+    part,
+    ranks,
+    settings,
+    title,
+)
 from analyses.ten_settings_ablations import ETA, TEMPERATURES, VARIANTS
-from analyses.ten_settings_runs import FULL, METHODS, NAME, OTHERS, RATES, schooling
+from analyses.ten_settings_runs import CLAIM, FULL, METHODS, NAME, OTHERS, RATES, Choice, schooling
 from analyses.ten_settings_tasks import CHANGED, TASKS, worlds, written
 from docs.findings import Finding, table
 from docs.methods import markdown
@@ -37,11 +50,48 @@ def card() -> str:
     return "\n".join([*lines, "", doses])
 
 
+def how() -> str:
+    """How methods were trained, tuned and measured."""
+    return (
+        f"The demonstrations, {FULL.demonstrations:,} of one task, always show the work and teach the new facts, with "
+        f"slips. The teacher is larger and has read texts without slips that teach the new facts. Methods start from "
+        f"the same weights and see the same batches, {FULL.steps} steps of {FULL.batch} demonstrations, with Adam at a "
+        f"rate that falls to zero. What the frozen models say of the demonstrations is computed once.\n\n"
+        f"Every method was tuned alike, at temperature 1: on {FULL.validation} validation problems, with the small "
+        f"model and the first seed, {len(RATES)} rates, and at the better one two more values of its parameter, or two "
+        f"more rates where it has none. {tuning()}\n\n"
+        f"{FULL.samples} solutions of each of {FULL.test} problems are then drawn at temperature 1. A solution is "
+        f"right if its answer is; in *reach*, which has no answer, if every step is."
+    )
+
+
+def seeds() -> str:
+    """What means are over, and which models failed."""
+    start = part(table(NAME), "start")
+    reach = start[start["task"] == "reach"]
+    small = reach[(reach["size"] == next(iter(FULL.sizes))) & (reach["method"] == "pretrained")]
+    teacher = reach[reach["method"] == "teacher"]
+    few, many = len(FULL.seeds), len(FULL.claim_seeds)
+    return (
+        f"Means are over the {few} seeds that every method has; where two methods are compared, over all seeds that "
+        f"both have, which are {many} for {', '.join(title(m) for m in CLAIM)} (the last two of {title('beyond_log')} "
+        f"were added when it came second). Two models failed, and were kept: the small one of seed "
+        f"{_worst(small)['seed']} solves {percent(_worst(small)['average'])} of *reach* before fine-tuning, where "
+        f"others solve {percent(_others(small).min())} or more, so that this setting spreads widely, and so do its "
+        f"ranks; and the teacher of seed {_worst(teacher)['seed']} solves {percent(_worst(teacher)['average'])} there, "
+        f"where others solve {percent(_others(teacher).min())} or more."
+    )
+
+
+def _worst(rows: pd.DataFrame) -> pd.Series:
+    return rows.loc[rows["average"].idxmin()]
+
+
+def _others(rows: pd.DataFrame) -> pd.Series:
+    return rows[rows["seed"] != _worst(rows)["seed"]]["average"]
+
+
 # ---- how numbers are worded -----------------------------------------------------------------------------------------
-def title(method: str) -> str:
-    return qu.get(method).title if method in qu.names() else f"`{method}`"
-
-
 def called(setting: Setting) -> str:
     return f"{TASKS[setting[0]].title.lower()} ({setting[1]})"
 
@@ -83,12 +133,6 @@ def between(found: Sequence[Apart]) -> str:
 
 def signed(text: str) -> str:
     return text.replace("-", "−")
-
-
-def overall(t: pd.DataFrame, column: str) -> dict[str, float]:
-    """By method, the mean over the ten settings of means over seeds."""
-    each = [pd.Series(means(here(t, "cell", *setting), column)) for setting in settings(t)]
-    return {str(method): float(value) for method, value in pd.concat(each, axis=1).mean(axis=1).items()}
 
 
 def trusts(t: pd.DataFrame, method: str, among: Sequence[str]) -> tuple[float, float, float]:
@@ -211,12 +255,11 @@ def tuned(t: pd.DataFrame, method: str) -> dict[str, float]:
     """The value of its parameter that was chosen for each task."""
     cells = part(t, "cell")
     rows = cells[cells["method"] == method].drop_duplicates("task").set_index("task")["value"]
-    default = POSTERIOR if method == "posterior" else qu.get(method).params
+    default = Choice(method, 0.0).qmap.params
     return {task: float(rows[task] if rows[task] == rows[task] else default[OTHERS[method][0]]) for task in TASKS}
 
 
-POSTERIOR = {"noise": 0.1}
-ASK_A_TEACHER = {m for m in METHODS if m == "posterior" or "teacher_logits" in qu.get(m).needs}
+ASK_A_TEACHER = {m for m in METHODS if "teacher_logits" in Choice(m, 0.0).qmap.needs}
 
 
 def _gate_holds(t: pd.DataFrame) -> bool:
@@ -231,7 +274,7 @@ def _gate_holds(t: pd.DataFrame) -> bool:
 
 
 def _sharper(t: pd.DataFrame) -> str:
-    average, greedy, truth = (overall(t, column) for column in ("average", "greedy", "kl_truth"))
+    average, greedy, truth = (column for _, column in overall(t, ["average", "greedy", "kl_truth"]).items())
     cool, coolest = cooler(t), min(TEMPERATURES)
     places = " and ".join(TASKS[task].title.lower() for task in FULL.ablated)
     rest = max(settings(t), key=lambda s: _greedy_gap(t, s))
@@ -255,7 +298,7 @@ def _greedy_gap(t: pd.DataFrame, setting: Setting) -> float:
 
 
 def _sharper_holds(t: pd.DataFrame) -> bool:
-    average, greedy, truth = (overall(t, column) for column in ("average", "greedy", "kl_truth"))
+    average, greedy, truth = (column for _, column in overall(t, ["average", "greedy", "kl_truth"]).items())
     cool, coolest = cooler(t), min(TEMPERATURES)
     return (
         greedy[OWN] - greedy["sft"] < (average[OWN] - average["sft"]) / 4
@@ -304,21 +347,21 @@ def _apart_holds(t: pd.DataFrame) -> bool:
 
 def _posterior(t: pd.DataFrame) -> str:
     right, conflict, slipped = trusts(t, "posterior", KNOWLEDGE)
-    truth, greedy = overall(t, "kl_truth"), overall(t, "greedy")
-    nearest = ", ".join(f"{title(m)} {truth[m]:.3f}" for m in sorted(truth, key=lambda method: truth[method])[:3])
+    mean = overall(t, ["kl_truth", "greedy"])
+    nearest = ", ".join(f"{title(m)} {far:.3f}" for m, far in mean["kl_truth"].nsmallest(3).items())
     noise = sorted(set(tuned(t, "posterior").values()))
     return (
         f"On tasks of knowledge it trusts a right token by {right:.2f}, a right one that contradicts pretraining by "
         f"{conflict:.2f}, and a slip by {slipped:.2f}; no other method tells these apart. It ends near the "
-        f"distribution of right solutions (nats a token: {nearest}), solves {percent(greedy['posterior'])} if the "
-        f"likeliest token is always taken, and has place {order(t).index('posterior') + 1} by mean rank of Average@16, "
-        f"which rewards ending sharper than that. Its ε was tuned to {' or '.join(f'{x:g}' for x in noise)}, more than "
-        f"there are slips: it leans on a teacher that is right."
+        f"distribution of right solutions (nats a token: {nearest}), solves {percent(mean['greedy']['posterior'])} if "
+        f"the likeliest token is always taken, and has place {order(t).index('posterior') + 1} by mean rank of "
+        f"Average@16, which rewards ending sharper than that. Its ε was tuned to {' or '.join(map(str, noise))}, "
+        f"more than there are slips: it leans on a teacher that is right."
     )
 
 
 def _posterior_holds(t: pd.DataFrame) -> bool:
-    truth = overall(t, "kl_truth")
+    truth = overall(t, ["kl_truth"])["kl_truth"]
     right, conflict, slipped = trusts(t, "posterior", KNOWLEDGE)
     tell = [m for m in METHODS if trusts(t, m, KNOWLEDGE)[1] > 0.5 > trusts(t, m, KNOWLEDGE)[2]]
     return (
@@ -333,7 +376,7 @@ def _posterior_holds(t: pd.DataFrame) -> bool:
 
 def _theory(t: pd.DataFrame) -> str:
     every, pairs = ten_settings.foresight(t), _pairs(t)
-    best = list(ten_settings.foresight(t, order(t)[:9]).values())
+    best = list(ten_settings.foresight(t, order(t)[:NEAR_BEST]).values())
     off = pairs["predicted"] - pairs["measured"]
     (task, size), method = off.abs().idxmax()[:2], off.abs().idxmax()[2]
     least = min(every, key=lambda s: every[s])
@@ -345,9 +388,9 @@ def _theory(t: pd.DataFrame) -> str:
         f"that how often every step of a solution would be valid; here for the models of the first seed. Over methods, "
         f"that goes with what was measured by a rank correlation between {every[least]:.2f} ({called(least)}) and "
         f"{max(every.values()):.2f}, on average {np.mean(list(every.values())):.2f}: it tells groups apart, such as "
-        f"gates and teachers from likelihood. Among the nine best it tells less, {np.mean(best):.2f} on average. It "
-        f"promises too much in {percent((off > 0).mean())} of the cases, by {100 * off.mean():.1f} points on average "
-        f"and {100 * off.abs().median():.1f} at the median; the furthest off is {title(method)} in "
+        f"gates and teachers from likelihood. Among the best {NEAR_BEST} it tells less, {np.mean(best):.2f} on "
+        f"average. It promises too much in {percent((off > 0).mean())} of the cases, by {100 * off.mean():.1f} points "
+        f"on average and {100 * off.abs().median():.1f} at the median; the furthest off is {title(method)} in "
         f"{called((task, size))}, {percent(pairs.loc[(task, size, method), 'predicted'])} for "
         f"{percent(pairs.loc[(task, size, method), 'measured'])}. Target-SFT should end at the teacher's probabilities "
         f"times (1 − η)^(−1/eta), with η the true ones, and so draw more valid solutions than the teacher, which draws "
@@ -359,6 +402,9 @@ def _theory(t: pd.DataFrame) -> str:
     )
 
 
+NEAR_BEST = 9  # methods
+
+
 def _pairs(t: pd.DataFrame) -> pd.DataFrame:
     """Predicted and measured, by task, size and method."""
     return pd.concat({setting: ten_settings.foretold(t, *setting) for setting in settings(t)})
@@ -367,7 +413,7 @@ def _pairs(t: pd.DataFrame) -> pd.DataFrame:
 def _theory_holds(t: pd.DataFrame) -> bool:
     found, pairs = list(ten_settings.foresight(t).values()), _pairs(t)
     off, dft = pairs["predicted"] - pairs["measured"], pairs.xs("dft", level=2).loc["kin"].mean()
-    best = float(np.mean(list(ten_settings.foresight(t, order(t)[:9]).values())))
+    best = float(np.mean(list(ten_settings.foresight(t, order(t)[:NEAR_BEST]).values())))
     return (
         len(found) == 10
         and min(found) > 0.4
@@ -430,17 +476,12 @@ def digest() -> str:
 def varied() -> str:
     """Target-SFT taken apart: the rows of its ablations."""
     t = table(NAME)
-    shares, far = ablated(t), ablated(t, "kl_truth")
-    titles = [TASKS[task].title for task in FULL.ablated]
+    both = {"Average@16": ablated(t), "KL from the truth": ablated(t, "kl_truth")}
     lines = [
-        [
-            VARIANTS[name].about,
-            name,
-            *(f"{each.loc[name, task]:.3f}" for each in (shares, far) for task in FULL.ablated),
-        ]
-        for name in VARIANTS
+        [it.about, name, *(f"{each.loc[name, task]:.3f}" for each in both.values() for task in FULL.ablated)]
+        for name, it in VARIANTS.items()
     ]
-    head = [f"{what}, {task}" for what in ("Average@16", "KL from the truth") for task in titles]
+    head = [f"{what}, {TASKS[task].title.lower()}" for what in both for task in FULL.ablated]
     return markdown(["varied", "", *head], lines)
 
 
