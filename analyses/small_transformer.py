@@ -112,7 +112,9 @@ class SmallTransformer(nn.Module):
         self, prompts: Tensor, length: int, end: int, draw: torch.Generator | None, temperature: float = 1.0
     ) -> Tensor:
         """Go on from prompts (B, P) to `length` tokens in all, (B, length); after `end` stands `end`. Without a
-        generator, always the likeliest token."""
+        generator, always the likeliest token. ValueError for a temperature that is not above zero."""
+        if not temperature > 0:
+            raise ValueError(f"sample: temperature: expected a number above 0, got {temperature}")
         memories = [Memory(length) for _ in self.blocks]
         tokens, new = prompts, prompts
         done = torch.zeros(len(prompts), dtype=torch.bool)

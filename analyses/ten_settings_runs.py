@@ -52,7 +52,10 @@ def posterior(noise: float = 0.1, tokens: int | None = None) -> QMap:
     not trusted goes to the teacher.
 
     Where the teacher is right this is unbiased: labels with such slips teach the distribution without them.
+    ValueError for a `noise` that is no share below 1.
     """
+    if not 0 <= noise < 1:
+        raise ValueError(f"posterior: noise: expected a share from 0 to below 1, got {noise}")
 
     def trust(t: Any, noise: float) -> Any:
         meant = (1 - noise) * t.prob(t.teacher)
@@ -285,12 +288,19 @@ class Schooling:
 
 def schooling(plan: Plan, name: str, seed: int) -> Schooling:
     """Of a model: by its size, one that is to be fine-tuned; the teacher; or one of the worse teachers, which reads
-    solutions with slips, is no larger than a student, or reads what pretraining reads."""
+    solutions with slips, is no larger than a student, or reads what pretraining reads. ValueError for another name."""
     prior, taught = worlds(seed)
     if name in plan.sizes:
         return Schooling(plan.sizes[name], prior, plan.pretraining_steps)
-    world = {"noisy teacher": taught, "wrong teacher": prior}.get(name, clean(taught))
-    return Schooling(plan.small if name == "small teacher" else plan.teacher, world, plan.teacher_steps)
+    read = {
+        "teacher": clean(taught),
+        "noisy teacher": taught,
+        "small teacher": clean(taught),
+        "wrong teacher": prior,
+    }
+    if name not in read:
+        raise ValueError(f"schooling: name: expected one of {', '.join([*plan.sizes, *read])}, got {name!r}")
+    return Schooling(plan.small if name == "small teacher" else plan.teacher, read[name], plan.teacher_steps)
 
 
 def model(plan: Plan, name: str, seed: int) -> SmallTransformer:

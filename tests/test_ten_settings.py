@@ -29,6 +29,7 @@ from analyses.ten_settings_runs import (
     chosen,
     posterior,
     read,
+    schooling,
 )
 from analyses.ten_settings_tasks import (
     ANSWER,
@@ -279,3 +280,29 @@ def test_an_interval_of_few_seeds_is_students() -> None:
     assert mean == pytest.approx(expected.mean())
     assert (high - low) / 2 == pytest.approx(half, rel=0.05)
     assert mean - low == pytest.approx(high - mean)
+
+
+def test_what_is_no_model_temperature_or_share_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"schooling: name: expected one of 0.1 M, .* wrong teacher, got '0.2 M'"):
+        schooling(TINY, "0.2 M", 0)
+    for noise in (-0.1, 1.0, 2.0):
+        with pytest.raises(ValueError, match="posterior: noise: expected a share from 0 to below 1, got"):
+            posterior(noise)
+    model = SmallTransformer(Size(5, 8, 1, 2), 0)
+    for temperature in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="sample: temperature: expected a number above 0, got"):
+            model.sample(torch.zeros(1, 1, dtype=torch.long), 3, 4, torch.Generator(), temperature)
+
+
+def test_a_cooler_draw_is_nearer_to_the_likeliest() -> None:
+    model = SmallTransformer(Size(6, 8, 1, 2), 0)
+    with torch.no_grad():
+        model.embedding.weight.mul_(100)  # as initialised, all tokens are alike
+    prompts = torch.zeros(400, 1, dtype=torch.long)
+    likeliest = model.sample(prompts, 2, 5, None)
+    agree = [
+        (model.sample(prompts, 2, 5, torch.Generator().manual_seed(0), t) == likeliest).all(1).double().mean().item()
+        for t in (2.0, 1.0, 0.3)
+    ]
+    assert agree == sorted(agree)
+    assert agree[-1] > agree[0] + 0.1
