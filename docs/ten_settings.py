@@ -466,8 +466,9 @@ def digest() -> str:
     """All methods, best mean rank first."""
     rows = ten_settings.digest(table(NAME))
     head = [column for column in rows.columns if column != "method"]
+    digits = {"mean rank": 1, "best in": 0, "time of a step by SFT's": 2}
     lines = [
-        [title(row["method"]), *(f"{row[column]:.3f}".removesuffix(".000") for column in head)]
+        [title(row["method"]), *(f"{row[column]:.{digits.get(column, 3)}f}" for column in head)]
         for _, row in rows.iterrows()
     ]
     return markdown(["method", *head], lines)
