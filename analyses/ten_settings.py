@@ -266,25 +266,26 @@ def draw(table: pd.DataFrame) -> Figure:
             len(TASKS),
             gridspec_kw={"top": 0.965, "bottom": 0.335, "left": 0.1, "right": 0.985, "wspace": 0.08, "hspace": 0.2},
         )
+        names = order(table)
         for ax, (task, size) in zip(rows[:2].T.flat, settings(table), strict=True):
-            draw_setting(ax, table, task, size)
+            draw_setting(ax, table, names, task, size)
         for ax, task in zip(rows[2], TASKS, strict=True):
-            draw_trust(ax, table, task)
+            draw_trust(ax, table, names, task)
         for ax in rows[:, 1:].flat:
             ax.set_yticklabels([])
         rows[2, 2].legend(
             *rows[2, -1].get_legend_handles_labels(), loc="upper center", bbox_to_anchor=(0.5, -0.07), ncols=3
         )
         ranked, theory = (figure.add_axes((left, 0.05, width, 0.225)) for left, width in ((0.1, 0.42), (0.63, 0.33)))
-        draw_ranks(ranked, table)
+        draw_ranks(ranked, table, names)
         draw_theory(theory, table)
         figure.text(0.5, 0.008, FOOTNOTE, ha="center", color=plots.SOFT, fontsize=11)
     return figure
 
 
-def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
-    """A bar per method, best mean rank on top, with its interval; lines: where the model starts, and the teacher."""
-    rows, names = alike(here(table, "cell", task, size)), order(table)
+def draw_setting(ax: Axes, table: pd.DataFrame, names: list[str], task: str, size: str) -> None:
+    """A bar per method, in this order, with its interval; lines: where the model starts, and the teacher."""
+    rows = alike(here(table, "cell", task, size))
     mean = means(rows, "average")
     for y, method in enumerate(names):
         low, high = interval(resampled(letters(rows[rows["method"] == method])))
@@ -304,9 +305,9 @@ def draw_setting(ax: Axes, table: pd.DataFrame, task: str, size: str) -> None:
     ax.grid(visible=False)
 
 
-def draw_ranks(ax: Axes, table: pd.DataFrame) -> None:
+def draw_ranks(ax: Axes, table: pd.DataFrame, names: list[str]) -> None:
     """Mean rank, with the ranks in the ten settings behind it."""
-    found, names = ranks(table), order(table)
+    found = ranks(table)
     for y, method in enumerate(names):
         ax.plot(found[method], np.full(len(found), y), "|", color=plots.colour(method), alpha=0.6, markersize=9)
         ax.plot(found[method].mean(), y, "o", color=plots.colour(method), markersize=8)
@@ -334,9 +335,9 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 }
 
 
-def draw_trust(ax: Axes, table: pd.DataFrame, task: str) -> None:
+def draw_trust(ax: Axes, table: pd.DataFrame, names: list[str], task: str) -> None:
     """Mean trust before the first step in worked-out tokens of demonstrations, by the models of both sizes."""
-    cells, names = part(table, "cell"), order(table)
+    cells = part(table, "cell")
     found = alike(cells[cells["task"] == task]).groupby("method")[list(GROUPS)].mean().dropna(axis=1)
     for y, method in enumerate(names):
         values = found.loc[method]
