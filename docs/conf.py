@@ -142,6 +142,12 @@ def spread(app: Any, env: Any, names: list[str]) -> None:
     ]
 
 
+def share_writing(app: Any, env: Any) -> list[str]:
+    """When pages are written, one process of all jobs only hands them out: one more. No page is to be read again."""
+    app.parallel += app.parallel > 1
+    return []
+
+
 def bring_mathjax(app: Any) -> None:
     there = Path(app.outdir) / "_static" / MATHJAX
     there.parent.mkdir(parents=True, exist_ok=True)
@@ -177,5 +183,6 @@ def setup(app: Any) -> None:
     app.connect("builder-inited", quiet_kernels)
     app.connect("env-before-read-docs", spread)
     app.connect("source-read", fill)
+    app.connect("env-updated", share_writing)
     app.connect("build-finished", mend)
     app.connect("build-finished", explore)
