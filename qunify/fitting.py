@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from scipy.optimize import least_squares
 
-from qunify.probes import Probe
+from qunify.probes import gradient_of
 from qunify.qmap import Gate, QMap
+from qunify.samples import Batch
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 #: `equal` compares gradients, `ratio` leaves one positive factor free, `ray` one positive factor per token.
@@ -35,10 +36,10 @@ FAR = 1e3  # stands for a difference that is not a number
 class Sample:
     """Measured gradients on some probes, as one vector in which every vocabulary weighs the same."""
 
-    probes: tuple[Probe, ...]
+    probes: tuple[Batch, ...]
     gradients: tuple[Array, ...]  # (N, V) each
     gate: bool  # every gradient is w (p − δ): then w ‖p − δ‖ says it all
-    few: tuple[int, ...] | None = None  # rows per probe that are enough wherever gradients vary smoothly
+    few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
 
     @functools.cached_property
     def _lengths(self) -> list[Array]:
@@ -72,7 +73,7 @@ class Sample:
         if self.gate and isinstance(m, Gate):  # its weight says it all
             weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
             return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
-        return [self._block(i, _finite(p.gradient(m))) for i, p in enumerate(self.probes)]
+        return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.probes)]
 
     def only(self, i: int) -> Sample:
         """One vocabulary."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from qunify import gauges
 from qunify.flow import Flow
 from qunify.qmap import QMap
+from qunify.samples import at_predictions
 
 #: A drift below this, in probability, is rounding.
 ROUNDING = 1e-9
@@ -72,19 +73,9 @@ def calibrated(
 ) -> Calibrated:
     """Random predictions, from nearly flat to sharp: logits of a standard deviation from spread[0] to spread[1]. Token
     weights are positive, and no token is masked."""
-    r = torch.Generator().manual_seed(vocab)
-
-    def normal(scale: float = 1.0) -> Tensor:
-        return scale * torch.randn(count, vocab, generator=r, dtype=torch.float64)
-
-    scale = torch.linspace(*spread, count, dtype=torch.float64)[:, None]
-    z = normal() * scale
-    near = torch.rand(count, 1, generator=r, dtype=torch.float64) < 0.5
-    context = {name: torch.where(near, z + normal(0.3), normal(1.5)) for name in NAMED if name.endswith("_logits")}
-    context["negative_mask"] = (torch.rand(count, vocab, generator=r) < 0.3).double()
-    context["token_weight"] = 0.2 + 1.5 * torch.rand(count, 1, generator=r, dtype=torch.float64)
-    context["token_mask"] = torch.ones(count, 1, dtype=torch.float64)
-    given = {name: context[name] for name in m.needs}
+    batch = at_predictions(vocab, count, spread)
+    z = batch.logits
+    given = {name: batch.token.given[name] for name in m.needs}
     truth = torch.softmax(z, -1)
     if through_link:
         t = Flow(m, truth, given).token(z, torch.arange(count), torch.zeros(count, dtype=torch.long))

@@ -11,8 +11,8 @@ from qunify import population
 from qunify.population import Settled
 from qunify.proving import Step
 from qunify.qmap import QMap
-from qunify.screening import SIZES, Alias, sizes
-from qunify.token import CONTEXTS
+from qunify.samples import SIZES, aliased, around_truths, sizes
+from qunify.screening import Alias
 
 #: Truths over four tokens, from nearly certain to nearly flat, none with a tie; at the first, margins are passed.
 TRUTHS = (
@@ -54,13 +54,7 @@ def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
 
 
 def _context(m: QMap, truths: torch.Tensor, alias: Alias) -> dict[str, torch.Tensor]:
-    r = torch.Generator().manual_seed(7)
-    context = {
-        name: torch.randn(truths.shape, generator=r, dtype=torch.float64) for name in CONTEXTS if "logits" in name
-    }
-    context["token_weight"], context["token_mask"] = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths))
-    context["negative_mask"] = (torch.arange(truths.shape[-1]) % 2).double().expand(truths.shape)
-    context |= {name: context[source] for name, source in alias}
+    context = aliased(around_truths(truths), alias)
     return {name: context[name] for name in m.needs}
 
 

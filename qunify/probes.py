@@ -14,86 +14,17 @@ from torch import Tensor
 
 from qunify import gauges
 from qunify.qmap import QMap
+from qunify.samples import Batch, along_u, spread_over_u
 from qunify.targets import LossFunction
-from qunify.tensors import TensorToken, read
 from qunify.token import CONTEXTS
 
-#: Small, so that probing is fast; three, so that what depends on V is seen, and confirmed.
-VOCABS = (5, 24, 150)
-ROWS = {5: 900, 24: 80, 150: 24}
 FEW = 8  # rows of the batch on which the reduction is found out
 
 
-@dataclass(frozen=True)
-class Probe:
-    """N tokens over one vocabulary, with every context a method may ask for. float64."""
-
-    logits: Tensor  # (N, V)
-    labels: Tensor  # (N,)
-    context: dict[str, Tensor]
-
-    @property
-    def vocab(self) -> int:
-        return self.logits.shape[-1]
-
-    def __getitem__(self, rows: slice | Tensor) -> Probe:
-        return Probe(self.logits[rows], self.labels[rows], {k: v[rows] for k, v in self.context.items()})
-
-    @functools.cached_property
-    def token(self) -> TensorToken:
-        """What catalogue entries see. It caches, so one token serves a whole fit."""
-        return read("probe", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
-
-    @torch.no_grad()
-    def gradient(self, m: QMap) -> Tensor:
-        """A method's gradient at every token, (N, V)."""
-        return gauges.gradient(self.token, m.pulls(self.token))
-
-
-@functools.cache
-def probe(vocab: int, seed: int) -> Probe:
-    """Label probabilities spread evenly over (0, 1), every fourth one towards its ends; the others at random.
-
-    u stays 1e-5 below 1, where losses written without care still have their digits.
-    """
-    r = torch.Generator().manual_seed(1000 * seed + vocab)
-    n = ROWS[vocab]
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=r, dtype=torch.float64)
-
-    u = (torch.randperm(n, generator=r) + torch.rand(n, generator=r, dtype=torch.float64)) / n
-    u[::4] = torch.sigmoid(u[::4] * 30 - 19)  # 6e-9 to 1 − 2e-5
-    u = u.clamp(1e-9, 1 - 1e-5)
-    spread = torch.tensor([0.5, 1.5, 4.0], dtype=torch.float64)[torch.arange(n) % 3, None]
-    labels = torch.randint(0, vocab, (n,), generator=r)
-    others = (spread * normal(n, vocab)).scatter(1, labels[:, None], -torch.inf).log_softmax(-1)
-    logits = (others + (1 - u).log()[:, None]).scatter(1, labels[:, None], u.log()[:, None])
-    logits = logits + normal(n, 1)  # a loss that is not shift-invariant should show it
-
-    context = {f"{name}_logits": spread.flip(0) * normal(n, vocab) for name in ("reference", "teacher", "prior")}
-    context["old_logits"] = logits + 0.3 * normal(n, vocab)
-    context["token_weight"] = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
-    context["token_mask"] = (torch.rand(n, generator=r) < 0.6).double()
-    negative = (torch.rand(n, vocab, generator=r) < 0.3).double()
-    context["negative_mask"] = negative.scatter(1, labels[:, None], 0.0)
-    # Rounded to float32, so that a loss which computes in it sees the same numbers.
-    return Probe(logits.float().double(), labels, {k: v.float().double() for k, v in context.items()})
-
-
-def along_u(u: Tensor) -> Probe:
-    """One token at these label probabilities (N,), everything else in the same proportions."""
-    points = len(u)
-    row = probe(5, 0)[torch.tensor([1])]
-    others = row.logits.scatter(1, row.labels[:, None], -torch.inf).log_softmax(-1)
-    logits = (others + (1 - u).log()[:, None]).scatter(1, row.labels.expand(points)[:, None], u.log()[:, None])
-    context = {k: v.expand(points, *v.shape[1:]) for k, v in row.context.items()}
-    return Probe(logits, row.labels.expand(points), context)
-
-
-def joined(a: Probe, b: Probe) -> Probe:
-    context = {k: torch.cat([v, b.context[k]]) for k, v in a.context.items()}
-    return Probe(torch.cat([a.logits, b.logits]), torch.cat([a.labels, b.labels]), context)
+@torch.no_grad()
+def gradient_of(m: QMap, batch: Batch) -> Tensor:
+    """A method's gradient at every token of a batch, (N, V)."""
+    return gauges.gradient(batch.token, m.pulls(batch.token))
 
 
 @dataclass(frozen=True)
@@ -112,7 +43,7 @@ class Subject:
     def name(self) -> str:
         return name_of(self.loss_fn)
 
-    def __call__(self, p: Probe, **context: Tensor) -> Measured:
+    def __call__(self, p: Batch, **context: Tensor) -> Measured:
         """What it does to the logits at every token of a probe, other contexts given or not."""
         given = {name: p.context[name] for name in self.contexts} | context
         if self.apart:
@@ -131,7 +62,7 @@ class Subject:
 class Measured:
     """The gradient of a loss at every token of a probe, and what can be read off it."""
 
-    probe: Probe
+    batch: Batch
     gradient: Tensor  # (N, V)
     dtype: torch.dtype  # what it was computed in: tells rounding from more
 
@@ -154,7 +85,7 @@ class Measured:
     @property
     def target(self) -> Tensor:
         """Q = p − g, (N, V)."""
-        return self.probe.token.policy.probs - self.gradient
+        return self.batch.token.policy.probs - self.gradient
 
     @property
     def in_simplex(self) -> Tensor:
@@ -163,15 +94,15 @@ class Measured:
     @property
     def weight(self) -> Tensor:
         """w of the gate w (p − δ) that has this gradient at the label, (N, 1)."""
-        return -self.probe.token.at_label(self.gradient) / self.probe.token.p_rest
+        return -self.batch.token.at_label(self.gradient) / self.batch.token.p_rest
 
     @property
     def is_gate(self) -> bool:
-        t = self.probe.token
+        t = self.batch.token
         return bool(((self.gradient - self.weight * (t.policy.probs - t.label.probs)).abs() <= self.rounding).all())
 
 
-def beside_jumps(subject: Subject, most: int = 4) -> Probe:
+def beside_jumps(subject: Subject, most: int = 4) -> Batch:
     """Tokens close to the label probabilities at which a gate's weight jumps, from both sides.
 
     A threshold can only be read off tokens on either side of it.
@@ -223,7 +154,7 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     """
     contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
     accepted, needs_items = _signature(loss_fn, contexts)
-    p = probe(5, 0)[:FEW]
+    p = spread_over_u(5, 0)[:FEW]
     given = {name: p.context[name] for name in contexts}
     items = {"num_items_in_batch": FEW} if needs_items else {}
     shape = _shape(loss_fn, call(loss_fn, p.logits.clone().requires_grad_(), p.labels, **given, **items))
@@ -321,7 +252,7 @@ def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
     return losses.shape
 
 
-def _gradient(loss_fn: LossFunction, p: Probe, given: dict[str, Any]) -> Tensor:
+def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
     logits = p.logits.clone().requires_grad_()
     with torch.enable_grad():
         losses = call(loss_fn, logits, p.labels, **given).sum()
@@ -357,7 +288,7 @@ def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
     return {k: v[i : i + 1] for k, v in given.items()}
 
 
-def _items(loss_fn: LossFunction, p: Probe, given: dict[str, Tensor]) -> str:
+def _items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
     once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
     if torch.allclose(once, 2 * twice, rtol=1e-5, atol=1e-12):
         return "It divides by num_items_in_batch where that is given."
@@ -370,12 +301,12 @@ def _items(loss_fn: LossFunction, p: Probe, given: dict[str, Tensor]) -> str:
 
 
 def _ignored(
-    loss_fn: LossFunction, p: Probe, given: dict[str, Tensor], items: dict[str, int], together: Tensor
+    loss_fn: LossFunction, p: Batch, given: dict[str, Tensor], items: dict[str, int], together: Tensor
 ) -> str | None:
     labels = p.labels.clone()
     labels[FEW // 2 :] = -100
     try:
-        half = _gradient(loss_fn, Probe(p.logits, labels, p.context), given | items)
+        half = _gradient(loss_fn, Batch(p.logits, labels, p.context), given | items)
     except ValueError:
         return "It does not accept the label -100 of ignored tokens."
     kept = slice(0, FEW // 2)

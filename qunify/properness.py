@@ -21,7 +21,8 @@ from qunify import cells, display, flow, gauges, miscalibration, notation, preci
 from qunify.equivalence import title
 from qunify.miscalibration import ROUNDING, Calibrated, calibrated, labels
 from qunify.qmap import QMap
-from qunify.screening import Foreign, Method, as_map, sizes
+from qunify.samples import in_fractions, sizes
+from qunify.screening import Foreign, Method, as_map
 from qunify.tensors import TensorToken
 
 _VOCABS = (2, 3, 5, 24)
@@ -280,7 +281,7 @@ def _refuted(m: QMap) -> Biased | None:
     """The first truth at which the drift is clearly not zero: in fractions, and to fifty digits."""
     for weights in _TRUTHS:
         truth = tuple(Fraction(w, sum(weights)) for w in weights)
-        context = {name: witness.surroundings(len(truth), 0)[name] for name in m.needs}
+        context = {name: in_fractions(len(truth), 0)[name] for name in m.needs}
         drift = _exact_drift(m, truth, context)
         if max(map(abs, drift)) > witness.CLEAR:
             return Biased(truth, context, drift)
@@ -356,7 +357,7 @@ def _not_concave(m: QMap) -> NotConcave | None:
     """Two predictions, in fractions, between which G lies below its chord."""
     half = Fraction(1, 2)
     points = [tuple(Fraction(w, sum(x)) for w in x) for x in ((5, 3, 2), (2, 3, 5), (17, 2, 1), (1, 1, 1), (1, 15, 4))]
-    context = {name: witness.surroundings(3, 0)[name] for name in m.needs}
+    context = {name: in_fractions(3, 0)[name] for name in m.needs}
     for i, p in enumerate(points):
         for q in points[:i]:
             middle = tuple(half * (a + b) for a, b in zip(p, q, strict=True))

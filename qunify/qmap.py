@@ -14,6 +14,7 @@ from typing import Any, ClassVar, dataclass_transform
 import torch
 
 from qunify import display, gauges, tensors
+from qunify.samples import two_tokens
 from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector
 
 #: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
@@ -221,7 +222,8 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
         if key not in named:
             raise ValueError(f"{name}: unknown parameter {key!r}, expected a name that trust or residual takes")
     m = Designed(name=name, trust=trust, residual=residual, settings=tuple(params.items()))
-    t = tensors.sample()
+
+    t = two_tokens()
     for what, ask in (("trust", m._trust), ("residual", m._residual)):
         try:
             with torch.no_grad():

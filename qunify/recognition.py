@@ -15,8 +15,9 @@ from torch import Tensor
 from qunify import display
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Mode, Sample, fit, simple_numbers, simplified
-from qunify.probes import VOCABS, Measured, Probe, Subject, along_u, beside_jumps, examine, joined, probe
+from qunify.probes import Measured, Subject, beside_jumps, examine, gradient_of
 from qunify.qmap import QMap
+from qunify.samples import ROWS, Batch, along_u, spread_over_u
 from qunify.targets import LossFunction
 
 LEVELS = ("identical", "scaled", "directional", "near")
@@ -194,17 +195,17 @@ def identify(loss_fn: LossFunction, contexts: Sequence[str] = (), top: int = 5) 
 
 def _identified(loss_fn: LossFunction, contexts: Sequence[str], top: int) -> Matches:
     subject = examine(loss_fn, contexts)
-    known = [probe(v, seed=0) for v in VOCABS]
+    known = [spread_over_u(v, seed=0) for v in ROWS]
     measured = [subject(p) for p in known]
     diagnosis = _diagnose(subject, known, measured)
     few = None
     if not diagnosis.gate:
         few = FEW_ROWS
     elif diagnosis.on_u_alone:
-        known[0] = joined(known[0], beside_jumps(subject))
+        known[0] = known[0] + beside_jumps(subject)
         measured[0] = subject(known[0])
     sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few)
-    fresh = tuple(probe(v, seed=1)[:200] for v in VOCABS)
+    fresh = tuple(spread_over_u(v, seed=1)[:200] for v in ROWS)
     held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
     candidates = [] if diagnosis.silent else _candidates(diagnosis)
     matches = _matches(candidates, sample, held_out, TOLERANCE[subject.dtype])
@@ -224,8 +225,8 @@ def _candidates(d: Diagnosis) -> list[type[QMap]]:
 
 
 def _is_gate(cls: type[QMap]) -> bool:
-    p = probe(5, seed=0)[:20]
-    return Measured(p, p.gradient(cls()), torch.float64).is_gate
+    p = spread_over_u(5, seed=0)[:20]
+    return Measured(p, gradient_of(cls(), p), torch.float64).is_gate
 
 
 def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
@@ -307,7 +308,7 @@ def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tol
 
 def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
     fits = []
-    for i in range(len(VOCABS)):
+    for i in range(len(ROWS)):
         close = fit(cls, sample.only(i), mode, tolerance)
         if close.error > tolerance:
             return None
@@ -328,7 +329,7 @@ def _in_vocab(values: list[Any]) -> Any:
     if isinstance(values[0], (str, int)):
         return values[0] if len(set(values)) == 1 else None
     for form in (sp.Integer(1), *FORMS):
-        parts = [x / float(form.subs(V, vocab)) for x, vocab in zip(values, VOCABS, strict=True)]
+        parts = [x / float(form.subs(V, vocab)) for x, vocab in zip(values, ROWS, strict=True)]
         if max(parts) - min(parts) <= 1e-5 * max(map(abs, parts)):
             multiple = next(iter(simple_numbers(parts[0], within=1e-5)), parts[0])
             if form == 1:
@@ -340,7 +341,7 @@ def _in_vocab(values: list[Any]) -> Any:
 # ---- diagnosis ----------------------------------------------------------------------------------------------
 
 
-def _diagnose(subject: Subject, probes: list[Probe], measured: list[Measured]) -> Diagnosis:
+def _diagnose(subject: Subject, probes: list[Batch], measured: list[Measured]) -> Diagnosis:
     invariant = all(q.shift_invariant for q in measured)
     gate = invariant and all(q.is_gate for q in measured)
     used = tuple(name for name in subject.contexts if _depends(subject, probes[0], measured[0], name))
@@ -366,7 +367,7 @@ def _diagnose(subject: Subject, probes: list[Probe], measured: list[Measured]) -
     )
 
 
-def _depends(subject: Subject, p: Probe, q: Measured, name: str) -> bool:
+def _depends(subject: Subject, p: Batch, q: Measured, name: str) -> bool:
     few = slice(0, 40)
     other = subject(p[few], **{name: p.context[name][few].roll(1, 0)})
     return bool((other.gradient - q.gradient[few]).abs().max() > 1e-6 * q.gradient[few].abs().max())
@@ -375,17 +376,17 @@ def _depends(subject: Subject, p: Probe, q: Measured, name: str) -> bool:
 def _on_u_alone(subject: Subject) -> bool:
     """Whether the weight stays when u stays and the other tokens' shares, or the vocabulary, change."""
     weights = []
-    for vocab in VOCABS[:2]:
+    for vocab in tuple(ROWS)[:2]:
         u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
-        p = probe(vocab, 0)[:10]
+        p = spread_over_u(vocab, 0)[:10]
         others = p.logits.scatter(1, p.labels[:, None], -torch.inf).log_softmax(-1) + (1 - u).log()[:, None]
         weights.append(
-            subject(Probe(others.scatter(1, p.labels[:, None], u.log()[:, None]), p.labels, p.context)).weight
+            subject(Batch(others.scatter(1, p.labels[:, None], u.log()[:, None]), p.labels, p.context)).weight
         )
     return torch.allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 
-def _residual(p: Probe, q: Measured, used: tuple[str, ...]) -> str:
+def _residual(p: Batch, q: Measured, used: tuple[str, ...]) -> str:
     """Where the unit target's mass off the label goes: the smallest mixture that explains it at every token."""
     t = p.token
     parts: dict[str, Tensor] = {"the model": t.policy.probs, "the uniform distribution": t.uniform.probs}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qunify import catalogue, targets
+from qunify import catalogue, samples, targets
 from qunify.qmap import Pulls, QMap
 from qunify.tensors import TensorToken
 from qunify.token import CONTEXTS, Token
@@ -24,40 +24,6 @@ AGREE = 1e-9
 
 #: A gradient below this may have lost digits as a difference of larger pulls.
 SMALL = 1e-4
-
-
-class Tokens(NamedTuple):
-    """A batch of N tokens over V entries, float64."""
-
-    logits: Tensor  # (N, V)
-    labels: Tensor  # (N,)
-    context: dict[str, Tensor]
-
-
-#: Vocabulary sizes a claim must hold for: two is among them, and one larger than any default top-k.
-SIZES = (5, 130, 2)
-LARGEST = 300_000  # no vocabulary in use is larger
-
-
-@functools.cache
-def tokens(vocab: int, count: int = 240) -> Tokens:
-    """Sharp, ordinary and nearly flat predictions; labels likely and unlikely; contexts near and far. Fixed seed."""
-    r = torch.Generator().manual_seed(vocab)
-
-    def normal(scale: float) -> Tensor:
-        return scale * torch.randn(count, vocab, generator=r, dtype=torch.float64)
-
-    logits = normal(1.0) * torch.logspace(-0.7, 0.7, count, dtype=torch.float64)[:, None]
-    sampled = torch.multinomial(torch.softmax(logits, -1), 1, generator=r)[:, 0]
-    labels = torch.where(torch.rand(count, generator=r) < 0.5, sampled, torch.randint(vocab, (count,), generator=r))
-    near = torch.rand(count, 1, generator=r, dtype=torch.float64) < 0.5
-    context = {
-        name: torch.where(near, logits + normal(0.3), normal(1.5)) for name in CONTEXTS if name.endswith("_logits")
-    }
-    context["token_weight"] = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
-    context["token_mask"] = (torch.rand(count, generator=r) < 0.7).double()
-    context["negative_mask"] = (torch.rand(count, vocab, generator=r) < 0.3).double().scatter(1, labels[:, None], 0.0)
-    return Tokens(logits, labels, context)
 
 
 class Foreign(QMap):
@@ -113,7 +79,7 @@ class _Seen(NamedTuple):
 
 def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
     """Numeric screening over vocabularies of several sizes; a claim must hold in all of them."""
-    pairs = [(_seen(a, v, alias), _seen(b, v, alias)) for v in sizes(a, b)]
+    pairs = [(_seen(a, v, alias), _seen(b, v, alias)) for v in samples.sizes(a, b)]
     silent_a = any(bool((x.silent & ~y.silent).any()) for x, y in pairs)
     silent_b = any(bool((y.silent & ~x.silent).any()) for x, y in pairs)
     alive = all(any(not bool(pair[i].silent.all()) for pair in pairs) for i in (0, 1))
@@ -126,12 +92,6 @@ def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
     if all(_equal(x, y, factor) for x, y in pairs):
         return Relation("scaled", factor, False, False)
     return Relation("directional", None, silent_a, silent_b)
-
-
-def sizes(*maps: QMap) -> tuple[int, ...]:
-    """The vocabularies to try: one of them larger than any number of tokens that is a parameter."""
-    most = max([0, *(v for m in maps for v in m.params.values() if isinstance(v, int))])
-    return SIZES if most < max(SIZES) - 30 else (*SIZES, min(most, LARGEST) + 40)
 
 
 def _on_rays(x: _Seen, y: _Seen) -> bool:
@@ -148,8 +108,8 @@ def _equal(x: _Seen, y: _Seen, factor: float) -> bool:
 
 @functools.lru_cache(maxsize=1024)
 def _seen(m: QMap, vocab: int, alias: Alias) -> _Seen:
-    batch = tokens(vocab, 240 if vocab in SIZES else 6)
-    context: dict[str, Any] = batch.context | {name: batch.context[source] for name, source in alias}
+    batch = samples.ordinary(vocab, 240 if vocab in samples.SIZES else 6)
+    context: dict[str, Any] = samples.aliased(batch.context, alias)
     g = m(batch.logits, batch.labels, **context).gradient
     norm = g.norm(dim=-1)
     return _Seen(g, norm, g / norm.clamp(min=1e-300)[:, None], (g == 0).all(-1))

@@ -16,8 +16,9 @@ import torch
 from qunify import proving, symbols
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Sample, fit, simplified
-from qunify.probes import Measured, probe
+from qunify.probes import Measured, gradient_of
 from qunify.qmap import Gate, QMap
+from qunify.samples import spread_over_u
 from qunify.screening import Foreign, as_map, relate
 from qunify.symbols import V
 
@@ -241,8 +242,8 @@ def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
 
 @functools.lru_cache(maxsize=512)
 def _measured(m: QMap) -> tuple[Measured, ...]:
-    probes = [probe(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
-    return tuple(Measured(p, p.gradient(m), torch.float64) for p in probes)
+    probes = [spread_over_u(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
+    return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in probes)
 
 
 def _is_gate(m: QMap) -> bool:
@@ -251,7 +252,7 @@ def _is_gate(m: QMap) -> bool:
 
 def _sample(m: QMap, cls: type[QMap]) -> Sample:
     seen = _measured(m)
-    return Sample(tuple(x.probe for x in seen), tuple(x.gradient.numpy() for x in seen), issubclass(cls, Gate))
+    return Sample(tuple(x.batch for x in seen), tuple(x.gradient.numpy() for x in seen), issubclass(cls, Gate))
 
 
 def _settings(m: QMap, free: tuple[str, ...], most: int = 4) -> list[QMap]:
@@ -348,12 +349,12 @@ def _unchecked(cls: type[QMap], params: Mapping[str, Any]) -> QMap:
 
 def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
     """A parameter driven to an end that its range does not hold, the others fitted on the way."""
-    every = probe(5, seed=0)
+    every = spread_over_u(5, seed=0)
     order = every.token.p_label[:, 0].argsort()
     u = every.token.p_label[order, 0]
     order = order[(u > 0.004) & (u < 0.996)]  # limits need not be uniform towards u = 0 and 1
     middle = every[order[torch.linspace(0, len(order) - 1, 60).long()]]
-    sample = Sample((middle,), (middle.gradient(m).numpy(),), issubclass(cls, Gate))
+    sample = Sample((middle,), (gradient_of(m, middle).numpy(),), issubclass(cls, Gate))
     for name, end, path in _ends(cls):
         errors: list[float] = []
         for value in path:

@@ -345,14 +345,6 @@ def _keep_pages() -> None:
     torch.empty(31 * 2**20, dtype=torch.uint8)
 
 
-def sample() -> TensorToken:
-    """Two tokens over five entries with every context, to try a function of a Token on."""
-    r = torch.Generator().manual_seed(0)
-    context = {name: torch.randn(2, 5, generator=r) for name in CONTEXTS if name.endswith("_logits")}
-    context |= {"token_weight": torch.ones(2, 1), "token_mask": torch.ones(2, 1), "negative_mask": torch.zeros(2, 5)}
-    return TensorToken(torch.randn(2, 5, generator=r), torch.tensor([0, 3]), context)
-
-
 def _softmax(field: Tensor) -> Distribution:
     if field.requires_grad:
         return Distribution(

@@ -14,6 +14,7 @@ import sympy as sp
 
 from qunify import precise
 from qunify.qmap import QMap
+from qunify.samples import aliased, fractions, in_fractions
 from qunify.screening import Alias
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -69,31 +70,15 @@ _WEIGHTS = (
 _ORDINARY = -3  # tokens before that one's
 
 
-def _rationals(weights: Sequence[int]) -> tuple[Fraction, ...]:
-    return tuple(Fraction(w, sum(weights)) for w in weights)
-
-
-_SMALL = tuple((_rationals(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
+_SMALL = tuple((fractions(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
 
 #: One more, larger than the number of tokens that any default parameter speaks of.
-_TOKENS = (*_SMALL, (_rationals([400, *range(140, 1, -1)]), 1))
-
-
-def surroundings(size: int, label: int) -> dict[str, Any]:
-    """A value for every context at a witness token: distributions as fractions."""
-    order = [*range(label, size), *range(label)]
-    shifted = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1)]
-    names = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
-    context: dict[str, Any] = {n: _rationals([w[k % 5] for k in order]) for n, w in zip(names, shifted, strict=True)}
-    context["token_weight"], context["token_mask"] = Fraction(3, 2), 1
-    context["negative_mask"] = tuple(int(k == (label + 1) % size) for k in range(size))
-    return context
+_TOKENS = (*_SMALL, (fractions([400, *range(140, 1, -1)]), 1))
 
 
 def _context(token: int, alias: Alias) -> dict[str, Any]:
     probs, label = _TOKENS[token]
-    context = surroundings(len(probs), label)
-    return context | {name: context[source] for name, source in alias}
+    return aliased(in_fractions(len(probs), label), alias)
 
 
 @functools.lru_cache(maxsize=1 << 15)

@@ -1,0 +1,227 @@
+"""Batches of tokens with every context that a method may ask for, made in one place.
+
+Each function gives the tokens that one question needs: `ordinary` ones to compare two gradients, `spread_over_u` to fit
+an unknown loss, `in_fractions` to judge at fifty digits. A method takes what it names of them:
+`m(batch.logits, batch.labels, **batch.context)`.
+
+A context is one of four things: the logits of another model, a weight or a mask per token, or a set of negative tokens.
+`every_context` gives each of them its value; to add one, add it to `CONTEXTS` in `qunify.token`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from qunify.tensors import TensorToken, read
+from qunify.token import CONTEXTS
+
+T = TypeVar("T")
+
+#: The contexts that are the logits of another model.
+OTHER_MODELS = tuple(name for name in CONTEXTS if name.endswith("_logits"))
+
+
+class Needy(Protocol):
+    """A method, as far as its contexts go."""
+
+    @property
+    def needs(self) -> tuple[str, ...]: ...
+
+    @property
+    def params(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N tokens over a vocabulary of V, with every context."""
+
+    logits: Tensor  # (N, V)
+    labels: Tensor  # (N,)
+    context: dict[str, Tensor]  # each (N, V) or (N,)
+
+    @property
+    def vocab(self) -> int:
+        return self.logits.shape[-1]
+
+    def __getitem__(self, rows: slice | Tensor) -> Batch:
+        return Batch(self.logits[rows], self.labels[rows], {k: v[rows] for k, v in self.context.items()})
+
+    def __add__(self, other: Batch) -> Batch:
+        """The tokens of both, over one vocabulary."""
+        context = {k: torch.cat([v, other.context[k]]) for k, v in self.context.items()}
+        return Batch(torch.cat([self.logits, other.logits]), torch.cat([self.labels, other.labels]), context)
+
+    @functools.cached_property
+    def token(self) -> TensorToken:
+        """What the body of a method sees. It caches, so that one serves many methods."""
+        return read("batch", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
+
+
+def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T) -> dict[str, T]:
+    """Every context by name: `model(name)` for the logits of another model, and the three others as given."""
+    others = {"token_weight": weight, "token_mask": mask, "negative_mask": negative}
+    return {name: model(name) if name in OTHER_MODELS else others[name] for name in CONTEXTS}
+
+
+def aliased(context: Mapping[str, T], alias: tuple[tuple[str, str], ...]) -> dict[str, T]:
+    """The same contexts where some stand in for others: pairs (context, the one whose value it takes)."""
+    return {**context, **{name: context[source] for name, source in alias}}
+
+
+# ---- to compare two gradients --------------------------------------------------------------------------------------
+
+#: Vocabulary sizes a claim must hold for: two is among them, and one larger than any default top-k.
+SIZES = (5, 130, 2)
+LARGEST = 300_000  # no vocabulary in use is larger
+
+
+def sizes(*maps: Needy) -> tuple[int, ...]:
+    """The vocabularies to try: one of them larger than any number of tokens that is a parameter."""
+    most = max([0, *(v for m in maps for v in m.params.values() if isinstance(v, int))])
+    return SIZES if most < max(SIZES) - 30 else (*SIZES, min(most, LARGEST) + 40)
+
+
+@functools.cache
+def ordinary(vocab: int, count: int = 240) -> Batch:
+    """Sharp, ordinary and nearly flat predictions; labels likely and unlikely; contexts near and far. float64."""
+    r = torch.Generator().manual_seed(vocab)
+    logits = _normal(r, count, vocab) * torch.logspace(-0.7, 0.7, count, dtype=torch.float64)[:, None]
+    sampled = torch.multinomial(torch.softmax(logits, -1), 1, generator=r)[:, 0]
+    labels = torch.where(torch.rand(count, generator=r) < 0.5, sampled, torch.randint(vocab, (count,), generator=r))
+    models = _near_and_far(r, logits)
+    weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
+    mask = (torch.rand(count, generator=r) < 0.7).double()
+    negative = _some(r, count, vocab).scatter(1, labels[:, None], 0.0)
+    return Batch(logits, labels, every_context(models.__getitem__, weight=weight, mask=mask, negative=negative))
+
+
+def _normal(r: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=r, dtype=torch.float64)
+
+
+def _near_and_far(r: torch.Generator, logits: Tensor) -> dict[str, Tensor]:
+    """Other models: at half of the tokens close to the policy, at the others unrelated to it."""
+    near = torch.rand(len(logits), 1, generator=r, dtype=torch.float64) < 0.5
+    close, far = (lambda: logits + 0.3 * _normal(r, *logits.shape)), (lambda: 1.5 * _normal(r, *logits.shape))
+    return {name: torch.where(near, close(), far()) for name in OTHER_MODELS}
+
+
+def _some(r: torch.Generator, count: int, vocab: int) -> Tensor:
+    """About a third of the tokens, as a mask of 0 and 1."""
+    return (torch.rand(count, vocab, generator=r) < 0.3).double()
+
+
+def in_fractions(size: int, label: int) -> dict[str, Any]:
+    """Every context at one token of a vocabulary of `size`, exact: distributions (not logits) as fractions."""
+    order = [*range(label, size), *range(label)]
+    shares = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1)]
+    models = {name: fractions([w[k % 5] for k in order]) for name, w in zip(OTHER_MODELS, shares, strict=True)}
+    negative = tuple(int(k == (label + 1) % size) for k in range(size))
+    return every_context(models.__getitem__, weight=Fraction(3, 2), mask=1, negative=negative)
+
+
+def fractions(weights: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
+    """Weights as probabilities that sum to one exactly."""
+    return tuple(Fraction(w, sum(weights)) for w in weights)
+
+
+# ---- to ask where training leads -----------------------------------------------------------------------------------
+
+
+def at_predictions(vocab: int, count: int, spread: tuple[float, float]) -> Batch:
+    """Predictions from nearly flat to sharp (logits of a standard deviation from spread[0] to spread[1]), with contexts
+    near and far. Labels are 0: who asks for an expectation puts in every label. Weights are positive, nothing is
+    masked."""
+    r = torch.Generator().manual_seed(vocab)
+    scale = torch.linspace(*spread, count, dtype=torch.float64)[:, None]
+    logits = _normal(r, count, vocab) * scale
+    models = _near_and_far(r, logits)
+    negative = _some(r, count, vocab)
+    weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
+    ones = torch.ones(count, dtype=torch.float64)
+    context = every_context(models.__getitem__, weight=weight, mask=ones, negative=negative)
+    return Batch(logits, torch.zeros(count, dtype=torch.long), context)
+
+
+def around_truths(truths: Tensor) -> dict[str, Tensor]:
+    """Every context for truths (B, V), drawn without looking at them; every second token is negative."""
+    r = torch.Generator().manual_seed(7)
+    models = {name: _normal(r, *truths.shape) for name in OTHER_MODELS}
+    negative = (torch.arange(truths.shape[-1]) % 2).double().expand(truths.shape)
+    weight, mask = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths))
+    return every_context(models.__getitem__, weight=weight, mask=mask, negative=negative)
+
+
+# ---- to find out what a function does ------------------------------------------------------------------------------
+
+#: Rows by vocabulary: small, so that probing is fast; three, so that what depends on V is seen, and confirmed.
+ROWS = {5: 900, 24: 80, 150: 24}
+
+
+@functools.cache
+def spread_over_u(vocab: int, seed: int) -> Batch:
+    """Label probabilities spread evenly over (0, 1), every fourth one towards its ends; the others at random.
+
+    u stays 1e-5 below 1, where losses written without care still have their digits. float64, rounded to float32, so
+    that a loss which computes in it sees the same numbers.
+    """
+    r = torch.Generator().manual_seed(1000 * seed + vocab)
+    n = ROWS[vocab]
+    u = (torch.randperm(n, generator=r) + torch.rand(n, generator=r, dtype=torch.float64)) / n
+    u[::4] = torch.sigmoid(u[::4] * 30 - 19)  # 6e-9 to 1 − 2e-5
+    u = u.clamp(1e-9, 1 - 1e-5)
+    spread = torch.tensor([0.5, 1.5, 4.0], dtype=torch.float64)[torch.arange(n) % 3, None]
+    labels = torch.randint(0, vocab, (n,), generator=r)
+    logits = with_label_at(u, spread * _normal(r, n, vocab), labels)
+    logits = logits + _normal(r, n, 1)  # a loss that is not shift-invariant should show it
+
+    models = {name: spread.flip(0) * _normal(r, n, vocab) for name in OTHER_MODELS if name != "old_logits"}
+    models["old_logits"] = logits + 0.3 * _normal(r, n, vocab)
+    weight = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
+    mask = (torch.rand(n, generator=r) < 0.6).double()
+    negative = _some(r, n, vocab).scatter(1, labels[:, None], 0.0)
+    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative)
+    return Batch(logits.float().double(), labels, {k: v.float().double() for k, v in context.items()})
+
+
+def with_label_at(u: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
+    """Logits (N, V) at which the labels (N,) have probabilities u (N,) and the other tokens keep their proportions."""
+    others = logits.scatter(1, labels[:, None], -torch.inf).log_softmax(-1)
+    return (others + (1 - u).log()[:, None]).scatter(1, labels[:, None], u.log()[:, None])
+
+
+def along_u(u: Tensor) -> Batch:
+    """One token at these label probabilities (N,), everything else in the same proportions."""
+    n = len(u)
+    row = spread_over_u(5, 0)[torch.tensor([1])]
+    labels = row.labels.expand(n)
+    context = {k: v.expand(n, *v.shape[1:]) for k, v in row.context.items()}
+    return Batch(with_label_at(u, row.logits.expand(n, -1), labels), labels, context)
+
+
+def two_tokens() -> TensorToken:
+    """Two tokens over five entries with every context, to try a function of a Token on."""
+    r = torch.Generator().manual_seed(0)
+    models = {name: torch.randn(2, 5, generator=r) for name in OTHER_MODELS}
+    ones = torch.ones(2, 1)
+    context = every_context(models.__getitem__, weight=ones, mask=ones, negative=torch.zeros(2, 5))
+    return TensorToken(torch.randn(2, 5, generator=r), torch.tensor([0, 3]), context)
+
+
+# ---- to look at ----------------------------------------------------------------------------------------------------
+
+
+def alike(logits: Tensor, labels: Tensor, model: Tensor, negative: Tensor) -> Batch:
+    """Tokens (N, V) beside one other model (V,), whichever a method asks for: weights are one, nothing is masked."""
+    ones = torch.ones(len(logits), dtype=logits.dtype)
+    context = every_context(
+        lambda _: model.expand_as(logits), weight=ones, mask=ones, negative=negative.expand_as(logits)
+    )
+    return Batch(logits, labels, context)
