@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 
-.PHONY: setup report test lint docs browser bench clean
+# By files, whose tests share what they train, derive and build.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+.PHONY: setup report test test-all slow-and-quick site lint docs browser bench clean
 
 setup: $(STAMP)
 
@@ -18,8 +21,16 @@ $(STAMP): pyproject.toml constraints.txt
 report: setup
 	$(BIN)/python -m analyses --out build/report
 
-test: setup  # by files, whose tests share what they train, derive and build; the last ones in the alphabet are short
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: setup  # the quick tier: the whole core
+	$(PYTEST) -m "not slow"
+
+test-all: slow-and-quick site
+
+slow-and-quick: setup
+	$(PYTEST) --ignore tests/test_site.py
+
+site: docs
+	$(BIN)/python -m pytest tests/test_site.py
 
 lint: setup
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ def quick() -> pd.DataFrame:
     return ambiguity.rows(False)
 
 
+@pytest.mark.slow
 def test_the_quick_rows_are_those_of_the_full_run(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     both = quick.merge(committed, on=list(runs.KEYS), how="left", suffixes=("", "_full"), validate="one_to_one")
     trained = 2 * 7 * 3
@@ -32,6 +33,7 @@ def test_the_quick_rows_are_those_of_the_full_run(quick: pd.DataFrame, committed
         pd.testing.assert_series_equal(both[metric], both[f"{metric}_full"], check_names=False, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_words_and_digest_come_from_the_table(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     for table in (quick, committed):
         see = ambiguity.see(table)

@@ -45,6 +45,7 @@ def test_the_table_says_which_bars_are_missed() -> None:
     assert rows[3] == "| b | 2 s |  | 1 | 1 s | **missed** |"
 
 
+@pytest.mark.slow
 def test_the_sweep_that_is_timed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = populations._jobs(8)
     monkeypatch.setattr(populations, "_jobs", lambda count: jobs)

@@ -37,6 +37,8 @@ from analyses.small_transformer import Size, SmallTransformer, step, windows
 from qunify import plots
 from qunify.catalogue import PAPER
 
+pytestmark = pytest.mark.slow
+
 SMALL = Size(data.VOCAB, width=16, layers=1, heads=2)
 TINY = Plan(
     seeds=(0, 1),

@@ -198,6 +198,7 @@ def test_show_derives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert steps[0]["latex"] == qu.get(name).formula
 
 
+@pytest.mark.slow
 def test_only_the_standardised_logits_are_too_long_to_write_out() -> None:
     written = {n: str(derivation.steps(qu.get(n))) for n in ("logit_std_kd", "logit_norm", "akl")}
     cut = [n for n, steps in written.items() if "not written out" in steps]

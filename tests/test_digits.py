@@ -16,6 +16,8 @@ from analyses.digits_model import BATCH, REFRESH, Networks, batches, train
 from analyses.digits_runs import CHECKPOINTS, WATCHED, Plan, _calibration_error, context_for, run, tuned
 from qunify import plots
 
+pytestmark = pytest.mark.slow
+
 TINY = Plan(seeds=(0, 1), steps=50, rates=(1e-3, 1e-2), methods=("sft", "eaft", "psft", "kd", "target_sft"))
 
 

@@ -30,6 +30,7 @@ def quick() -> pd.DataFrame:
     return study.rows(False)
 
 
+@pytest.mark.slow
 # ---- physics ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(("name", "power"), [("sft", 0), ("dft", 1), ("beyond_log", 0.5)])
 @pytest.mark.parametrize("begin", [0.6, 0.02])
@@ -44,6 +45,7 @@ def test_small_steps_take_as_long_as_the_integral_says(name: str, power: float, 
     assert float(found.steps) * rate == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "case"),
     [("dft", "hard"), ("dft", "wrong"), ("spherical", "hard"), ("spherical", "wrong"), ("minor_sft", "hard")],
@@ -62,6 +64,7 @@ def test_tokens_begin_as_they_are_called() -> None:
     assert p[:, runs.RIVAL].tolist() == pytest.approx([runs.SURE] * 3)
 
 
+@pytest.mark.slow
 # ---- the rows ---------------------------------------------------------------------------------------------------
 def test_the_quick_rows_are_among_the_committed_ones(full: pd.DataFrame, quick: pd.DataFrame) -> None:
     both = quick.merge(full, on=KEYS, suffixes=("", "_full"), how="left", validate="one_to_one")
@@ -71,6 +74,7 @@ def test_the_quick_rows_are_among_the_committed_ones(full: pd.DataFrame, quick: 
         )
 
 
+@pytest.mark.slow
 def test_two_quick_runs_are_equal(quick: pd.DataFrame) -> None:
     pd.testing.assert_frame_equal(study.rows(False), quick, rtol=0, atol=0)
 
@@ -103,6 +107,7 @@ def test_what_is_never_learned(full: pd.DataFrame) -> None:
     assert (undetached["end"] < 1e-3).all(), "it unlearns below 1/e"
 
 
+@pytest.mark.slow
 def test_words_digest_and_picture_come_from_the_table(full: pd.DataFrame, quick: pd.DataFrame) -> None:
     for table in (full, quick):
         said = study.STUDY.see(table)

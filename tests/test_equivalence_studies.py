@@ -30,6 +30,7 @@ def test_every_pair_is_decided_once(pairs: pd.DataFrame) -> None:
     assert set(pairs["level"]) == set(qu.equivalence.LEVELS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mbls", "unlikelihood", "elr", "z_loss"])
 def test_committed_verdicts_come_out_again(pairs: pd.DataFrame, name: str) -> None:
     again = equivalence._against(qu.names().index(name)).astype(str)
@@ -58,6 +59,7 @@ def test_what_is_said_is_counted(pairs: pd.DataFrame) -> None:
     assert int(equivalence.digest(pairs)["Pairs"].sum()) == len(pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("general", ["agce", "js_noisy", "kd_hybrid"])
 def test_committed_special_cases_come_out_again(edges: pd.DataFrame, general: str) -> None:
     again = family._below(general)

@@ -14,6 +14,8 @@ import qunify as qu
 from qunify import explorer
 from tests.browser import address, browser, complaints, inaccessible
 
+pytestmark = pytest.mark.slow
+
 P = [0.1, 0.62, 0.2, 0.05, 0.03]
 TEACHER = [0.75, 0.15, 0.08, 0.01, 0.01]
 

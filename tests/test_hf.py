@@ -27,6 +27,8 @@ from qunify.hf.frozen import Snapshot
 from tests import small_llama, trainers
 from tests.trainers import LAYOUTS, apart, by_hand, examples, logged, logits, losses, model, train
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-12  # float64
 DATA = examples()
 

@@ -17,6 +17,8 @@ from qunify.hf.columns import Collator
 from tests import trainers
 from tests.trainers import LAYOUTS, TEXTS, apart, by_hand, examples, labels, logits, model, tokens, train
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-12
 CHATS = [
     [("user", "the cat"), ("assistant", "sees a dog"), ("user", "and then"), ("assistant", "the bird")],

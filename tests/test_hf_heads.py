@@ -12,6 +12,8 @@ from qunify.hf import frozen
 from qunify.training.linear import TopK
 from tests.small_llama import model
 
+pytestmark = pytest.mark.slow
+
 
 class Wrapped(nn.Module):
     """A head's output bent, as some families do it."""

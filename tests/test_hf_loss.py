@@ -21,6 +21,8 @@ from qunify import hf
 from tests import small_llama, trainers
 from tests.trainers import TEXTS, apart, by_hand, examples, logits, losses, model
 
+pytestmark = pytest.mark.slow
+
 EXACT = 1e-12
 DATA = examples()
 ROWS = trainers.dataset(input_ids=[ids for ids, _ in DATA], labels=[ids for ids, _ in DATA])

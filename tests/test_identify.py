@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import qunify as qu
-from qunify.catalogue import ENTRIES
+from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
 from qunify.fitting import simple_numbers
 from qunify.qmap import QMap
@@ -115,7 +115,13 @@ def test_every_parameter_is_tried_off_its_default() -> None:
     assert all(qu.get(name, **given) != qu.get(name) for name, given in SETTINGS.items())
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+#: The first of each family is of the quick tier.
+ONE_EACH = {qu.names(family)[0] for family in families()}
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in ONE_EACH else pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES]
+)
 def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
     m = qu.get(name, **SETTINGS.get(name, {}))
     found = qu.identify(published(m), m.needs or ())
@@ -130,6 +136,7 @@ def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
     assert found.diagnosis.used == tuple(m.needs or ())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sft", "focal", "luffy", "threshold", "eaft", "label_smoothing", "kd", "jsd", "brier", "gem", "mbls"]
 )
@@ -142,6 +149,7 @@ def test_a_scaled_loss_is_told_with_its_factor(name: str) -> None:
     assert_params(match, m)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sft", "dft", "focal", "tailr", "psft", "mile", "label_smoothing", "kd", "reverse_kl", "brier", "gem"]
 )

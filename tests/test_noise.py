@@ -26,6 +26,7 @@ def quick() -> pd.DataFrame:
     return runs.run(FEW)
 
 
+@pytest.mark.slow
 def test_rows_made_again_are_those_of_the_full_run(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     keys = list(runs.KEYS)
     both = quick.merge(committed, on=keys, how="left", suffixes=("", "_full"), validate="one_to_one")
@@ -34,6 +35,7 @@ def test_rows_made_again_are_those_of_the_full_run(quick: pd.DataFrame, committe
         pd.testing.assert_series_equal(both[metric], both[f"{metric}_full"], check_names=False, rtol=0, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_words_and_digest_come_from_the_table(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
     for table in (quick, committed):
         see = noise.see(table)
@@ -93,6 +95,7 @@ def test_the_right_channel_undoes_its_noise_in_theory_and_not_in_240_labels(comm
     assert mean(committed, "uniform", 0.6, runs.INFORMED, runs.REFERENCE, "kl") > 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "gce", "label_smoothing"])
 def test_a_table_that_sees_all_labels_ends_where_theory_says(name: str) -> None:
     _, points = runs.tested()

@@ -78,6 +78,7 @@ def test_torch_unlikelihood() -> None:
 # ---- transformers, trl --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_transformers_label_smoother() -> None:
     from transformers.trainer_pt_utils import LabelSmoother
 
@@ -86,6 +87,7 @@ def test_transformers_label_smoother() -> None:
     agrees("label_smoothing", lambda z: smoother({"logits": z}, LABELS) * len(LABELS), tolerance=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 0.9, 1.0])
 def test_trl_generalised_jsd(beta: float) -> None:
     from trl.experimental.gold.gold_trainer import GOLDTrainer
@@ -96,6 +98,7 @@ def test_trl_generalised_jsd(beta: float) -> None:
     agrees("jsd", theirs, tolerance=1e-11, beta=beta)
 
 
+@pytest.mark.slow
 def test_trl_dft(tmp_path: Any) -> None:
     """SFTTrainer(loss_type="dft") on a small model: its loss and its gradient at the head are ours."""
     from datasets import Dataset
@@ -146,6 +149,7 @@ def test_entmax_library() -> None:
     agrees("entmax15", lambda z: entmax.entmax15_loss(z, LABELS, k=None), tolerance=1e-11)
 
 
+@pytest.mark.slow
 def test_optax() -> None:
     import jax
     import jax.numpy as jnp
@@ -167,6 +171,7 @@ def test_optax() -> None:
             assert float(jnp.abs(loss(z) - jnp.asarray(q.loss.numpy())).max()) < 1e-11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("focusing", [0.5, 2.0])
 def test_kornia_focal(focusing: float) -> None:
     from kornia.losses import focal_loss
@@ -177,6 +182,7 @@ def test_kornia_focal(focusing: float) -> None:
     agrees("focal", theirs, tolerance=1e-9, focusing=focusing)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("t1", "t2"), [(0.8, 1.4), (0.2, 2.0), (0.5, 1.0)])
 def test_pytorch_optimizer_bi_tempered(t1: float, t2: float) -> None:
     from pytorch_optimizer.loss.bi_tempered import bi_tempered_logistic_loss

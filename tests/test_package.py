@@ -8,6 +8,7 @@ import venv
 from importlib import metadata
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -52,6 +53,7 @@ def core_environment(at: Path) -> Path:
     return at / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_wheel_works_with_the_core_dependencies_alone(tmp_path: Path) -> None:
     run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT, cwd=tmp_path)
     (wheel,) = tmp_path.glob("qunify-*.whl")

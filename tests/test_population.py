@@ -221,6 +221,7 @@ def descended(name: str, truth: Tensor, given: dict[str, Tensor], z: Tensor, rat
     return torch.softmax(z, -1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["focal", "gce", "asft", "target_sft", "deft", "margin_softmax", "brier", "gem", "unlikelihood", "idft"]
 )

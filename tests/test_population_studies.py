@@ -32,6 +32,7 @@ def test_simplex_paths_end_at_their_optima() -> None:
     assert (simplex.ends(wrong)["distance"] < simplex.CLOSE).mean() < 0.5, "optima of other tokens are not met"
 
 
+@pytest.mark.slow
 def test_simplex_optima_and_drift_come_out_again() -> None:
     table = committed("simplex")
     same(simplex._optima(), table[table["kind"] == "optimum"])
@@ -50,6 +51,7 @@ def test_simplex_drift_moves_along_the_simplex_and_rests_at_the_truth_under_sft(
     assert "only sft ends at the truth alone" in simplex.see(table)
 
 
+@pytest.mark.slow
 # ---- theory against training ------------------------------------------------------------------------------------
 @pytest.mark.parametrize("name", ["label_smoothing", "chord_phi"])
 def test_a_committed_cell_comes_out_again(name: str) -> None:
@@ -77,6 +79,7 @@ def test_a_wrong_prediction_would_be_found_out() -> None:
     assert theory_vs_training.reasons(wrong)["Above 0.001, because"].tolist() == ["unexplained"]
 
 
+@pytest.mark.slow
 # ---- calibration ------------------------------------------------------------------------------------------------
 def test_a_committed_model_comes_out_again() -> None:
     table = committed("calibration_bias")
@@ -105,6 +108,7 @@ def test_bias_grows_along_the_parameter() -> None:
     assert len(gaps) == len(calibration_bias.ALONG["label_smoothing"][1])
 
 
+@pytest.mark.slow
 # ---- in the report ----------------------------------------------------------------------------------------------
 def test_committed_rows_are_marked_in_a_quick_report(tmp_path: object) -> None:
     assert runner.run("theory_vs_training", False, tmp_path, "commit").error == ""  # type: ignore[arg-type]

@@ -58,6 +58,7 @@ def _guesses(w: World) -> torch.Tensor:
     return torch.stack([*mixed, w.empirical, w.prior])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("noise", ["uniform", "annotator"])
 def test_nothing_that_sees_the_same_beats_the_best(noise: study.Noise) -> None:
     worlds = [world(noise, 0.5, seed) for seed in range(30)]
@@ -68,6 +69,7 @@ def test_nothing_that_sees_the_same_beats_the_best(noise: study.Noise) -> None:
         assert float((odds * others[0] + (1 - odds) * others[1] - value).max()) < 0.01
 
 
+@pytest.mark.slow
 # ---- the rows ---------------------------------------------------------------------------------------------------
 def test_models_trained_again_are_the_committed_ones(full: pd.DataFrame) -> None:
     again = trained((0, 1))
@@ -78,6 +80,7 @@ def test_models_trained_again_are_the_committed_ones(full: pd.DataFrame) -> None
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "params"),
     [
@@ -100,6 +103,7 @@ def test_predictions_made_again_are_the_committed_ones(full: pd.DataFrame, name:
         assert round(value, 5) == pytest.approx(row[column], abs=1e-9, nan_ok=True)
 
 
+@pytest.mark.slow
 def test_two_runs_are_equal() -> None:
     pd.testing.assert_frame_equal(trained((0,)), trained((0,)), rtol=0, atol=0)
 

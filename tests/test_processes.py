@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 import qunify as qu
 from tests import processes, small_llama
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 

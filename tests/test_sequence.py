@@ -37,6 +37,8 @@ from qunify import plots
 from qunify.catalogue import PAPER
 from qunify.synthetic import HiddenMarkov
 
+pytestmark = pytest.mark.slow
+
 SMALL = Size(8, width=16, layers=1, heads=2)
 TINY = Plan(
     seeds=(0, 1),

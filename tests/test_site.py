@@ -16,7 +16,10 @@ PAGES = (
     "catalogue/target_sft", "catalogue/z_loss", "api", "command_line", "glossary", "findings", "ten_settings", "report",
 )  # fmt: skip
 
-pytestmark = pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: make docs")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (SITE / "index.html").exists(), reason="the site is not built: make docs"),
+]
 
 
 @pytest.fixture(scope="module")

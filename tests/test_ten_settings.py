@@ -157,6 +157,7 @@ def test_facts_and_exceptions_change_in_the_stated_dose() -> None:
     assert not (texts.conflict & texts.slipped).any()
 
 
+@pytest.mark.slow
 def test_sampling_with_a_memory_is_sampling_without() -> None:
     model = SmallTransformer(Size(len(VOCAB), 16, 2, 2, LENGTH), 0, torch.float64).requires_grad_(False)
     prompts = torch.randint(len(VOCAB), (5, 4), generator=torch.Generator().manual_seed(0))
@@ -211,6 +212,7 @@ def test_paired_draws_leave_no_difference_between_equals() -> None:
     assert a.std() == pytest.approx(shares.std() / 60**0.5, rel=0.35)
 
 
+@pytest.mark.slow
 def test_more_questions_than_there_are_are_refused() -> None:
     numbers = [f"{v:02d}" for v in range(100)]
     seen = [["reach", *a, ">", *b, ":"] for a in numbers for b in numbers]
@@ -220,6 +222,7 @@ def test_more_questions_than_there_are_are_refused() -> None:
         asked(TASKS["reach"], 10_000, 0)
 
 
+@pytest.mark.slow
 def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
     questions = {name: asked(task, 2, 0) for name, task in TASKS.items()}
@@ -231,6 +234,7 @@ def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monke
     assert len(list(tmp_path.rglob("*.npz"))) == 2
 
 
+@pytest.mark.slow
 def test_the_small_cell_gives_its_committed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
     committed = ten_settings.part(runner.read(ten_settings.NAME, runner.FIGURES), "tiny")
