@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -12,6 +15,10 @@ from torch import Tensor
 import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.qmap import QMap
+
+#: Entries with a stop-gradient whose removal changes nothing: what it stops is locally constant, or enters the loss at
+#: a point where its derivative vanishes (a Fenchel–Young projection).
+HARMLESS = {"bootstrap_hard", "mbls", "profit", "sparsemax", "entmax15"}
 
 
 class Batch(NamedTuple):
@@ -94,3 +101,37 @@ def autograd(m: QMap, b: Batch) -> Tensor:
     loss = m.loss(t) + 0 * logits.sum(-1, keepdim=True)  # a constant loss has a gradient too: zero
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     return gradient
+
+
+def size_of(gradient: Tensor) -> Tensor:
+    """What rounding is measured against: the sum of |g_k| at every token, at least 1, (N, 1)."""
+    return gradient.abs().sum(-1, keepdim=True).clamp(min=1)
+
+
+def disagreement(m: QMap, b: Batch) -> Tensor:
+    """How far the gradient that a user gets is from that of the published loss, at every token, as a share of its
+    size, (N,)."""
+    ours, theirs = m(b.logits, b.labels, **b.context).gradient, autograd(m, b)
+    return ((ours - theirs) / size_of(theirs)).abs().amax(-1)
+
+
+def conforms(m: QMap, b: Batch) -> bool:
+    """Whether loss and pulls agree at every token of the batch, and the loss is finite. NaN agrees with nothing.
+
+    test_conformance asks it of every method as it is, and test_mutants of methods that were broken on purpose: a
+    tolerance that would forgive everything forgives those too.
+    """
+    atol = 1e-9 if m.name == "logit_std_kd" else 1e-10  # it divides by the spread of equal logits, which is rounding
+    finite = m(b.logits, b.labels, **b.context).loss.isfinite()
+    return bool((finite & (disagreement(m, b) < atol)).all())
+
+
+@contextmanager
+def with_pulls(m: QMap, change: Callable[[list[Any]], Any]) -> Iterator[None]:
+    """Within it, every method of m's class exerts other pulls, while its loss stays as published.
+
+    `with_pulls(m, lambda pulls: pulls[:1])` leaves out all pulls but the first.
+    """
+    original = type(m).pulls
+    with mock.patch.object(type(m), "pulls", lambda self, t: change(list(original(self, t)))):
+        yield

@@ -16,11 +16,7 @@ from qunify import cli, derivation, normal, symbols
 from qunify.catalogue import ENTRIES
 from qunify.qmap import QMap
 from qunify.symbols import Rest, SymbolicToken, V
-from tests.battery import every_setting
-
-#: Entries with a stop-gradient whose removal changes nothing, since what it stops is locally constant or a projection
-#: that stays an opaque symbol.
-HARMLESS = {"bootstrap_hard", "mbls", "profit", "sparsemax", "entmax15"}
+from tests.battery import HARMLESS, every_setting, with_pulls
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -60,15 +56,13 @@ def test_a_deleted_stop_gradient_is_not_proved(name: str) -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_a_perturbed_weight_is_not_proved(name: str) -> None:
-    m = qu.get(name)
+    m, factor = qu.get(name), 1 + SymbolicToken().p_label / 1000
 
-    def perturbed(self: QMap, t: Any) -> list[Any]:
-        first, *others = original(self, t)
-        factor = 1 + t.p_label / 1000
+    def perturbed(pulls: list[Any]) -> list[Any]:
+        first, *others = pulls
         return [(first[0] * factor, first[1]) if isinstance(first, tuple) else first * factor, *others]
 
-    original = type(m).pulls
-    with mock.patch.object(type(m), "pulls", perturbed):
+    with with_pulls(m, perturbed):
         assert not derivation.prove(m).holds
 
 
