@@ -250,6 +250,11 @@ def _steps(t: pd.DataFrame, method: str, case: str) -> float:
     return float(at(t, method=method, case=case)["steps"].mean(skipna=False))
 
 
+def _late(t: pd.DataFrame, case: str) -> float:
+    """How many times SFT's steps DFT needs."""
+    return _steps(t, "dft", case) / _steps(t, "sft", case)
+
+
 def _never(t: pd.DataFrame) -> list[str]:
     """Methods that never learn the wrong token, though they rest at less than where they began or a little above."""
     wrong = at(t, case="wrong").groupby("method", sort=False)
@@ -352,6 +357,7 @@ FINDINGS: tuple[Finding, ...] = (
             _predicted_accuracy(t) > 0.95
             and difference(t, "accuracy", _noise("sft", step=60), _noise("sft"))[0]
             > difference(t, "accuracy", _noise("sft", step=60), _noise("sft"))[1]
+            and mean(t, "memorised", **_noise("sft"))[0] > 2 * mean(t, "memorised", **_noise("dft"))[0]
         ),
     ),
     Finding(
@@ -359,8 +365,9 @@ FINDINGS: tuple[Finding, ...] = (
         "A popular claim that does not hold here: a bounded loss is robust",
         _bounded_words,
         lambda t: (
-            abs(_bounded(t)["beyond_log"][0]) < _bounded(t)["beyond_log"][1]
+            abs(_bounded(t)["beyond_log"][0]) < min(0.03, _bounded(t)["beyond_log"][1])
             and _bounded(t)["dft"][0] > _bounded(t)["dft"][1]
+            and _bounded(t)["dft"][0] > _bounded(t)["gce"][0] > 0.05
         ),
     ),
     Finding(
@@ -369,6 +376,7 @@ FINDINGS: tuple[Finding, ...] = (
         _sure_words,
         lambda t: (
             mean(t, "overconfidence", **_noise("dft"))[0] > mean(t, "overconfidence", **_noise("dft"))[1]
+            and mean(t, "overconfidence", **_noise("dft"))[0] > 0.1 > mean(t, "overconfidence", **_noise("sft"))[0]
             and difference(t, "smooth_ece", _noise("dft"), _noise("sft"))[0] > 0
         ),
     ),
@@ -376,7 +384,11 @@ FINDINGS: tuple[Finding, ...] = (
         "ambiguity",
         "Of several right answers DFT keeps one",
         _answers_words,
-        lambda t: _kept(t, "dft")[0] < 0.1 < 0.7 < _kept(t, "target_sft")[0] < 0.9 < _kept(t, "sft")[0],
+        lambda t: (
+            _kept(t, "dft")[0] < 0.1 < 0.7 < _kept(t, "target_sft")[0] < 0.9 < _kept(t, "sft")[0] < 1
+            and _kept(t, "dft")[0] < _kept(t, "gce")[0] < _kept(t, "target_sft")[0]
+            and _kept(t, "gem")[0] > 1
+        ),
     ),
     Finding(
         "prior_conflict",
@@ -391,9 +403,9 @@ FINDINGS: tuple[Finding, ...] = (
         "Trust in what is believed is paid in steps where the belief is wrong",
         _speed_words,
         lambda t: (
-            _steps(t, "dft", "wrong") > 20 * _steps(t, "sft", "wrong")
-            and _steps(t, "dft", "easy") < 2 * _steps(t, "sft", "easy")
-            and {"profit", "dft_undetached"} <= set(_never(t))
+            40 < _late(t, "wrong") < 55
+            and _late(t, "easy") < 1.5 < _late(t, "hard") < 10
+            and {"profit", "psft", "dft_undetached", "idft"} <= set(_never(t))
         ),
     ),
     Finding(

@@ -51,7 +51,7 @@ def test_the_committed_rows_are_complete(committed: pd.DataFrame) -> None:
     assert not trained[list(runs.METRICS)].isna().any(axis=None)
 
 
-def test_what_is_seen_follows_from_the_rows(committed: pd.DataFrame) -> None:
+def test_what_is_seen_is_read_from_the_rows(committed: pd.DataFrame) -> None:
     end = committed[(committed["labels"] == 64) & (committed["step"] == 1000)]
     at_defaults = end[
         [pd.isna(p) or p == runs.parameter(qu.get(m)) for m, p in zip(end["method"], end["parameter"], strict=True)]
@@ -60,7 +60,6 @@ def test_what_is_seen_follows_from_the_rows(committed: pd.DataFrame) -> None:
     see = ambiguity.see(committed)
     for name in ("sft", "gem", "target_sft", "gce", "dft"):
         assert f"{name} {'keeps ' if name == 'sft' else ''}{100 * kept[name]:.1f} ± " in see
-    assert kept["gem"] > 1 > kept["sft"] > kept["target_sft"] > kept["gce"] > kept["dft"]
     wrong = 1 - at_defaults[at_defaults["method"] == "label_smoothing"]["valid_mass"].mean()
     assert f"{100 * wrong:.0f} % of the mass." in see
 

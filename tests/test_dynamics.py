@@ -26,7 +26,6 @@ def full() -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def quick() -> pd.DataFrame:
-    torch.set_num_threads(1)
     return study.rows(False)
 
 
@@ -91,19 +90,20 @@ def test_what_is_not_learned_ends_where_theory_says(full: pd.DataFrame, name: st
     assert np.allclose(told["end"], told["optimum"], atol=0.02)
 
 
-# ---- the claims -------------------------------------------------------------------------------------------------
-def test_dft_needs_many_times_the_steps_of_sft(full: pd.DataFrame) -> None:
-    found = study.summary(full)
-    ratio = {case: study.cell(found, "dft", case) / study.cell(found, "sft", case) for case in runs.CASES}
-    assert ratio["easy"] < 1.5 < ratio["hard"] < 10 < 40 < ratio["wrong"] < 55
-    assert f"{ratio['wrong']:.0f} times as many" in study.STUDY.see(full)
+# ---- the words --------------------------------------------------------------------------------------------------
+def test_what_is_seen_is_read_from_the_rows(full: pd.DataFrame) -> None:
+    slow = full["method"] == "dft"
+    for rows in (full, full.assign(steps=full["steps"].where(~slow, 2 * full["steps"]))):
+        found = study.summary(rows)
+        ratio = study.cell(found, "dft", "wrong") / study.cell(found, "sft", "wrong")
+        assert f"{ratio:.0f} times as many" in study.STUDY.see(rows)
+    assert f"{', '.join(study.never(study.summary(full), 'wrong'))} do not learn it" in study.STUDY.see(full)
 
 
-def test_what_is_never_learned(full: pd.DataFrame) -> None:
-    found = study.summary(full)
-    assert set(study.never(found, "wrong")) == {"profit", "psft", "dft_undetached", "idft"}
-    assert study.never(found, "easy") == ["psft"]
+def test_what_unlearns_and_what_never_begins(full: pd.DataFrame) -> None:
+    assert study.never(study.summary(full), "easy") == ["psft"]
     undetached = full[(full["method"] == "dft_undetached") & (full["case"] != "easy")]
+    assert len(undetached) > 0
     assert (undetached["end"] < 1e-3).all(), "it unlearns below 1/e"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pandas as pd
 import pytest
@@ -19,33 +20,67 @@ def test_the_rows_support_it(finding: Finding) -> None:
     assert finding.holds(findings.table(finding.study))
 
 
-def renamed(table: pd.DataFrame) -> pd.DataFrame:
-    """The same rows under other methods' names: every method takes the place of the one after next."""
-    column = "setting" if "setting" in table and "method" not in table else "method"
-    names = list(dict.fromkeys(table[column].dropna()))
-    other = dict(zip(names, names[2:] + names[:2], strict=True))
-    return table.assign(**{column: table[column].map(other)})
+Rows = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def swapped(column: str, one: object, other: object) -> Rows:
+    """The same rows with two values of a column exchanged: every row stays, and says it of the other."""
+
+    def swap(table: pd.DataFrame) -> pd.DataFrame:
+        assert {one, other} <= set(table[column])
+        return table.assign(**{column: table[column].replace({one: other, other: one})})
+
+    return swap
+
+
+def off(table: pd.DataFrame) -> pd.DataFrame:
+    some = table["method"].isin(table["method"].unique()[:8])
+    return table[some].assign(distance=0.01, nearest=0.01)
+
+
+#: Rows, as complete as the committed ones, that say otherwise.
+OTHERWISE: dict[str, Rows] = {
+    "Training ends where the drift says": off,
+    "DFT ends in one token, whatever the truth": swapped("method", "dft", "sft"),
+    "Who sharpens and who flattens can be predicted": lambda t: t.assign(**{"entropy gap": -t["entropy gap"]}),
+    "Noise does not break a loss before memorising does": swapped("step", 60, 400),
+    "A popular claim that does not hold here: a bounded loss is robust": swapped("setting", "dft", "sft"),
+    "Robust is not calibrated": swapped("setting", "dft", "sft"),
+    "Of several right answers DFT keeps one": swapped("method", "dft", "sft"),
+    "A loss that trusts belief learns late what the model does not believe, and one with a threshold never": swapped(
+        "method", "dft", "sft"
+    ),
+    "Trust in what is believed is paid in steps where the belief is wrong": swapped("method", "dft", "sft"),
+    "A popular claim that does not hold here: a KL anchor is how to keep what was known": lambda t: t.assign(
+        learned=0.5
+    ),
+    "Trust that tells right from wrong does not by itself lead to the truth": swapped("method", "dft", "sft"),
+    "A popular claim that does not hold at this scale: the model's belief tells right demonstrations from wrong ones": (
+        swapped("method", "dft", "iw_sft")
+    ),
+    "Target-SFT has the best mean rank, but is not first everywhere": swapped("method", "target_sft", "sft"),
+    "It is above SFT in all ten settings": swapped("method", "target_sft", "sft"),
+    "The p-loss wins at mathematics, and not where facts have changed": swapped("method", "dft", "sft"),
+    "Some change places from setting to setting; Target-SFT hardly": swapped("method", "target_sft", "dft"),
+    "A tuned power of p comes close without a teacher": swapped("method", "target_sft", "sft"),
+    "Much of the ranking is sharpness": swapped("method", "dft", "sft"),
+    "Trust carries Target-SFT in arithmetic, its teacher where facts have changed": swapped(
+        "method", ten_settings.BASE, "trust 1"
+    ),
+    "The method designed for slips ends nearer to the truth, not higher": swapped("method", "posterior", "dft"),
+    "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
+}
+
+
+def test_every_finding_has_rows_that_say_otherwise() -> None:
+    assert set(OTHERWISE) == set(TITLES)
+    assert len(TITLES) == len(set(TITLES))
 
 
 @pytest.mark.parametrize("finding", ALL, ids=TITLES)
 def test_other_rows_would_not(finding: Finding) -> None:
-    table = findings.table(finding.study)
-    if finding.title == "Training ends where the drift says":
-        some = table["method"].isin(table["method"].unique()[:8])
-        other = table[some].assign(distance=0.01, nearest=0.01)
-    elif finding.study == "calibration_bias":
-        other = table.assign(**{"entropy gap": -table["entropy gap"]})
-    elif finding.title.startswith("Noise"):
-        other = table.assign(accuracy=0.9)
-    elif "KL anchor" in finding.title:
-        other = table.assign(learned=0.5)
-    else:
-        other = renamed(table)
-    try:
-        held = finding.holds(other)
-    except (IndexError, KeyError, ValueError):
-        held = False  # the rows it speaks of are no longer there
-    assert not held
+    """Nothing is caught here: rows at which a finding breaks down are not rows that refuse it."""
+    assert not finding.holds(OTHERWISE[finding.title](findings.table(finding.study)))
 
 
 def test_numbers_are_worded_and_none_is_missing() -> None:

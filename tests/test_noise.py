@@ -60,25 +60,23 @@ def mean(table: pd.DataFrame, kind: str, rate: float, setting: str, start: str, 
     return float(rows[metric].mean())
 
 
-def test_what_is_seen_follows_from_the_rows(committed: pd.DataFrame) -> None:
-    def of(setting: str, start: str, metric: str, kind: str = "uniform", rate: float = 0.6) -> float:
-        return mean(committed, kind, rate, setting, start, metric)
+def test_what_is_seen_is_read_from_the_rows(committed: pd.DataFrame) -> None:
+    for rows in (committed, committed.assign(accuracy=1 - committed["accuracy"])):
+        sft, dft = (mean(rows, "uniform", 0.6, name, runs.REFERENCE, "accuracy") for name in ("sft", "dft"))
+        see = noise.see(rows)
+        assert f"and has {100 * sft:.0f} % (after" in see
+        assert f"and {100 * dft:.0f} %; but" in see
 
-    fine = runs.REFERENCE
-    sft, dft = of("sft", fine, "accuracy"), of("dft", fine, "accuracy")
-    see = noise.see(committed)
-    assert f"and has {100 * sft:.0f} % (after" in see
-    assert f"and {100 * dft:.0f} %; but" in see
-    assert dft > of("gce", fine, "accuracy") > sft + 0.05
-    assert abs(of("beyond_log", fine, "accuracy") - sft) < 0.03  # bounded, and no more robust
-    assert (
-        of("dft", fine, "overconfidence")
-        > 0.1
-        > of("sft", fine, "overconfidence")
-        > of("sft", "theory", "overconfidence")
+
+def test_learning_by_heart_leaves_some_of_the_doubt_that_theory_predicts(committed: pd.DataFrame) -> None:
+    fine, theory = (
+        mean(committed, "uniform", 0.6, "sft", start, "overconfidence") for start in (runs.REFERENCE, runs.THEORY)
     )
-    assert of("sft", fine, "memorised") > 2 * of("dft", fine, "memorised")
-    assert of("target_sft", fine, "accuracy", "class", 0.4) > of("gce", fine, "accuracy", "class", 0.4)
+    assert theory < fine
+    target_sft, gce = (
+        mean(committed, "class", 0.4, name, runs.REFERENCE, "accuracy") for name in ("target_sft", "gce")
+    )
+    assert target_sft > gce
 
 
 def test_theory_has_one_breaking_point_for_all_that_see_the_label_alone(committed: pd.DataFrame) -> None:
