@@ -12,11 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from scipy import stats
 from torch.nn.functional import cross_entropy
 
 import qunify as qu
-from analyses import demonstrations, runner
+from analyses import demonstrations
 from analyses import demonstrations_data as data
 from analyses.demonstrations_data import ANSWER, END, FIRST_WRONG, NUMBER, PROMPT, TEXT, WRITERS
 from analyses.demonstrations_runs import (
@@ -35,7 +34,6 @@ from analyses.demonstrations_runs import (
 from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
 from analyses.small_transformer import Size, SmallTransformer, step, windows
 from qunify import plots
-from qunify.catalogue import PAPER
 
 pytestmark = pytest.mark.slow
 
@@ -59,15 +57,6 @@ TINY = Plan(
 )
 
 REAL = "QUNIFY_DATA" in os.environ and (Path(os.environ["QUNIFY_DATA"]) / "gsm8k").is_dir()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the runner does: the models are too small to share."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def forget() -> None:
@@ -350,44 +339,7 @@ def test_flipped_flags_swap_the_rows_and_change_no_model(
     assert value(found, "train", SAME_QUESTION) == pytest.approx([-x for x in value(before, "train", SAME_QUESTION)])
 
 
-# ---- committed rows, picture and words --------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def committed() -> pd.DataFrame:
-    return demonstrations.rows(full=False)
-
-
-def test_the_committed_rows_are_those_of_a_full_run(committed: pd.DataFrame) -> None:
-    assert set(committed["mode"]) == {"full"}
-    assert set(committed["method"]) == {"data", "reference", "teacher", *PAPER}
-    tuned = committed[committed["method"].isin(PAPER)]
-    assert tuned.groupby("method")["seed"].nunique().eq(len(FULL.seeds)).all()
-    assert committed["step"].max() == FULL.steps
-    assert (runner.FIGURES / "demonstrations.csv").stat().st_size < 500_000
-
-
-def test_the_words_follow_the_table(committed: pd.DataFrame) -> None:
-    said = demonstrations.STUDY.see(committed)
-    chosen = (
-        (committed["metric"] == NLL) & (committed["text"] == demonstrations.PEOPLE) & (committed["tokens"] == "all")
-    )
-    start, sft = (
-        committed[chosen & (committed["method"] == name)].set_index("seed")["value"] for name in ("reference", "sft")
-    )
-    interval = stats.ttest_1samp(sft - start, 0).confidence_interval(0.95)
-    told = f"{(sft - start).mean():+.3f} ± {(interval.high - interval.low) / 2:.3f}".replace("-", "−")
-    assert f"SFT changes that by {told}" in said
-    worse = committed["value"] + 5 * (chosen & (committed["method"] == "sft"))
-    assert "SFT changes that by +5" in demonstrations.STUDY.see(committed.assign(value=worse)).replace("+4.9", "+5")
-    assert "nan" not in said
-
-
-def test_the_digest_has_a_row_per_method(committed: pd.DataFrame) -> None:
-    digest = demonstrations.STUDY.digest(committed)
-    assert digest["method"].tolist()[:2] == ["reference", "teacher"]
-    assert sorted(digest["method"][2:]) == sorted(PAPER)
-    assert digest["held-out loss"][2:].is_monotonic_increasing
-
-
+# ---- picture -------------------------------------------------------------------------------------------------
 def test_the_figure_ranks_the_methods_it_was_given(table: pd.DataFrame) -> None:
     figure = demonstrations.STUDY.draw(table)
     plots.render(figure, "png")

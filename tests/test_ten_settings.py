@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,14 +50,6 @@ from analyses.ten_settings_tasks import (
 PRIOR, TAUGHT = worlds(0)
 CLEAN = clean(TAUGHT)
 EVERY = pytest.mark.parametrize("task", TASKS.values(), ids=lambda task: task.name)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @EVERY
