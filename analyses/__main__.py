@@ -14,7 +14,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from analyses import STUDIES, runner, story
+from analyses.kit import runner, story
+from analyses.kit.story import STUDIES
 
 REPORT = runner.ROOT / "build" / "report"
 MARKS = {"done": "[green]✓[/]", "unchanged": "[dim]·[/]", "failed": "[red]✗[/]"}

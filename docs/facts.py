@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.simplex import NAMED, REFERENCE, STARTS, TRUTH, inside, moved
+from analyses.studies.simplex import NAMED, REFERENCE, STARTS, TRUTH, inside, moved
 from qunify.commands import one_token
 from qunify.properness import Properness
 from qunify.qmap import QMap

@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 
 import qunify
-from analyses import calibration_bias, runner, theory_vs_training
-from analyses.intervals import intervals
+from analyses.kit import runner
+from analyses.kit.intervals import intervals
+from analyses.studies import calibration_bias, theory_vs_training
 
 FIGURES = "../figures"  # seen from the page
 

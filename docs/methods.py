@@ -344,7 +344,7 @@ def relation_lines(name: str) -> list[str]:
 
 @functools.cache
 def _pairs() -> pd.DataFrame:
-    from analyses import runner
+    from analyses.kit import runner
 
     return runner.read("equivalence", runner.FIGURES)
 

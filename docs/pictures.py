@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 import qunify as qu
-from analyses.simplex import TOKENS, TRUTH
+from analyses.studies.simplex import TOKENS, TRUTH
 from docs.facts import NAMES, Curve, Facts, Field
 from qunify import plots
 from qunify.commands import one_token

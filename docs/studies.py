@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from analyses import STUDIES, load, runner
+from analyses.kit import runner
+from analyses.kit.story import STUDIES
 
 FIGURES = "../figures"  # seen from the page
 
@@ -13,7 +14,7 @@ def page() -> str:
     for name in STUDIES:
         if not (runner.FIGURES / f"{name}.png").exists():
             continue
-        study = load(name)
+        study = runner.load(name)
         found = study.see(runner.read(name, runner.FIGURES))
         picture = f"{FIGURES}/{name}.png"
         parts.append(f"## {study.question}\n")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analyses import ten_settings
-from analyses.ten_settings import (
+from analyses.studies import ten_settings
+from analyses.studies.ten_settings import (
     OWN,
     SETTING,
     Setting,
@@ -24,9 +24,9 @@ from analyses.ten_settings import (
     settings,
     title,
 )
-from analyses.ten_settings_ablations import ETA, TEMPERATURES, VARIANTS
-from analyses.ten_settings_runs import CLAIM, FULL, METHODS, NAME, OTHERS, RATES, Choice, schooling
-from analyses.ten_settings_tasks import CHANGED, TASKS, worlds, written
+from analyses.studies.ten_settings.ablations import ETA, TEMPERATURES, VARIANTS
+from analyses.studies.ten_settings.runs import CLAIM, FULL, METHODS, NAME, OTHERS, RATES, Choice, schooling
+from analyses.studies.ten_settings.tasks import CHANGED, TASKS, worlds, written
 from docs.findings import Finding, table
 from docs.methods import markdown
 

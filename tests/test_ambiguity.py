@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import ambiguity, runner
-from analyses import ambiguity_runs as runs
+from analyses.kit import runner
+from analyses.studies import ambiguity
+from analyses.studies.ambiguity import runs
 from qunify.synthetic import ambiguous
 
 

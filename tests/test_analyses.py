@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -13,11 +15,12 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-import analyses
 import qunify as qu
-from analyses import gates, gradients, paper_table, runner, targets, tokens, worked_example
 from analyses.__main__ import main
-from analyses.study import Study
+from analyses.kit import runner, story, tokens
+from analyses.kit._closure import closure
+from analyses.kit.study import Study
+from analyses.studies import gates, gradients, paper_table, targets, worked_example
 from qunify.catalogue import PAPER
 from qunify.qmap import Gate
 
@@ -40,9 +43,9 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def install(monkeypatch: pytest.MonkeyPatch, name: str, study: Study) -> None:
     """Put this study in the place of the one called `name`."""
-    module = ModuleType(f"analyses.{name}")
+    module = ModuleType(f"analyses.studies.{name}")
     module.__dict__["STUDY"] = study
-    monkeypatch.setitem(sys.modules, f"analyses.{name}", module)
+    monkeypatch.setitem(sys.modules, f"analyses.studies.{name}", module)
 
 
 def small(rows: object = None) -> Study:
@@ -97,24 +100,141 @@ def test_a_damaged_study_is_run_again(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert path.read_bytes() == whole
 
 
-def test_a_study_depends_on_its_own_file_and_on_shared_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"analyses": ["targets.py", "targets_words.py", "gates.py", "tokens.py"], "qunify": ["token.py"]}
-    for folder, names in files.items():
-        (tmp_path / folder).mkdir()
-        for name in names:
-            (tmp_path / folder / name).write_text("old")
+def checkout(root: Path, files: dict[str, str]) -> None:
+    """A small one in this folder: these files, and an empty `__init__.py` in each of their packages."""
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+        for package in list(path.relative_to(root).parents)[:-1]:
+            (root / package / "__init__.py").touch()
+
+
+#: Packages that load their names when they are asked for, one of them without saying from where, and some studies.
+SMALL = {
+    "analyses/kit/runner.py": "from analyses.kit.study import Study",
+    "analyses/kit/study.py": "",
+    "analyses/kit/tokens.py": "import benchmarks.timing",
+    "analyses/studies/noise/__init__.py": "from analyses.kit import tokens\nfrom . import runs",
+    "analyses/studies/noise/runs.py": "import qunify as qu\n\ndef run():\n    return qu.optimum, qu.training.Stack",
+    "analyses/studies/noise/findings.py": "from analyses.studies import noise",
+    "analyses/studies/noise_more.py": "from qunify import plots",
+    "analyses/studies/everything.py": "import qunify\n\nALL = vars(qunify.population)",
+    "benchmarks/timing.py": "",
+    "qunify/__init__.py": (
+        "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    from qunify.population import optimum\n"
+        "    from qunify.equivalence import compare\n\n\ndef __getattr__(name): ...\n"
+    ),
+    "qunify/population/__init__.py": (
+        "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ._optima import optimum as optimum\n"
+        "if not TYPE_CHECKING:\n    __all__ = []\n"
+    ),
+    "qunify/population/_optima.py": "def optimum():\n    from ..flow import descend",
+    "qunify/population/_properness.py": "",
+    "qunify/flow.py": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from qunify.hints import Hint",
+    "qunify/hints.py": "",
+    "qunify/equivalence.py": "",
+    "qunify/plots.py": "",
+    "qunify/training/__init__.py": "_HOME = {'Stack': 'many'}\n\n\ndef __getattr__(name): ...\n",
+    "qunify/training/many.py": "",
+    "qunify/training/sweeps.py": "",
+}
+
+
+@pytest.mark.parametrize(
+    ("study", "files", "others"),
+    [
+        pytest.param(
+            "noise",
+            ["analyses/studies/noise/__init__.py", "analyses/studies/noise/runs.py", "analyses/kit/tokens.py"],
+            ["analyses/studies/noise/findings.py", "analyses/studies/noise_more.py"],
+            id="its files and shared ones, not what was found, nor a study whose name begins with its own",
+        ),
+        pytest.param(
+            "noise_more", ["analyses/studies/noise_more.py"], ["analyses/studies/noise/runs.py"], id="a longer name"
+        ),
+        pytest.param("noise", ["analyses/kit/runner.py", "analyses/kit/study.py"], [], id="what runs it"),
+        pytest.param("noise", ["benchmarks/timing.py"], [], id="benchmarks"),
+        pytest.param("noise", ["qunify/population/_optima.py"], ["qunify/equivalence.py"], id="a lazy name"),
+        pytest.param(
+            "noise", ["qunify/population/__init__.py"], ["qunify/population/_properness.py"], id="a private file"
+        ),
+        pytest.param("noise", ["qunify/flow.py"], ["qunify/hints.py"], id="in a function, not for types alone"),
+        pytest.param("noise", ["qunify/training/many.py", "qunify/training/sweeps.py"], [], id="a name without home"),
+        pytest.param("everything", ["qunify/population/_properness.py"], ["qunify/plots.py"], id="a whole package"),
+    ],
+)
+def test_a_study_depends_on_what_it_imports(
+    study: str, files: list[str], others: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def changes_the_key(name: str) -> bool:
+        before, path = runner.key(study, False), tmp_path / name
+        path.write_text(path.read_text() + "\n# a comment\n")
+        return runner.key(study, False) != before
+
+    checkout(tmp_path, SMALL)
     monkeypatch.setattr(runner, "ROOT", tmp_path)
+    assert [name for name in files if changes_the_key(name)] == files
+    assert [name for name in others if changes_the_key(name)] == []
 
-    def changes_the_key(path: str) -> bool:
-        before = runner.key("targets", False)
-        (tmp_path / path).write_text(f"new {path}")
-        return runner.key("targets", False) != before
 
-    assert changes_the_key("analyses/targets.py")
-    assert changes_the_key("analyses/targets_words.py")
-    assert changes_the_key("analyses/tokens.py")
-    assert changes_the_key("qunify/token.py")
-    assert not changes_the_key("analyses/gates.py")
+def test_ten_settings_depends_on_the_catalogue_and_not_on_the_trainers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a copy of this checkout."""
+    for folder in ("analyses", "benchmarks", "qunify"):
+        shutil.copytree(runner.ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(runner, "ROOT", tmp_path)
+    present = {name: runner.key(name, True) for name in ("ten_settings", "cost")}
+
+    def unchanged_by_a_comment_in(folder: str) -> set[str]:
+        paths = sorted((tmp_path / folder).rglob("*.py"))
+        sources = [path.read_text() for path in paths]
+        for path, source in zip(paths, sources, strict=True):
+            path.write_text(source + "\n# a comment\n")
+        found = {name for name, key in present.items() if runner.key(name, True) == key}
+        for path, source in zip(paths, sources, strict=True):
+            path.write_text(source)
+        return found
+
+    assert unchanged_by_a_comment_in("qunify/hf") == {"ten_settings", "cost"}
+    assert unchanged_by_a_comment_in("qunify/catalogue") == set()
+    assert unchanged_by_a_comment_in("benchmarks") == {"ten_settings"}
+
+
+def test_a_study_depends_on_every_module_that_it_loads() -> None:
+    """As Python sees it: the files of this checkout that a process has loaded once it has loaded every study."""
+    code = """
+import sys
+from analyses.kit import runner, story
+for name in story.STUDIES:
+    runner.load(name)
+print(*sorted(str(module.__file__) for module in list(sys.modules.values()) if getattr(module, "__file__", None)))
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=runner.ROOT, check=True, capture_output=True, text=True)
+    ours = [runner.ROOT / folder for folder in ("analyses", "benchmarks", "qunify")]
+    loaded = {path for path in map(Path, ran.stdout.split()) if any(path.is_relative_to(folder) for folder in ours)}
+    known = closure(["analyses.kit.story", *(f"analyses.studies.{name}" for name in story.STUDIES)], runner.ROOT)
+    assert len(loaded) > 60
+    assert loaded <= set(known)
+
+
+def test_a_key_does_not_see_what_is_imported_by_a_name_made_at_run_time() -> None:
+    """So that the places that import so are known, and why they may."""
+    known = {
+        "analyses/kit/runner.py",  # loads the study whose key it is
+        "analyses/kit/_closure.py",  # names what it does not see
+        "qunify/commands/functions.py",  # loads a function of the user's
+        *(f"qunify/{package}__init__.py" for package in ("", "hf/", "training/")),  # load their lazy names
+    }
+    importing = re.compile(r"\b(import_module|__import__|run_module|run_path|exec_module)\b")
+    found = {
+        path.relative_to(runner.ROOT).as_posix()
+        for folder in ("analyses", "benchmarks", "qunify")
+        for path in (runner.ROOT / folder).rglob("*.py")
+        if importing.search(path.read_text())
+    }
+    assert found == known
 
 
 def test_a_failing_study_is_named_and_the_others_run(
@@ -163,8 +283,8 @@ def test_no_processes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 # ---- the studies ----------------------------------------------------------------------------------------
 def test_every_study_bears_its_own_name() -> None:
-    for name in analyses.STUDIES:
-        study = analyses.load(name)
+    for name in story.STUDIES:
+        study = runner.load(name)
         assert study.name == name
         assert study.question.endswith("?")
 
@@ -186,7 +306,7 @@ def test_a_run_gives_its_rows(name: str, tables: dict[str, pd.DataFrame], ran: P
 
 @pytest.mark.parametrize("name", FAST)
 def test_words_and_digest_come_from_the_table(name: str, tables: dict[str, pd.DataFrame]) -> None:
-    study, table = analyses.load(name), tables[name]
+    study, table = runner.load(name), tables[name]
     see = study.see(table)
     assert 1 <= len(re.findall(r"[.!?](?:\s|$)", see)) <= 6
     assert "nan" not in see

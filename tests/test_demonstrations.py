@@ -15,10 +15,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import qunify as qu
-from analyses import demonstrations
-from analyses import demonstrations_data as data
-from analyses.demonstrations_data import ANSWER, END, FIRST_WRONG, NUMBER, PROMPT, TEXT, WRITERS
-from analyses.demonstrations_runs import (
+from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
+from analyses.kit import runner
+from analyses.small_transformer import Size, SmallTransformer, step, windows
+from analyses.studies import demonstrations
+from analyses.studies.demonstrations import data
+from analyses.studies.demonstrations.data import ANSWER, END, FIRST_WRONG, NUMBER, PROMPT, TEXT, WRITERS
+from analyses.studies.demonstrations.runs import (
     COLUMNS,
     FULL,
     KL,
@@ -31,8 +34,6 @@ from analyses.demonstrations_runs import (
     start_rows,
     world,
 )
-from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
-from analyses.small_transformer import Size, SmallTransformer, step, windows
 from qunify import plots
 
 pytestmark = pytest.mark.slow

@@ -10,10 +10,10 @@ from scipy import stats
 from torch.nn.functional import cross_entropy
 
 import qunify as qu
-from analyses import digits
-from analyses.digits_data import CLASSES, CONDITIONS, LOOKALIKE, NOISE, corrupted, stack
-from analyses.digits_model import BATCH, REFRESH, Networks, batches, train
-from analyses.digits_runs import CHECKPOINTS, WATCHED, Plan, _calibration_error, context_for, run, tuned
+from analyses.studies import digits
+from analyses.studies.digits.data import CLASSES, CONDITIONS, LOOKALIKE, NOISE, corrupted, stack
+from analyses.studies.digits.model import BATCH, REFRESH, Networks, batches, train
+from analyses.studies.digits.runs import CHECKPOINTS, WATCHED, Plan, _calibration_error, context_for, run, tuned
 from qunify import plots
 
 pytestmark = pytest.mark.slow

@@ -11,9 +11,9 @@ import torch
 from scipy.integrate import quad
 
 import qunify as qu
-from analyses import dynamics as study
-from analyses import dynamics_runs as runs
-from analyses import runner
+from analyses.kit import runner
+from analyses.studies import dynamics as study
+from analyses.studies.dynamics import runs
 from qunify.catalogue import PAPER
 
 KEYS = ["method", "case", "seed"]

@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 
 import qunify as qu
-from analyses import cache, equivalence, family, runner
+from analyses.kit import cache, runner
+from analyses.studies import equivalence, family
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,9 @@ def test_the_tree_has_agce_as_its_hub(edges: pd.DataFrame) -> None:
     assert any({"dft", "mae"} <= set(node) for node in graph)
 
 
-def test_a_part_is_made_once_and_read_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_part_is_made_once_read_back_and_kept_when_the_code_changes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
     made = []
 
@@ -88,6 +91,9 @@ def test_a_part_is_made_once_and_read_back(monkeypatch: pytest.MonkeyPatch, tmp_
     assert len(made) == 1
     assert first.equals(second)
     assert list(first.loc[0]) == ["True", "NA"]
-    (tmp_path / "equivalence" / "of other code").mkdir()
-    cache.part("equivalence", "dft", make)
-    assert not (tmp_path / "equivalence" / "of other code").exists()
+    with monkeypatch.context() as changed:
+        changed.setattr(runner, "key", lambda name, full: "full other-code")
+        cache.part("equivalence", "sft", make)
+        assert len(made) == 2, "other code makes its own"
+    cache.part("equivalence", "sft", make)
+    assert len(made) == 2, "and leaves what was there"

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import noise, runner
-from analyses import noise_runs as runs
+from analyses.kit import runner
+from analyses.studies import noise
+from analyses.studies.noise import runs
 from qunify.training import Data, Job, Stack, Tabular
 
 FEW = runs.Plan((0, 1), {kind: (rate,) for kind, rate in noise.WATCHED.items()}, (*runs.PATH, "target_sft"), ("dft",))

@@ -7,9 +7,10 @@ import dataclasses
 import pandas as pd
 import pytest
 
-from analyses import peers, runner
-from analyses.peers_losses import Peer
-from analyses.peers_losses import peers as all_peers
+from analyses.kit import runner
+from analyses.studies import peers
+from analyses.studies.peers.losses import Peer
+from analyses.studies.peers.losses import peers as all_peers
 
 FOUND = list(all_peers())
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import calibration_bias, runner, simplex, story, theory_vs_training
+from analyses.kit import runner, story
+from analyses.studies import calibration_bias, simplex, theory_vs_training
 
 
 def committed(name: str) -> pd.DataFrame:

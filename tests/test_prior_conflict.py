@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import prior_conflict as study
-from analyses import runner
-from analyses.prior_conflict_worlds import LABELS, RATE, STRENGTH, VALID, VOCAB, World, best, world
+from analyses.kit import runner
+from analyses.studies import prior_conflict as study
+from analyses.studies.prior_conflict.data import LABELS, RATE, STRENGTH, VALID, VOCAB, World, best, world
 from qunify.catalogue import PAPER
 
 PREDICTED = ("predicted_kept", "predicted_learned")

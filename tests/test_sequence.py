@@ -9,9 +9,11 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses import sequence
 from analyses.fine_tuning import REFRESH
-from analyses.sequence_runs import (
+from analyses.kit import runner
+from analyses.small_transformer import Size, SmallTransformer, before, pretrain, rotary_angles, rotated
+from analyses.studies import sequence
+from analyses.studies.sequence.runs import (
     COLUMNS,
     CONDITIONS,
     ENTROPY_GAP,
@@ -30,7 +32,6 @@ from analyses.sequence_runs import (
     task,
     world,
 )
-from analyses.small_transformer import Size, SmallTransformer, before, pretrain, rotary_angles, rotated
 from qunify import plots
 from qunify.synthetic import HiddenMarkov
 

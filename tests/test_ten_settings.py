@@ -13,10 +13,12 @@ import torch
 from scipy import stats
 
 import qunify as qu
-from analyses import cache, runner, ten_settings
+from analyses.kit import cache, runner
 from analyses.small_transformer import Size, SmallTransformer
-from analyses.ten_settings_ablations import VARIANTS
-from analyses.ten_settings_runs import (
+from analyses.studies import ten_settings
+from analyses.studies.ten_settings import __main__ as command
+from analyses.studies.ten_settings.ablations import VARIANTS
+from analyses.studies.ten_settings.runs import (
     METHODS,
     TINY,
     TINY_CELL,
@@ -30,7 +32,7 @@ from analyses.ten_settings_runs import (
     read,
     schooling,
 )
-from analyses.ten_settings_tasks import (
+from analyses.studies.ten_settings.tasks import (
     ANSWER,
     END,
     INDEX,
@@ -255,8 +257,8 @@ def test_a_cell_is_printed_beside_its_committed_row(
         assert choice.rate == rows[rows["method"] == "target_sft"]["rate"].item()
         return rows[rows["method"] == "sft"]
 
-    monkeypatch.setattr(ten_settings, "cell", again)
-    ten_settings.main(["kin", "0.1 M", "target_sft", "0"])
+    monkeypatch.setattr(command, "cell", again)
+    command.main(["kin", "0.1 M", "target_sft", "0"])
     printed = capsys.readouterr().out
     found = rows.set_index("method")["average"]
     assert f"again {found['sft']:.3f}" in printed

@@ -1,0 +1,136 @@
+"""Runs one study: rows to CSV, CSV to pictures. A file is complete or absent, and finished work is not repeated.
+
+The SVG is written last and carries a stamp: the mode, a hash of the code and versions that made it, and hashes
+of the CSV and the PNG beside it. A study is finished when its stamp still fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import subprocess
+import time
+import traceback
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+import qunify
+from analyses.kit._closure import closure
+from analyses.kit.study import Study
+from qunify import files
+
+ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ROOT / "figures"  # what full runs wrote, committed
+LIBRARIES = ("torch", "numpy", "scipy", "pandas", "scikit-learn", "relplot", "matplotlib")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one study went. `error` is one line, empty unless it failed."""
+
+    name: str
+    state: Literal["done", "unchanged", "failed"]
+    seconds: float
+    error: str = ""
+
+
+def load(name: str) -> Study:
+    """The study of this name. Imported only now: a broken study fails alone."""
+    return importlib.import_module(f"analyses.studies.{name}").STUDY
+
+
+def run(name: str, full: bool, out: Path, commit: str) -> Outcome:
+    """Compute, write and draw one study into `out`, unless that is already done. Never raises for a bad study."""
+    start = time.perf_counter()
+    try:
+        stamp = key(name, full)
+        if _is_finished(name, out, stamp):
+            return Outcome(name, "unchanged", time.perf_counter() - start)
+        _produce(name, full, out, commit, stamp)
+    except Exception as problem:
+        return Outcome(name, "failed", time.perf_counter() - start, _one_line(problem))
+    return Outcome(name, "done", time.perf_counter() - start)
+
+
+def finished(name: str, full: bool, out: Path) -> bool:
+    """Whether the files of this study in `out` are complete and what the present code makes in this mode."""
+    return _is_finished(name, out, key(name, full))
+
+
+def read(name: str, out: Path) -> pd.DataFrame:
+    """A study's table as its CSV has it: only an empty field is a missing value."""
+    return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""])
+
+
+def current_commit() -> str:
+    """The short hash of the checkout's commit, marked when the code differs from it; "unknown" outside git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(["git", *arguments], cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
+
+    try:
+        changed = git("status", "--porcelain", "--", "qunify", "analyses", "benchmarks")
+        return git("rev-parse", "--short=10", "HEAD") + ("-modified" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
+    import torch
+
+    from qunify import plots
+
+    torch.manual_seed(0)
+    torch.set_num_threads(1)  # the order of a sum, and so its last digit, depends on the number of threads
+    study = load(name)
+    table = _with_provenance(study.rows(full), full, commit)
+    csv = table.to_csv(index=False, float_format="%.12g", lineterminator="\n").encode()
+    out.mkdir(parents=True, exist_ok=True)
+    files.write(out / f"{name}.csv", csv)
+    figure = study.draw(read(name, out))
+    png = plots.render(figure, "png")
+    files.write(out / f"{name}.png", png)
+    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
+
+
+def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
+    facts = {
+        "seed": 0,
+        "mode": "full" if full else "quick",
+        "version": qunify.__version__,
+        "torch": metadata.version("torch"),
+        "commit": commit,
+    }
+    return table.assign(**{key: value for key, value in facts.items() if key not in table})
+
+
+def key(name: str, full: bool) -> str:
+    """Mode, and a hash of what the study depends on: the files it imports, those of this runner, and libraries."""
+    h = hashlib.sha256()
+    for path in closure([f"analyses.studies.{name}", "analyses.kit.runner"], ROOT):
+        h.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
+    for library in LIBRARIES:
+        h.update(f"{library} {metadata.version(library)}".encode())
+    return f"{'full' if full else 'quick'} {h.hexdigest()[:20]}"
+
+
+def _is_finished(name: str, out: Path, stamp: str) -> bool:
+    try:
+        beside = [_digest((out / f"{name}.{kind}").read_bytes()) for kind in ("csv", "png")]
+        return " ".join([stamp, *beside]) in (out / f"{name}.svg").read_text()
+    except OSError:
+        return False
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:20]
+
+
+def _one_line(problem: Exception) -> str:
+    where = traceback.extract_tb(problem.__traceback__)[-1]
+    message = " ".join(str(problem).split())
+    return f"{type(problem).__name__}: {message} ({Path(where.filename).name}, line {where.lineno})"

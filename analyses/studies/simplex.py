@@ -1,0 +1,238 @@
+"""Where training goes on the simplex of three tokens: the drift, the paths of trained models, and where they end."""
+
+from __future__ import annotations
+
+import itertools
+from statistics import mean
+from typing import Any
+
+import mpltern  # noqa: F401 (registers the ternary projection)
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+import qunify as qu
+from analyses.kit.study import Study
+from qunify import plots
+from qunify.qmap import QMap
+from qunify.training import Data, Job, Stack, Tabular
+
+TOKENS = ("A", "B", "C")
+TRUTH = (0.55, 0.30, 0.15)
+#: The model before fine-tuning, of which the old policy is one step away; a teacher; both believe something else.
+REFERENCE = (0.15, 0.25, 0.60)
+TEACHER = (0.20, 0.60, 0.20)
+
+NAMED = (
+    ("reference_logits", "reference", REFERENCE),
+    ("old_logits", "old policy", REFERENCE),
+    ("teacher_logits", "teacher", TEACHER),
+)
+
+METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("sft", {}),
+    ("dft", {}),
+    ("focal", {}),
+    ("agce", {}),
+    ("label_smoothing", {"smoothing": 0.3}),
+    ("gem", {}),
+    ("profit", {}),
+    ("psft", {}),
+    ("sft_kl", {"kl_weight": 1.0}),
+    ("asft", {"kl_weight": 1.0}),
+    ("kd_hybrid", {}),
+    ("target_sft", {}),
+)
+
+STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.08, 0.84, 0.08), (0.08, 0.08, 0.84), (0.84, 0.08, 0.08), (0.06, 0.47, 0.47))
+LABELS = 20_000  # per path, drawn anew for each
+LR, STEPS = 0.5, 1500  # the rate falls to zero by a cosine, so that a jump in the drift can be met
+MILESTONES = (0, *sorted({round(1.17**k) for k in range(47)} - {0, STEPS}), STEPS)
+UP = np.array([0.07, -0.035, -0.035])  # a line of text, on the plane
+PALE = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}
+CLOSE = 0.02  # total variation between a prediction and a model trained on a finite sample
+GRID = 13  # points along an edge of the drift field
+
+
+def context() -> dict[str, Tensor]:
+    """What methods ask for, as logits (3,)."""
+    reference, teacher = (torch.tensor(p, dtype=torch.float64).log() for p in (REFERENCE, TEACHER))
+    return {"reference_logits": reference, "teacher_logits": teacher, "old_logits": reference}
+
+
+def rows(full: bool) -> pd.DataFrame:
+    """The drift on a grid, points along the path of each trained model, and the stable optima. One size only."""
+    tables = [_field(), _paths(), _optima()]
+    return pd.concat(tables, ignore_index=True)
+
+
+def _table(method: str, kind: str, probs: Tensor, **more: Any) -> pd.DataFrame:
+    return pd.DataFrame({"method": method, "kind": kind, **dict(zip(TOKENS, probs.T.tolist(), strict=True)), **more})
+
+
+def inside() -> Tensor:
+    """The interior points of the grid, (N, 3)."""
+    n = GRID - 1
+    points = [(i, j, n - i - j) for i, j in itertools.product(range(1, n), repeat=2) if i + j < n]
+    return torch.tensor(points, dtype=torch.float64) / n
+
+
+def moved(p: Tensor, dz: Tensor) -> Tensor:
+    """How probabilities move as their logits do, dp = (diag p − p pᵀ) dz, (N, 3)."""
+    return p * (dz - (p * dz).sum(-1, keepdim=True))
+
+
+def _field() -> pd.DataFrame:
+    """The direction in which the probabilities move, at interior points."""
+    p, tables = inside(), []
+    for name, params in METHODS:
+        m = qu.get(name, **params)
+        dz = qu.drift(m, p, TRUTH, **_needed(m))
+        dp = moved(p, dz)
+        moves = {f"d{t}": column.tolist() for t, column in zip(TOKENS, dp.T, strict=True)}
+        tables.append(_table(name, "drift", p, **moves))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _needed(m: QMap) -> dict[str, Any]:
+    return {k: v for k, v in context().items() if k in m.needs}
+
+
+def _paths() -> pd.DataFrame:
+    """One tabular model per method and start, trained by gradient descent on all of its labels."""
+    jobs = []
+    for name, params in METHODS:
+        for seed, start in enumerate(STARTS):
+            g = torch.Generator().manual_seed(seed)
+            labels = torch.multinomial(torch.tensor(TRUTH, dtype=torch.float64), LABELS, replacement=True, generator=g)
+            counts = torch.bincount(labels, minlength=3)
+            everywhere = {k: v.expand(3, -1) for k, v in context().items()}
+            data = Data(torch.zeros(3, dtype=torch.long), torch.arange(3), everywhere, counts)
+            begin = {"logits": torch.tensor([start], dtype=torch.float64).log()}
+            jobs.append(Job(qu.get(name, **params), data, seed, LR, start=begin))
+    stack = Stack(Tabular(1, 3), jobs, decay=STEPS)
+    tables = []
+    for step in MILESTONES:
+        p = stack.run(step - stack.step).probs(torch.zeros(1, dtype=torch.long))[:, 0]
+        seen = [{"method": j.method.name, "kind": "path", "path": j.seed, "step": step} for j in jobs]
+        tables.append(pd.DataFrame(seen).assign(**dict(zip(TOKENS, p.T.tolist(), strict=True))))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _optima() -> pd.DataFrame:
+    tables = []
+    for name, params in METHODS:
+        m = qu.get(name, **params)
+        tables.append(_table(name, "optimum", qu.optimum(m, TRUTH, **_needed(m)).all[0]))
+    return pd.concat(tables, ignore_index=True)
+
+
+def ends(table: pd.DataFrame) -> pd.DataFrame:
+    """Where each path ends, and its total variation from the nearest predicted optimum."""
+    last = table[(table["kind"] == "path") & (table["step"] == table["step"].max())].reset_index(drop=True)
+    distances = []
+    for end in last.itertuples():
+        optima = table[(table["kind"] == "optimum") & (table["method"] == end.method)]
+        apart = sum((optima[t] - getattr(end, t)).abs() for t in TOKENS) / 2
+        distances.append(float(apart.min()))
+    return last.assign(distance=distances)
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    columns = 4
+    lines = -(-len(METHODS) // columns)
+    height = 3.35 * lines + 0.85
+    with plots.style():
+        figure = Figure(figsize=(13, height))
+        for i, (name, params) in enumerate(METHODS):
+            ax = figure.add_subplot(lines, columns, i + 1, projection="ternary")
+            _panel(ax, table[table["method"] == name], qu.get(name, **params))
+        figure.subplots_adjust(
+            left=0.02, right=0.98, top=1 - 0.62 / height, bottom=0.75 / height, hspace=0.42, wspace=0.1
+        )
+        key = "✚ the truth   ◇ another model   ○ start   ● stable optimum"
+        key += f"   — a model trained on {LABELS:,} labels drawn from the truth"
+        figure.text(0.5, 0.2 / height, key, ha="center", fontsize=12)
+    return figure
+
+
+def _panel(ax: Any, table: pd.DataFrame, m: QMap) -> None:
+    colour = plots.colour(m.name)
+    field = table[table["kind"] == "drift"]
+    moves = field[[f"d{t}" for t in TOKENS]].to_numpy()
+    size = (moves**2).sum(-1, keepdims=True) ** 0.5
+    arrows = 0.075 * moves / size * (size / (size + 0.02))  # the direction; length only tells slow from fast
+    ax.quiver(
+        *field[list(TOKENS)].to_numpy().T, *arrows.T, color="#b4b4b4", width=0.005, scale=1, scale_units="xy",
+        angles="xy", zorder=1,
+    )  # fmt: skip
+    for _, path in table[table["kind"] == "path"].groupby("path"):
+        ax.plot(*path[list(TOKENS)].to_numpy().T, color=colour, lw=2.2, zorder=3)
+        ax.plot(*path.iloc[:1][list(TOKENS)].to_numpy().T, "o", color=colour, mfc="white", ms=6, zorder=4)
+    optima = table[table["kind"] == "optimum"][list(TOKENS)].to_numpy().T
+    ax.plot(*optima, "o", color=colour, ms=12, mec="white", mew=1.2, zorder=6, clip_on=False)
+    ax.plot(*[[x] for x in TRUTH], "P", color=plots.INK, ms=9, mec="white", mew=1, zorder=7)
+    for need, letter, p in NAMED:
+        if need in m.needs:
+            ax.plot(*[[x] for x in p], "D", color="white", mec=plots.INK, ms=6, mew=1.1, zorder=5)
+            ax.text(*(np.array(p) - UP), letter, ha="center", va="center", fontsize=9.5, zorder=5, bbox=PALE)
+    for axis in (ax.taxis, ax.laxis, ax.raxis):
+        axis.set_ticks([])
+    for spine in ax.spines.values():
+        spine.set_color(plots.SOFT)
+    for corner, name in zip(np.eye(3), TOKENS, strict=True):
+        at = corner + (UP if name == TOKENS[0] else -UP)
+        ax.text(*at, name, ha="center", va="center", fontsize=10.5, color=plots.SOFT)
+    settings = f"\n{plots.settings(m)}" if m.params else ""
+    ax.text(1.05, 0.48, -0.53, f"{m.name}{settings}", va="top", color=colour, fontsize=11.5)
+
+
+def see(table: pd.DataFrame) -> str:
+    last = ends(table)
+    arrived = last["distance"] < CLOSE
+    optima = table[table["kind"] == "optimum"].groupby("method").size()
+    several = [f"{n} has {optima[n]}" for n, _ in METHODS if optima[n] > 1]
+    at_truth = [n for n, _ in METHODS if optima[n] == 1 and _off_truth(table, n) < CLOSE]
+    return (
+        f"Of {len(METHODS)} methods only {_listed(at_truth)} end{'s' * (len(at_truth) == 1)} at the truth alone. "
+        f"{int(arrived.sum())} of {len(last)} trained models end within {CLOSE:g} in total variation of an "
+        f"optimum that the drift predicts. {_listed(several)} stable optima: there the start "
+        f"decides."
+    )
+
+
+def _off_truth(table: pd.DataFrame, method: str) -> float:
+    optimum = table[(table["kind"] == "optimum") & (table["method"] == method)][list(TOKENS)].to_numpy()[0]
+    return float(abs(optimum - np.array(TRUTH)).sum() / 2)
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def digest(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per method: its first optimum, how many there are, and how near the paths end."""
+    last = ends(table)
+    out = []
+    for name, params in METHODS:
+        optima = table[(table["kind"] == "optimum") & (table["method"] == name)][list(TOKENS)].to_numpy()
+        mine = last[last["method"] == name]["distance"]
+        out.append(
+            {"Method": name, "Settings": plots.settings(qu.get(name, **params))}
+            | {f"p*({t})": x for t, x in zip(TOKENS, optima[0], strict=True)}
+            | {"Stable optima": len(optima), "Mean TV at the end": mean(mine), "Largest": max(mine)}
+        )
+    return pd.DataFrame(out)
+
+
+STUDY = Study(
+    name="simplex",
+    title="Twelve losses on three tokens: where the drift leads (arrows), and where trained models go (lines)",
+    question="Where does training end?",
+    rows=rows,
+    draw=draw,
+    see=see,
+    digest=digest,
+)
