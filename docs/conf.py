@@ -20,7 +20,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sphinx.util.parallel import make_chunks
 
 import qunify
-from docs import commands, findings, methods, notebooks, studies, ten_settings
+from analyses.studies.ten_settings import page as ten_settings
+from docs import commands, findings, methods, notebooks, studies
 from qunify import explorer
 
 HERE = Path(__file__).parent
@@ -80,7 +81,7 @@ FILLED = {
     "studies": studies.page,
     "count": lambda: str(len(qunify.names())),
     "ten settings: card": ten_settings.card,
-    "ten settings: findings": ten_settings.found,
+    "ten settings: findings": lambda: findings.told("ten_settings"),
     "ten settings: digest": ten_settings.digest,
     "ten settings: ablations": ten_settings.varied,
     "ten settings: how": ten_settings.how,

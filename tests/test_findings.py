@@ -8,16 +8,20 @@ from collections.abc import Callable
 import pandas as pd
 import pytest
 
-from docs import findings, ten_settings
-from docs.findings import FINDINGS, Finding
+from analyses.kit import findings, runner
+from analyses.kit.findings import Finding
+from analyses.kit.story import STUDIES
+from analyses.studies.ten_settings import findings as ten_settings
+from docs import findings as pages
 
-ALL = (*FINDINGS, *ten_settings.FINDINGS)
-TITLES = [finding.title for finding in ALL]
+ALL = [(study, finding) for study in STUDIES for finding in findings.of(study)]
+TITLES = [finding.title for _, finding in ALL]
+each = pytest.mark.parametrize(("study", "finding"), ALL, ids=TITLES)
 
 
-@pytest.mark.parametrize("finding", ALL, ids=TITLES)
-def test_the_rows_support_it(finding: Finding) -> None:
-    assert finding.holds(findings.table(finding.study))
+@each
+def test_the_rows_support_it(study: str, finding: Finding) -> None:
+    assert finding.holds(findings.committed(study))
 
 
 Rows = Callable[[pd.DataFrame], pd.DataFrame]
@@ -77,17 +81,34 @@ def test_every_finding_has_rows_that_say_otherwise() -> None:
     assert len(TITLES) == len(set(TITLES))
 
 
-@pytest.mark.parametrize("finding", ALL, ids=TITLES)
-def test_other_rows_would_not(finding: Finding) -> None:
+@each
+def test_other_rows_would_not(study: str, finding: Finding) -> None:
     """Nothing is caught here: rows at which a finding breaks down are not rows that refuse it."""
-    assert not finding.holds(OTHERWISE[finding.title](findings.table(finding.study)))
+    assert not finding.holds(OTHERWISE[finding.title](findings.committed(study)))
+
+
+def test_every_file_of_findings_is_told() -> None:
+    written = {path.parent.name for path in (runner.ROOT / "analyses" / "studies").rglob("findings.py")}
+    assert written == {study for study, _ in ALL}
+    assert len(ALL) >= 20
 
 
 def test_numbers_are_worded_and_none_is_missing() -> None:
-    page = findings.page()
-    assert page.count("\n## ") + page.startswith("## ") == len(FINDINGS) >= 10
+    page = pages.page()
+    on_it = [(study, finding) for study, finding in ALL if study not in pages.APART]
+    titles = re.findall(r"^## (\d+)\. (.*)$", page, flags=re.MULTILINE)
+    assert titles == [(str(number), finding.title) for number, (_, finding) in enumerate(on_it, 1)]
+    assert len(titles) >= 10
     assert "nan" not in page.lower()
     assert len(re.findall(r"\d", page)) > 100
-    for finding in FINDINGS:
-        assert (findings.runner.FIGURES / f"{finding.study}.png").exists()
-        assert f"figures/{finding.study}.csv" in page
+    for study, finding in on_it:
+        assert (runner.FIGURES / f"{study}.png").exists()
+        assert f"figures/{study}.csv" in page
+        assert finding.words(findings.committed(study)) in page
+
+
+def test_a_page_apart_tells_its_own() -> None:
+    for study in pages.APART:
+        told = pages.told(study)
+        assert len(re.findall(r"^### \d+\. ", told, flags=re.MULTILINE)) == len(findings.of(study)) > 5
+        assert "nan" not in told.lower()

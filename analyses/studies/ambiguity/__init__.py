@@ -58,8 +58,8 @@ class Reading:
     def theory(self, metric: str, name: str, parameter: float | None = None) -> float:
         return self._at(metric, name, parameter, 0, runs.THEORY, 0)
 
-    def half(self, metric: str, name: str, parameter: float | None = None) -> float:
-        return self._at(metric, name, parameter, self.most, runs.TRAINED, self.last, "half")
+    def half(self, metric: str, name: str, parameter: float | None = None, *, step: int | None = None) -> float:
+        return self._at(metric, name, parameter, self.most, runs.TRAINED, self.last if step is None else step, "half")
 
     def prior(self, metric: str) -> float:
         return float(self._found[metric]["mean"][runs.PRIOR, -1.0, 0, runs.PRIOR, 0])

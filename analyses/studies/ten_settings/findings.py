@@ -1,4 +1,4 @@
-"""The page on the ten settings: what the data are, what the committed rows say, and what it cost."""
+"""What the ten settings say: each statement worded from the committed rows."""
 
 from __future__ import annotations
 
@@ -8,12 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from analyses.studies import ten_settings
+from analyses.kit.findings import Finding
+from analyses.kit.words import markdown, minus, percent, title
 from analyses.studies.ten_settings import (
     OWN,
-    SETTING,
     Setting,
     alike,
+    averages,
+    critical_difference,
+    foresight,
+    foretold,
     here,
     lead,
     means,
@@ -22,82 +26,17 @@ from analyses.studies.ten_settings import (
     part,
     ranks,
     settings,
-    title,
 )
-from analyses.studies.ten_settings.ablations import ETA, TEMPERATURES, VARIANTS
-from analyses.studies.ten_settings.runs import CLAIM, FULL, METHODS, NAME, OTHERS, RATES, Choice, schooling
-from analyses.studies.ten_settings.tasks import CHANGED, TASKS, worlds, written
-from docs.findings import Finding, table
-from docs.methods import markdown
+from analyses.studies.ten_settings.ablations import ETA, TEMPERATURES
+from analyses.studies.ten_settings.runs import FULL, METHODS, OTHERS, Choice
+from analyses.studies.ten_settings.tasks import TASKS
 
 MATHS, KNOWLEDGE = ([name for name, task in TASKS.items() if task.kind == kind] for kind in ("maths", "knowledge"))
-
-
-def card() -> str:
-    """A row per task: an example as demonstrations have it, and the doses."""
-    prior, taught = worlds(0)
-    lines = ["| task | kind | a demonstration | more than one way | against pretraining |", "|---|---|---|---|---|"]
-    for task in TASKS.values():
-        draw = np.random.default_rng(0)
-        question = task.question(draw)
-        text = " ".join([*question, *written(task, question, taught, draw).tokens])
-        lines.append(f"| {task.title} | {task.kind} | `{text}` | {task.ways} | {task.against} |")
-    doses = (
-        f"Doses: {100 * taught.slips:g} % of the worked-out tokens of demonstrations are slips, "
-        f"{100 * prior.slips:g} % in pretraining, where {100 * prior.direct:g} % of the solutions are an answer "
-        f"without work. Of facts, diseases and exceptions, {100 * CHANGED:g} % were drawn anew after pretraining."
-    )
-    return "\n".join([*lines, "", doses])
-
-
-def how() -> str:
-    """How methods were trained, tuned and measured."""
-    return (
-        f"The demonstrations, {FULL.demonstrations:,} of one task, always show the work and teach the new facts, with "
-        f"slips. The teacher is larger and has read texts without slips that teach the new facts. Methods start from "
-        f"the same weights and see the same batches, {FULL.steps} steps of {FULL.batch} demonstrations, with Adam at a "
-        f"rate that falls to zero. What the frozen models say of the demonstrations is computed once.\n\n"
-        f"Every method was tuned alike, at temperature 1: on {FULL.validation} validation problems, with the small "
-        f"model and the first seed, {len(RATES)} rates, and at the better one two more values of its parameter, or two "
-        f"more rates where it has none. {tuning()}\n\n"
-        f"{FULL.samples} solutions of each of {FULL.test} problems are then drawn at temperature 1. A solution is "
-        f"right if its answer is; in *reach*, which has no answer, if every step is."
-    )
-
-
-def seeds() -> str:
-    """What means are over, and which models failed."""
-    start = part(table(NAME), "start")
-    reach = start[start["task"] == "reach"]
-    small = reach[(reach["size"] == next(iter(FULL.sizes))) & (reach["method"] == "pretrained")]
-    teacher = reach[reach["method"] == "teacher"]
-    few, many = len(FULL.seeds), len(FULL.claim_seeds)
-    return (
-        f"Means are over the {few} seeds that every method has; where two methods are compared, over all seeds that "
-        f"both have, which are {many} for {', '.join(title(m) for m in CLAIM)} (the last two of {title('beyond_log')} "
-        f"were added when it came second). Two models failed, and were kept: the small one of seed "
-        f"{_worst(small)['seed']} solves {percent(_worst(small)['average'])} of *reach* before fine-tuning, where "
-        f"others solve {percent(_others(small).min())} or more, so that this setting spreads widely, and so do its "
-        f"ranks; and the teacher of seed {_worst(teacher)['seed']} solves {percent(_worst(teacher)['average'])} there, "
-        f"where others solve {percent(_others(teacher).min())} or more."
-    )
-
-
-def _worst(rows: pd.DataFrame) -> pd.Series:
-    return rows.loc[rows["average"].idxmin()]
-
-
-def _others(rows: pd.DataFrame) -> pd.Series:
-    return rows[rows["seed"] != _worst(rows)["seed"]]["average"]
 
 
 # ---- how numbers are worded -----------------------------------------------------------------------------------------
 def called(setting: Setting) -> str:
     return f"{TASKS[setting[0]].title.lower()} ({setting[1]})"
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -118,7 +57,7 @@ class Apart:
         return self.high < 0
 
     def __str__(self) -> str:
-        return signed(f"{100 * self.by:+.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]")
+        return minus(f"{100 * self.by:+.1f} [{100 * self.low:.1f}, {100 * self.high:.1f}]")
 
 
 def apart(t: pd.DataFrame, method: str, other: str, among: Sequence[str] = tuple(TASKS)) -> list[Apart]:
@@ -128,11 +67,7 @@ def apart(t: pd.DataFrame, method: str, other: str, among: Sequence[str] = tuple
 def between(found: Sequence[Apart]) -> str:
     """Points, from the least to the most."""
     by = [100 * it.by for it in found]
-    return signed(f"{min(by):+.1f} to {max(by):+.1f} points")
-
-
-def signed(text: str) -> str:
-    return text.replace("-", "−")
+    return minus(f"{min(by):+.1f} to {max(by):+.1f} points")
 
 
 def trusts(t: pd.DataFrame, method: str, among: Sequence[str]) -> tuple[float, float, float]:
@@ -156,10 +91,10 @@ def cooler(t: pd.DataFrame, column: str = "average") -> pd.DataFrame:
 
 # ---- what was found -------------------------------------------------------------------------------------------------
 def _wins(t: pd.DataFrame) -> str:
-    place, best = ranks(t), ten_settings.averages(t).idxmax(axis=1)
+    place, best = ranks(t), averages(t).idxmax(axis=1)
     others = [Apart(s, *lead(t, *s, OWN, best[s])) for s in settings(t) if best[s] != OWN]
     told = "; ".join(f"{title(best[it.setting])} in {called(it.setting)} {it}" for it in others)
-    second, width = order(t)[1], ten_settings.critical_difference()
+    second, width = order(t)[1], critical_difference()
     return (
         f"Target-SFT has the highest Average@16 in {int((best == OWN).sum())} of {len(best)} settings and the best "
         f"mean rank, {place[OWN].mean():.1f}, before {title(second)} with {place[second].mean():.1f}; its rank is "
@@ -171,7 +106,7 @@ def _wins(t: pd.DataFrame) -> str:
 
 
 def _wins_holds(t: pd.DataFrame) -> bool:
-    best = ten_settings.averages(t).idxmax(axis=1)
+    best = averages(t).idxmax(axis=1)
     return order(t)[0] == OWN and 0 < (best == OWN).sum() < len(best) == 10
 
 
@@ -375,8 +310,8 @@ def _posterior_holds(t: pd.DataFrame) -> bool:
 
 
 def _theory(t: pd.DataFrame) -> str:
-    every, pairs = ten_settings.foresight(t), _pairs(t)
-    best = list(ten_settings.foresight(t, order(t)[:NEAR_BEST]).values())
+    every, pairs = foresight(t), _pairs(t)
+    best = list(foresight(t, order(t)[:NEAR_BEST]).values())
     off = pairs["predicted"] - pairs["measured"]
     (task, size), method = off.abs().idxmax()[:2], off.abs().idxmax()[2]
     least = min(every, key=lambda s: every[s])
@@ -407,13 +342,13 @@ NEAR_BEST = 9  # methods
 
 def _pairs(t: pd.DataFrame) -> pd.DataFrame:
     """Predicted and measured, by task, size and method."""
-    return pd.concat({setting: ten_settings.foretold(t, *setting) for setting in settings(t)})
+    return pd.concat({setting: foretold(t, *setting) for setting in settings(t)})
 
 
 def _theory_holds(t: pd.DataFrame) -> bool:
-    found, pairs = list(ten_settings.foresight(t).values()), _pairs(t)
+    found, pairs = list(foresight(t).values()), _pairs(t)
     off, dft = pairs["predicted"] - pairs["measured"], pairs.xs("dft", level=2).loc["kin"].mean()
-    best = float(np.mean(list(ten_settings.foresight(t, order(t)[:NEAR_BEST]).values())))
+    best = float(np.mean(list(foresight(t, order(t)[:NEAR_BEST]).values())))
     return (
         len(found) == 10
         and min(found) > 0.4
@@ -425,7 +360,7 @@ def _theory_holds(t: pd.DataFrame) -> bool:
 
 
 FINDINGS = tuple(
-    Finding(NAME, *finding)
+    Finding(*finding)
     for finding in (
         ("Target-SFT has the best mean rank, but is not first everywhere", _wins, _wins_holds),
         ("It is above SFT in all ten settings", _sft, _sft_holds),
@@ -438,94 +373,3 @@ FINDINGS = tuple(
         ("Theory tells groups of methods apart, not their order within", _theory, _theory_holds),
     )
 )
-
-
-def found() -> str:
-    """MyST: a section per finding."""
-    t = table(NAME)
-    return "\n".join(f"### {number}. {it.title}\n\n{it.words(t)}\n" for number, it in enumerate(FINDINGS, 1))
-
-
-def tuning() -> str:
-    """How often the tuning ended at an edge of what it tried."""
-    t = table(NAME)
-    chosen = part(t, "cell").drop_duplicates(["task", "method"])
-    with_one = chosen[chosen["method"].isin(OTHERS)]
-    edge, fast = int(with_one["value"].notna().sum()), int((with_one["rate"] == max(RATES)).sum())
-    values = with_one.groupby("method")["value"]
-    same = [title(str(m)) for m, some in values if some.notna().all() and some.min() == some.max()]
-    return (
-        f"Of {len(with_one)} choices of a parameter {edge} fell on the lowest or the highest of the three values "
-        f"tried, and {fast} on the higher of the two rates; {', '.join(same)} took the same end on every task. Wider "
-        f"grids could lift them. Choices rest on one seed and {4 * FULL.validation} solutions."
-    )
-
-
-# ---- tables ---------------------------------------------------------------------------------------------------------
-def digest() -> str:
-    """All methods, best mean rank first."""
-    rows = ten_settings.digest(table(NAME))
-    head = [column for column in rows.columns if column != "method"]
-    digits = {"mean rank": 1, "best in": 0, "time of a step by SFT's": 2}
-    lines = [
-        [title(row["method"]), *(f"{row[column]:.{digits.get(column, 3)}f}" for column in head)]
-        for _, row in rows.iterrows()
-    ]
-    return markdown(["method", *head], lines)
-
-
-def varied() -> str:
-    """Target-SFT taken apart: the rows of its ablations."""
-    t = table(NAME)
-    both = {"Average@16": ablated(t), "KL from the truth": ablated(t, "kl_truth")}
-    lines = [
-        [it.about, name, *(f"{each.loc[name, task]:.3f}" for each in both.values() for task in FULL.ablated)]
-        for name, it in VARIANTS.items()
-    ]
-    head = [f"{what}, {TASKS[task].title.lower()}" for what in both for task in FULL.ablated]
-    return markdown(["varied", "", *head], lines)
-
-
-def ledger() -> str:
-    """What was run, on which machine, and how long one core or the accelerator took."""
-    t = table(NAME)
-    at_home = t["torch"].str.contains("cpu")
-    lines = [
-        [name, *(cell for rows in (t[~at_home], t[at_home]) for cell in _cost(rows[rows["part"].isin(parts)]))]
-        for name, parts in RUNS.items()
-    ]
-    head = ["", "16 cores and an H200: rows", "minutes of a core", "two cores: rows", "minutes of a core"]
-    return markdown(head, lines) + f"\n\nAll of it on two cores: {hours(t):.1f} hours. " + LEDGER
-
-
-#: What the ledger lists, and the parts of the table that belong to it.
-RUNS = {
-    "pretraining and teachers": ["model"],
-    "tuning": ["tuning"],
-    "cells, and where they start": ["cell", "start"],
-    "ablations": ["ablation", "cooled"],
-    "theory": ["theory"],
-}
-LEDGER = (
-    "That is an estimate: models at the pace measured on one of them, every other run at the mean time of the cells "
-    "of its size there, which is more than most of them take, and theory as it was measured."
-)
-
-
-def _cost(rows: pd.DataFrame) -> tuple[str, str]:
-    minutes = rows[["training_seconds", "measuring_seconds"]].sum().sum() / 60
-    return (str(len(rows)), f"{minutes:.0f}") if len(rows) else ("", "")
-
-
-def hours(t: pd.DataFrame) -> float:
-    """The whole experiment on two cores like the slower machine's."""
-    pace = part(t, "pace").set_index("method")["step_seconds"]
-    shapes = {**{size: name for name, size in FULL.sizes.items()}, FULL.teacher: "teacher"}
-    schools = [schooling(FULL, row.method, row.seed) for row in part(t, "model").itertuples()]
-    seconds = sum(it.steps * pace[shapes[it.size]] for it in schools)
-    cells = part(t[t["torch"].str.contains("cpu")], "cell")
-    each = (cells["training_seconds"] + cells["measuring_seconds"]).groupby(cells["size"]).mean()
-    runs = t[t["part"].isin(["tuning", "start", "cell", "ablation"])]
-    cooled = part(t, "cooled").drop_duplicates([*SETTING, "method", "seed"])
-    seconds += sum(each[size] for size in pd.concat([runs, cooled])["size"])
-    return float(seconds + part(t, "theory")["measuring_seconds"].sum()) / 3600 / 2

@@ -1,0 +1,48 @@
+"""What the study found of how long learning takes."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analyses.kit.findings import Finding, at
+from analyses.studies.dynamics import never, summary
+
+
+def _steps(t: pd.DataFrame, method: str, case: str) -> float:
+    """Mean over seeds; NaN where one of them never learns it."""
+    return float(at(t, method=method, case=case)["steps"].mean(skipna=False))
+
+
+def _never(t: pd.DataFrame) -> list[str]:
+    """Methods that never learn the wrong token, though they rest at less than where they began or a little above."""
+    wrong = at(t, case="wrong").groupby("method", sort=False)
+    return [str(name) for name, mine in wrong if mine["steps"].isna().all() and mine["end"].max() < 0.01]
+
+
+def _speed_words(t: pd.DataFrame) -> str:
+    sft, dft = (_steps(t, name, "wrong") for name in ("sft", "dft"))
+    slow = [_steps(t, name, "wrong") / sft for name in t["method"].unique()]
+    return (
+        f"A token of which the model is sure that it is wrong takes SFT {sft:.0f} steps and DFT {dft:.0f}, "
+        f"{dft / sft:.0f} times as many, while one that it believes takes {_steps(t, 'sft', 'easy'):.0f} and "
+        f"{_steps(t, 'dft', 'easy'):.0f}. {sum(x > 10 for x in slow)} of {len(slow)} methods need more than ten times "
+        f"SFT's steps, and {', '.join(_never(t))} do not learn it within 100,000."
+    )
+
+
+def _speed_holds(t: pd.DataFrame) -> bool:
+    easy, hard, wrong = (_steps(t, "dft", case) / _steps(t, "sft", case) for case in ("easy", "hard", "wrong"))
+    found = summary(t)
+    undetached = t[(t["method"] == "dft_undetached") & (t["case"] != "easy")]
+    return (
+        easy < 1.5 < hard < 10 < 40 < wrong < 55
+        and set(never(found, "wrong")) == {"profit", "psft", "dft_undetached", "idft"}
+        and never(found, "easy") == ["psft"]
+        and {"profit", "dft_undetached"} <= set(_never(t))
+        and bool((undetached["end"] < 1e-3).all())  # it unlearns below 1/e
+    )
+
+
+FINDINGS = (
+    Finding("Trust in what is believed is paid in steps where the belief is wrong", _speed_words, _speed_holds),
+)
