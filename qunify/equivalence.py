@@ -11,7 +11,7 @@ from typing import Any
 
 import sympy as sp
 
-from qunify import catalogue, display, optima, proving, witness
+from qunify import display, optima, proving, witness
 from qunify.proving import Proof, Step
 from qunify.qmap import QMap
 from qunify.screening import Alias, Foreign, Method, Relation, as_map, relate
@@ -257,6 +257,6 @@ def title(m: QMap) -> str:
     """`gem(beta=0.5)`: the id, and the parameters that are not the default ones."""
     if type(m).name != m.name:  # designed or foreign: it has no defaults
         return m.name
-    default = catalogue.get(m.name).params
+    default = {f.name: f.default for f in dataclasses.fields(m)}  # type: ignore[arg-type]
     changed = ", ".join(f"{k}={v}" for k, v in m.params.items() if v != default[k])
     return f"{m.name}({changed})" if changed else m.name

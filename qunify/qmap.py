@@ -66,10 +66,11 @@ class QMap(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        doc = cls.__doc__ or ""  # a dataclass without one is given its signature
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
         if "name" in cls.__dict__:
             cls.family = cls.family or cls.__module__.rpartition(".")[2]
-            for key, value in _facts(cls.__doc__ or "").items():
+            for key, value in _facts(doc).items():
                 setattr(cls, key, value)
 
     def __post_init__(self) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue, samples, targets
+from qunify.gauges import QTarget
 from qunify.qmap import Pulls, QMap
 from qunify.tensors import TensorToken
 from qunify.token import CONTEXTS, Token
@@ -33,6 +34,10 @@ class Foreign(QMap):
     name: str  # type: ignore[misc]
     function: Callable[..., Tensor]
     needs: tuple[str, ...] = ()  # type: ignore[misc]
+
+    def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
+        given = {name: context.get(name) for name in self.needs}
+        return targets.induced(self.function, logits, labels, ignore_index=ignore_index, **given)
 
     def loss(self, t: Token) -> Tensor:
         return self._run(t)[0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import qunify
-from qunify import terminal
+from qunify.pictures import _terminal as terminal
 from qunify.cli import main
 from qunify.commands import COMMANDS
 

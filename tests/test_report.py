@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from qunify import report
+from qunify import pictures
 
 MALICIOUS = "<script>alert('x')</script>\"><img src=x onerror=y>"
 
@@ -34,28 +34,28 @@ class Tags(HTMLParser):
 
 
 @pytest.fixture
-def page() -> report.Page:
+def page() -> pictures.Page:
     table = pd.DataFrame(
         {"name": [MALICIOUS, "b"], "value": [-0.123456, float("nan")], "good": [True, False], "n": [3, 12000]}
     )
-    one = report.Section("one", MALICIOUS, MALICIOUS, MALICIOUS, b"<svg/>", MALICIOUS, table)
-    two = report.Section("two", "A second question?", "Plain.")
-    return report.Page(MALICIOUS, ("First.", "Second."), (one, two), (MALICIOUS,))
+    one = pictures.Section("one", MALICIOUS, MALICIOUS, MALICIOUS, b"<svg/>", MALICIOUS, table)
+    two = pictures.Section("two", "A second question?", "Plain.")
+    return pictures.Page(MALICIOUS, ("First.", "Second."), (one, two), (MALICIOUS,))
 
 
-def test_text_is_escaped_everywhere(page: report.Page) -> None:
-    written = report.html(page)
+def test_text_is_escaped_everywhere(page: pictures.Page) -> None:
+    written = pictures.html(page)
     assert "<script" not in written
     assert written.count("&lt;script&gt;") == 9  # title twice, contents, heading, text, caption, alt, cell, footer
     assert [tag for tag, _ in Tags(written).seen].count("img") == 1
 
 
-def test_every_tag_is_closed(page: report.Page) -> None:
-    assert Tags(report.html(page)).open == []
+def test_every_tag_is_closed(page: pictures.Page) -> None:
+    assert Tags(pictures.html(page)).open == []
 
 
-def test_nothing_is_loaded_from_outside(page: report.Page) -> None:
-    written = report.html(page)
+def test_nothing_is_loaded_from_outside(page: pictures.Page) -> None:
+    written = pictures.html(page)
     for tag, attributes in Tags(written).seen:
         assert tag not in {"script", "link", "iframe"}
         for key in ("src", "href"):
@@ -65,27 +65,27 @@ def test_nothing_is_loaded_from_outside(page: report.Page) -> None:
     assert "@import" not in written
 
 
-def test_pictures_have_words_and_links_have_places(page: report.Page) -> None:
-    seen = Tags(report.html(page)).seen
+def test_pictures_have_words_and_links_have_places(page: pictures.Page) -> None:
+    seen = Tags(pictures.html(page)).seen
     assert all(attributes.get("alt") for tag, attributes in seen if tag == "img")
     places = {attributes["id"] for _, attributes in seen if "id" in attributes}
     links = {str(attributes["href"])[1:] for tag, attributes in seen if tag == "a"}
     assert links == {"one", "two"} <= places
 
 
-def test_cells_are_short_and_plain(page: report.Page) -> None:
-    written = report.html(page)
+def test_cells_are_short_and_plain(page: pictures.Page) -> None:
+    written = pictures.html(page)
     for cell in ('number">−0.123<', 'number">–<', 'words">yes<', 'words">no<', 'number">12000<'):
         assert cell in written
 
 
-def test_it_reads_on_a_phone_and_on_paper(page: report.Page) -> None:
-    written = report.html(page)
+def test_it_reads_on_a_phone_and_on_paper(page: pictures.Page) -> None:
+    written = pictures.html(page)
     assert 'name="viewport"' in written
     assert "@media print" in written
 
 
-def test_the_file_is_whole_and_leaves_nothing_beside_it(page: report.Page, tmp_path: Path) -> None:
-    path = report.write(page, tmp_path / "new" / "page.html")
-    assert path.read_text(encoding="utf-8") == report.html(page)
+def test_the_file_is_whole_and_leaves_nothing_beside_it(page: pictures.Page, tmp_path: Path) -> None:
+    path = pictures.write(page, tmp_path / "new" / "page.html")
+    assert path.read_text(encoding="utf-8") == pictures.html(page)
     assert [p.name for p in path.parent.iterdir()] == ["page.html"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import qunify
 from analyses.kit import runner
-from qunify import report
+from qunify import pictures
 
 #: Every study, in the order in which the report tells them.
 STUDIES = (
@@ -53,16 +53,16 @@ def write(out: Path, full: bool, commit: str) -> Path:
         ", ".join(f"{library} {metadata.version(library)}" for library in runner.LIBRARIES) + ".",
         "Beside this page lie every study's complete table (NAME.csv) and picture (NAME.svg, NAME.png).",
     )
-    page = report.Page("What fine-tuning losses teach", LEAD, told, footer)
-    return report.write(page, out / "report.html")
+    page = pictures.Page("What fine-tuning losses teach", LEAD, told, footer)
+    return pictures.write(page, out / "report.html")
 
 
-def _section(name: str, out: Path, full: bool) -> report.Section:
+def _section(name: str, out: Path, full: bool) -> pictures.Section:
     study, table = runner.load(name), runner.read(name, out)
     see = study.see(table)
     if not full and (table["mode"] == "full").all():
         see += " " + COMMITTED
-    return report.Section(
+    return pictures.Section(
         anchor=name,
         heading=study.question,
         title=study.title,

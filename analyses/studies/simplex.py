@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from statistics import mean
 from typing import Any
 
@@ -15,21 +14,12 @@ from torch import Tensor
 
 import qunify as qu
 from analyses.kit.study import Study
-from qunify import plots
+from qunify import drift_field, plots
+from qunify.drift_field import STARTS, TOKENS, TRUTH
 from qunify.qmap import QMap
 from qunify.training import Data, Job, Stack, Tabular
 
-TOKENS = ("A", "B", "C")
-TRUTH = (0.55, 0.30, 0.15)
-#: The model before fine-tuning, of which the old policy is one step away; a teacher; both believe something else.
-REFERENCE = (0.15, 0.25, 0.60)
-TEACHER = (0.20, 0.60, 0.20)
-
-NAMED = (
-    ("reference_logits", "reference", REFERENCE),
-    ("old_logits", "old policy", REFERENCE),
-    ("teacher_logits", "teacher", TEACHER),
-)
+CONTEXTS = ("reference_logits", "teacher_logits", "old_logits")  # what the methods below ask for
 
 METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("sft", {}),
@@ -46,20 +36,12 @@ METHODS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("target_sft", {}),
 )
 
-STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.08, 0.84, 0.08), (0.08, 0.08, 0.84), (0.84, 0.08, 0.08), (0.06, 0.47, 0.47))
 LABELS = 20_000  # per path, drawn anew for each
 LR, STEPS = 0.5, 1500  # the rate falls to zero by a cosine, so that a jump in the drift can be met
 MILESTONES = (0, *sorted({round(1.17**k) for k in range(47)} - {0, STEPS}), STEPS)
 UP = np.array([0.07, -0.035, -0.035])  # a line of text, on the plane
 PALE = {"fc": "white", "ec": "none", "alpha": 0.75, "pad": 0.5}
 CLOSE = 0.02  # total variation between a prediction and a model trained on a finite sample
-GRID = 13  # points along an edge of the drift field
-
-
-def context() -> dict[str, Tensor]:
-    """What methods ask for, as logits (3,)."""
-    reference, teacher = (torch.tensor(p, dtype=torch.float64).log() for p in (REFERENCE, TEACHER))
-    return {"reference_logits": reference, "teacher_logits": teacher, "old_logits": reference}
 
 
 def rows(full: bool) -> pd.DataFrame:
@@ -72,32 +54,15 @@ def _table(method: str, kind: str, probs: Tensor, **more: Any) -> pd.DataFrame:
     return pd.DataFrame({"method": method, "kind": kind, **dict(zip(TOKENS, probs.T.tolist(), strict=True)), **more})
 
 
-def inside() -> Tensor:
-    """The interior points of the grid, (N, 3)."""
-    n = GRID - 1
-    points = [(i, j, n - i - j) for i, j in itertools.product(range(1, n), repeat=2) if i + j < n]
-    return torch.tensor(points, dtype=torch.float64) / n
-
-
-def moved(p: Tensor, dz: Tensor) -> Tensor:
-    """How probabilities move as their logits do, dp = (diag p − p pᵀ) dz, (N, 3)."""
-    return p * (dz - (p * dz).sum(-1, keepdim=True))
-
-
 def _field() -> pd.DataFrame:
     """The direction in which the probabilities move, at interior points."""
-    p, tables = inside(), []
+    p, tables = drift_field.grid(), []
     for name, params in METHODS:
         m = qu.get(name, **params)
-        dz = qu.drift(m, p, TRUTH, **_needed(m))
-        dp = moved(p, dz)
+        dp = drift_field.moves(m, p, **drift_field.context(m.needs))
         moves = {f"d{t}": column.tolist() for t, column in zip(TOKENS, dp.T, strict=True)}
         tables.append(_table(name, "drift", p, **moves))
     return pd.concat(tables, ignore_index=True)
-
-
-def _needed(m: QMap) -> dict[str, Any]:
-    return {k: v for k, v in context().items() if k in m.needs}
 
 
 def _paths() -> pd.DataFrame:
@@ -108,7 +73,7 @@ def _paths() -> pd.DataFrame:
             g = torch.Generator().manual_seed(seed)
             labels = torch.multinomial(torch.tensor(TRUTH, dtype=torch.float64), LABELS, replacement=True, generator=g)
             counts = torch.bincount(labels, minlength=3)
-            everywhere = {k: v.expand(3, -1) for k, v in context().items()}
+            everywhere = {k: v.expand(3, -1) for k, v in drift_field.context(CONTEXTS).items()}
             data = Data(torch.zeros(3, dtype=torch.long), torch.arange(3), everywhere, counts)
             begin = {"logits": torch.tensor([start], dtype=torch.float64).log()}
             jobs.append(Job(qu.get(name, **params), data, seed, LR, start=begin))
@@ -125,7 +90,7 @@ def _optima() -> pd.DataFrame:
     tables = []
     for name, params in METHODS:
         m = qu.get(name, **params)
-        tables.append(_table(name, "optimum", qu.optimum(m, TRUTH, **_needed(m)).all[0]))
+        tables.append(_table(name, "optimum", qu.optimum(m, TRUTH, **drift_field.context(m.needs)).all[0]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -174,10 +139,11 @@ def _panel(ax: Any, table: pd.DataFrame, m: QMap) -> None:
     optima = table[table["kind"] == "optimum"][list(TOKENS)].to_numpy().T
     ax.plot(*optima, "o", color=colour, ms=12, mec="white", mew=1.2, zorder=6, clip_on=False)
     ax.plot(*[[x] for x in TRUTH], "P", color=plots.INK, ms=9, mec="white", mew=1, zorder=7)
-    for need, letter, p in NAMED:
+    for need, name in drift_field.NAMES.items():
         if need in m.needs:
-            ax.plot(*[[x] for x in p], "D", color="white", mec=plots.INK, ms=6, mew=1.1, zorder=5)
-            ax.text(*(np.array(p) - UP), letter, ha="center", va="center", fontsize=9.5, zorder=5, bbox=PALE)
+            p = np.array(drift_field.WORLD[need])
+            ax.plot(*p[:, None], "D", color="white", mec=plots.INK, ms=6, mew=1.1, zorder=5)
+            ax.text(*(p - UP), name, ha="center", va="center", fontsize=9.5, zorder=5, bbox=PALE)
     for axis in (ax.taxis, ax.laxis, ax.raxis):
         axis.set_ticks([])
     for spine in ax.spines.values():

@@ -36,20 +36,20 @@ class Command(ABC):
         return 0
 
 
-def output(out: Path, endings: Sequence[str]) -> Path:
-    """A file that can be written, to judge by its name; UsageError otherwise."""
+def output(out: Path, endings: Sequence[str], option: str = "--out") -> Path:
+    """A file that can be written, to judge by its name; UsageError that names the option otherwise."""
     if out.suffix.lower() not in endings:
-        raise UsageError(f"--out {out}: expected a file name that ends in {', '.join(endings)}")
+        raise UsageError(f"{option} {out}: expected a file name that ends in {', '.join(endings)}")
     if out.is_dir():
-        raise UsageError(f"--out {out}: expected a file name, got a folder")
+        raise UsageError(f"{option} {out}: expected a file name, got a folder")
     if not out.parent.is_dir():
-        raise UsageError(f"--out {out}: the folder {out.parent} does not exist")
+        raise UsageError(f"{option} {out}: the folder {out.parent} does not exist")
     return out
 
 
-def write(out: Path, content: bytes) -> None:
+def write(out: Path, content: bytes, option: str = "--out") -> None:
     """The file, complete or not at all; UsageError where that cannot be."""
     try:
         files.write(out, content)
     except OSError as error:
-        raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+        raise UsageError(f"{option} {out}: cannot be written ({error.strerror})") from None

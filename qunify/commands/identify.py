@@ -6,9 +6,9 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from qunify import terminal
 from qunify.commands import functions
 from qunify.commands.base import Command, UsageError
+from qunify.pictures import _terminal as terminal
 
 if TYPE_CHECKING:
     from qunify.recognition import Match

@@ -6,8 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from qunify import terminal
 from qunify.commands.base import Command, UsageError
+from qunify.pictures import _terminal as terminal
 
 COLUMNS = ("id", "title", "family", "needs", "parameters")
 

@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from qunify.commands import functions
 from qunify.commands.base import UsageError
 
 if TYPE_CHECKING:
@@ -39,12 +40,32 @@ def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
 
 
 def method_of(name: str, **params: Any) -> QMap:
+    """An id of the catalogue, or as MODULE:NAME a class, a QMap or a loss function of the user's own."""
     import qunify
 
     try:
-        return qunify.get(name, **params)
+        return _own(name, params) if ":" in name else qunify.get(name, **params)
     except (KeyError, ValueError) as error:  # the catalogue's own sentence, which has the near match
         raise UsageError(error.args[0]) from None
+
+
+def _own(spec: str, params: dict[str, Any]) -> QMap:
+    from qunify.qmap import QMap
+    from qunify.screening import as_map
+    from qunify.training.loss import with_params
+
+    found: Any = functions.load(spec)
+    if isinstance(found, type) and issubclass(found, QMap):
+        try:
+            found = found()
+        except TypeError as error:  # an abstract class, or one that insists on a parameter
+            raise UsageError(f"{spec}: {error}") from None
+    m = as_map(found)
+    known = [] if m.family == "foreign" else list(m.params)
+    for key in params:
+        if key not in known:
+            raise UsageError(f"{spec}: unknown parameter {key!r}, expected {' or '.join(known) or 'none: it has none'}")
+    return with_params(m, params) if params else m
 
 
 def _parsed(assignment: str) -> tuple[str, str, int | float | str]:

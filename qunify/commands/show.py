@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from qunify import terminal
-from qunify.commands import one_token, settings
-from qunify.commands.base import Command
-from qunify.commands.one_token import LABEL, TOKENS
+from qunify.commands import settings
+from qunify.commands.base import Command, UsageError, output, write
+from qunify.pictures import _one_token as one_token
+from qunify.pictures import _terminal as terminal
+from qunify.pictures._one_token import LABEL, TOKENS
 
 if TYPE_CHECKING:
     from qunify.qmap import QMap
@@ -25,28 +27,33 @@ class Show(Command):
     help = "show one method: formulas, parameters, and the target it teaches"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", metavar="NAME", help="a method, as `qunify list` names it")
+        parser.add_argument(
+            "name", metavar="NAME", help="a method, as `qunify list` names it; your own as MODULE:NAME or file.py:NAME"
+        )
         settings.add_set(parser)
-        parser.add_argument("--derive", action="store_true", help="derive the pulls from the loss, step by step")
+        way = parser.add_mutually_exclusive_group()
+        way.add_argument("--derive", action="store_true", help="derive the pulls from the loss, step by step")
+        way.add_argument("--html", type=Path, metavar="FILE", help="write its page with pictures, to open in a browser")
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+        out = args.html and output(args.html, (".html", ".htm"), "--html")
         (m,) = settings.methods([args.name], args.set)
-        if args.derive:
-            return {**_facts(m), "derivation": _derivation(m)}
-        return {
-            **_facts(m),
-            "properness": _properness(m),
-            "example": one_token.example(m),
-            "curve": one_token.curve(m),
-        }
+        try:
+            if out:
+                return _page(m, out)
+            return {**_facts(m), "derivation": _derivation(m)} if args.derive else _numbers(m)
+        except ValueError as error:  # what a user's own loss does wrong, in the sentence that names it
+            raise UsageError(" ".join(str(error).split())) from None
 
     def render(self, data: dict[str, Any]) -> str:
+        if "file" in data:
+            return f"wrote {data['file']} ({data['bytes'] / 1000:.0f} kB): open it in a browser"
         if "derivation" in data:
             return _derivation_page(data)
         example = data["example"]
         blocks: list[Any] = [
-            terminal.heading(f"{data['id']} · {data['title']} · {data['family']}"),
-            _sentence(data["summary"]),
+            terminal.heading(" · ".join(filter(None, (data["id"], data["title"], data["family"])))),
+            *([_sentence(data["summary"])] if data["summary"] else []),
             "",
             terminal.pairs(_fact_lines(data)),
             "",
@@ -76,8 +83,23 @@ class Show(Command):
         return terminal.text(*blocks)
 
 
+def _page(m: QMap, out: Path) -> dict[str, Any]:
+    from qunify.pictures import method_page
+
+    page = method_page(m).encode()
+    write(out, page, "--html")
+    return {"file": str(out), "bytes": len(page)}
+
+
+def _numbers(m: QMap) -> dict[str, Any]:
+    facts, properness = _facts(m), _properness(m)
+    if properness["direction"] == "no target":  # also of a loss that does not know it
+        facts["shift_invariant"] = False
+    return {**facts, "properness": properness, "example": one_token.example(m), "curve": one_token.curve(m)}
+
+
 def _facts(m: QMap) -> dict[str, Any]:
-    from qunify.qmap import range_text
+    from qunify.pictures import _facts
 
     return {
         "id": m.name,
@@ -87,19 +109,10 @@ def _facts(m: QMap) -> dict[str, Any]:
         "loss": m.loss_text,
         "formula": m.formula,
         "pulls": m.pulls_text,
-        "parameters": [
-            {
-                "name": f.name,
-                "value": getattr(m, f.name),
-                "default": f.default,
-                "range": range_text(f),
-                "doc": f.metadata["doc"],
-            }
-            for f in dataclasses.fields(m)  # type: ignore[arg-type]
-        ],
+        "parameters": [dataclasses.asdict(p) for p in _facts.parameters(m)],
         "needs": list(m.needs or ()),
         "link": m.link,
-        "simplex": m.simplex,
+        "simplex": m.simplex if _facts.is_entry(m) else _facts.unit_target(m),
         "shift_invariant": m.shift_invariant,
         "source": m.source,
         "release": m.release,
@@ -118,7 +131,10 @@ def _properness(m: QMap) -> dict[str, Any]:
 
 def _derivation(m: QMap) -> dict[str, Any]:
     from qunify.derivation import derive
+    from qunify.screening import Foreign
 
+    if isinstance(m, Foreign):
+        raise UsageError(f"{m.name}: --derive needs symbols, which a Python function has not; qunify.design has them")
     found = derive(m)
     return {
         "proved": found.proved,
@@ -144,12 +160,15 @@ def _sentence(text: str) -> str:
 
 
 def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
-    at_defaults = all(p["value"] == p["default"] for p in data["parameters"])
-    simplex = SIMPLEX[data["simplex"]] + ("" if at_defaults else " (at the default parameters)")
-    lines = [("Loss", data["loss"]), ("Pulls", data["pulls"])]
+    simplex = data["simplex"]  # what an entry says of itself, and of any other map what was measured
+    if simplex in SIMPLEX:
+        changed = any(p["value"] != p["default"] for p in data["parameters"])
+        simplex = SIMPLEX[simplex] + (" (at the default parameters)" if changed else "")
+    lines = [(name, data[name.lower()]) for name in ("Loss", "Pulls") if data[name.lower()]]
     for i, p in enumerate(data["parameters"]):
-        given = "" if p["value"] == p["default"] else f" (default {p['default']})"
-        lines.append(("" if i else "Parameters", f"{p['name']} = {p['value']}{given}, {p['range']}: {p['doc']}"))
+        given = f" (default {p['default']})" if p["default"] not in (None, p["value"]) else ""
+        told = f", {p['range']}: {p['doc']}" if p["range"] else ""
+        lines.append(("" if i else "Parameters", f"{p['name']} = {p['value']}{given}{told}"))
     if not data["parameters"]:
         lines.append(("Parameters", "none"))
     lines += [
@@ -158,7 +177,7 @@ def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("Simplex", simplex if data["shift_invariant"] else "no target"),
         ("At p = truth", data["properness"]["verdict"]),
         *([("Drift b_k", data["properness"]["formula"])] if data["properness"]["formula"] else []),
-        ("Source", data["source"]),
+        *([("Source", data["source"])] if data["source"] else []),
     ]
     return lines + ([("Release", data["release"])] if data["release"] else [])
 

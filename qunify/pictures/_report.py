@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas as pd
 
 from qunify import files
+from qunify.pictures._templates import environment
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,9 @@ class Page:
 
 def html(page: Page) -> str:
     """The page as one string."""
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("qunify", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(data_url=_data_url, columns=_columns, records=_records, cell=_cell)
-    return environment.get_template("report.html.j2").render(page=page)
+    templates = environment()
+    templates.filters |= {"data_url": _data_url, "columns": _columns, "records": _records, "cell": _cell}
+    return templates.get_template("report.html.j2").render(page=page)
 
 
 def write(page: Page, path: Path) -> Path:

@@ -1,0 +1,142 @@
+"""The page of one method, of the catalogue or of a user's own: as Markdown, and as one HTML file that stands alone."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jinja2
+
+import qunify
+from qunify.pictures import _drawings, _facts, _markdown, _one_token, _words
+from qunify.pictures._facts import Facts, Parameter
+from qunify.pictures._markdown import code, plain
+from qunify.pictures._templates import environment
+from qunify.pictures._terminal import number
+from qunify.screening import Method
+
+
+def method_page(method: Method) -> str:
+    """The page that a method of the catalogue has, for any method: one HTML file that loads nothing from elsewhere.
+
+    It has the loss and its pulls, two pictures, the target at one token in three gauges, where training ends, whether
+    the loss is proper, what else the method is, and its parameters.
+
+    Parameters
+    ----------
+    method : str, QMap or callable
+        An id of the catalogue, a QMap with the parameters it has, or a loss function `(logits, labels, **contexts)`
+        that gives one loss per token.
+
+    Returns
+    -------
+    str
+        HTML, for light and dark screens, for a phone and for paper. Everything that the method says of itself is
+        escaped.
+
+    Raises
+    ------
+    KeyError
+        Unknown id.
+    ValueError
+        Neither id, QMap nor function; parameters that are symbols; or a loss function that `qunify.induced` refuses.
+
+    Examples
+    --------
+    >>> half = qunify.design("half", trust=lambda t: t.p_label / 2, residual=lambda t: t.policy)
+    >>> "<h1>half</h1>" in method_page(half)
+    True
+    """
+    facts = _facts.of(method)
+    pictures = {name: _picture(draw) for name, draw in drawings(facts).items()}
+    body = _markdown.html(markdown(facts), pictures)
+    return environment().get_template("method.html.j2").render(facts=facts, body=body, version=qunify.__version__)
+
+
+def drawings(facts: Facts) -> dict[str, Callable[[bool], bytes]]:
+    """The pictures of the page by name, each a function of whether the page is dark that gives an SVG file."""
+    drawn: dict[str, Callable[[bool], bytes]] = {"curve": lambda dark: _drawings.curve(facts, dark)}
+    if facts.field is not None:
+        drawn["field"] = lambda dark: _drawings.field(facts, dark)
+    return drawn
+
+
+def markdown(facts: Facts, templates: jinja2.Environment | None = None, name: str = "method.md.j2", **more: Any) -> str:
+    """The page as Markdown with formulas between dollar signs. A site that has more to say gives a template of its own
+    that extends `method.md.j2`, with the environment that finds it and what it is to be told."""
+    m = facts.m
+    text = (
+        (templates or environment(markdown=True))
+        .get_template(name)
+        .render(
+            facts=facts,
+            m=m,
+            year=facts.year,
+            formula=_formula(m.formula),
+            needs=[code(need) for need in m.needs],
+            alternatives={name: plain(text) for name, text in _words.alternatives(facts).items()},
+            caption=_words.caption(facts),
+            stated=_one_token.stated(m.needs),
+            token=_token_table(facts),
+            reading=_words.reading(facts),
+            ending=_words.ending(facts),
+            legend=_words.legend(facts.closed_form or ""),
+            identities=_words.identity_lines(m.name, more.get("link", code)) if facts.is_entry else [],
+            parameters=_parameter_table(facts.parameters),
+            **more,
+        )
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _formula(latex: str) -> str:
+    """LaTeX in one line; none where it would end the formula on the page."""
+    line = " ".join(latex.split())
+    return "" if "$" in line else line
+
+
+def _picture(draw: Callable[[bool], bytes]) -> str:
+    light, dark = (f"data:image/svg+xml;base64,{base64.b64encode(draw(shade)).decode()}" for shade in (False, True))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+    return f'<picture>{source}<img src="{light}" alt=""></picture>'
+
+
+def _token_table(facts: Facts) -> str:
+    """Prediction, gradient, and the target, its trust and its residual in three gauges."""
+    example = facts.example
+    tokens, label = example["tokens"], example["label"]
+    head = ["", *(f"{t} (label)" if k == label else t for k, t in enumerate(tokens)), "scale $s$", "trust $\\gamma$"]
+    rows = [["prediction $p$", *map(number, example["p"]), "", ""]]
+    rows += [
+        [name.removesuffix("_logits"), *map(number, _softmax(value)), "", ""]
+        for name, value in example["context"].items()
+        if name.endswith("_logits")
+    ]
+    rows.append(["gradient $g$", *map(number, example["gradient"]), "", ""])
+    for what in ("target", "residual"):
+        symbol = {"target": "$Q$", "residual": r"$\tilde\pi$"}[what]
+        for name, gauge in example["gauges"].items():
+            more = [number(gauge["scale"]), number(gauge["trust"])] if what == "target" else ["", ""]
+            rows.append([f"{what} {symbol}, {name}", *map(number, gauge[what]), *more])
+    return _markdown.table(head, rows)
+
+
+def _softmax(logits: list[float]) -> list[float]:
+    import torch
+
+    return torch.tensor(logits, dtype=torch.float64).softmax(-1).tolist()
+
+
+def _parameter_table(parameters: tuple[Parameter, ...]) -> str:
+    """Each with its value, and where that is another one, with its default."""
+    if not parameters:
+        return "It has none."
+    rows = [(code(p.name), _value(p), plain(p.range), plain(p.doc)) for p in parameters]
+    defaults = all(p.default is not None and not p.changed for p in parameters)
+    return _markdown.table(["Parameter", "Default" if defaults else "Value", "Range", ""], rows, align="---")
+
+
+def _value(p: Parameter) -> str:
+    return code(repr(p.value)) + (f" (default {code(repr(p.default))})" if p.changed else "")

@@ -1,0 +1,32 @@
+"""The templates of this folder: pages of HTML, and Markdown that becomes a page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jinja2
+
+
+def environment(*, markdown: bool = False, folders: Sequence[Path] = ()) -> jinja2.Environment:
+    """What renders them, and templates in `folders`, which may extend them. What fills HTML is escaped; Markdown has
+    the filters `plain`, `code` and `linked` for texts that are not its own, `capital` and `full_stop` for sentences.
+    """
+    found = jinja2.Environment(
+        loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folders), jinja2.PackageLoader("qunify.pictures", ".")]),
+        autoescape=not markdown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    if markdown:
+        from qunify.pictures import _markdown
+
+        found.filters |= {
+            "plain": _markdown.plain,
+            "code": _markdown.code,
+            "linked": _markdown.linked,
+            "capital": lambda text: f"{text[:1].upper()}{text[1:]}",
+            "full_stop": lambda text: f"{text.rstrip('.')}.",
+        }
+    return found
