@@ -12,12 +12,12 @@ from typing import Any
 import jinja2
 import joblib
 import pandas as pd
+from qunify.terminal import number
 
 import qunify
 from qunify import catalogue, files
 from qunify.catalogue import identities
 from qunify.qmap import QMap, range_text
-from qunify.terminal import number
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"

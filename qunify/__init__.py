@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from qunify.gauges import Gauge, QTarget
     from qunify.population import Optimum, drift, optimum, stable_points
     from qunify.properness import Properness, is_proper
-    from qunify.qmap import QMap, design, gradients, param
+    from qunify.qmap import Gate, QMap, design, gradients, param
     from qunify.recognition import Match, identify
     from qunify.special_cases import Bindings, subsumes
     from qunify.targets import induced
@@ -27,6 +27,7 @@ _HOME = {
     "names": "catalogue",
     "get": "catalogue",
     "QMap": "qmap",
+    "Gate": "qmap",
     "design": "qmap",
     "param": "qmap",
     "gradients": "qmap",
@@ -53,6 +54,7 @@ _HOME = {
 __all__ = [
     "Bindings",
     "Equivalence",
+    "Gate",
     "Gauge",
     "Match",
     "Optimum",

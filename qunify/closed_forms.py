@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qunify import separable
+from qunify import catalogue, separable
 from qunify.flow import Flow
 from qunify.qmap import QMap
 
@@ -66,7 +66,7 @@ def value(flow: Flow) -> Tensor | None:
 
 
 def _known(flow: Flow) -> Known | None:
-    known = TABLE.get(flow.m.name)
+    known = TABLE.get(flow.m.name) if catalogue.has(flow.m) else None
     return known if known is not None and known.holds(flow.m, flow.truth, _given(flow)) else None
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from qunify import cells, notation, symbols
+from qunify import catalogue, cells, notation, symbols
 from qunify.qmap import QMap
 from qunify.symbols import SOFTMAX, SymbolicToken, Vector, evaluate
 
@@ -74,7 +74,18 @@ def prove(m: QMap) -> cells.Zero:
 
 
 def derive(m: QMap) -> Derivation:
-    """The step from the loss of a method to its pulls, proved where it can be, and written out."""
+    """The step from the loss of a method to its pulls, proved where it can be, and written out.
+
+    Raises
+    ------
+    ValueError
+        A loss function, or a map written in operations of tensors: there are no symbols in it.
+    """
+    if not symbols.speaks(m):
+        raise ValueError(
+            f"{m.name}: a derivation needs symbols: expected a QMap written in the Token's own operations, such as "
+            "t.exp and t.where, or by qunify.design"
+        )
     proof = prove(m)
     found = steps(m)
     if not proof.holds:
@@ -193,7 +204,8 @@ def _equal(left_latex: str, left: str, form: sp.Expr, where: str = "") -> tuple[
 
 
 def _conclusion(m: QMap, proof: cells.Zero) -> Step:
-    ties = f", except at a tie: {OFF_TIES.get(m.name, proof.open_ties[0])}" if proof.open_ties else ""
+    known = OFF_TIES.get(m.name) if catalogue.has(m) else None
+    ties = f", except at a tie: {known or proof.open_ties[0]}" if proof.open_ties else ""
     return Step(
         f"By symbols, with Σ p = 1, for every V{ties}",
         r"g_y-h_y=0,\quad g_k-h_k=0",

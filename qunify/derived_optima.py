@@ -16,7 +16,6 @@ import sympy as sp
 
 from qunify import notation, proving, symbols
 from qunify.qmap import QMap
-from qunify.screening import Foreign
 from qunify.symbolic_drift import decided
 from qunify.symbols import Rest, SymbolicToken, V, at_label, per_token, renamed
 
@@ -62,7 +61,7 @@ class Derived(NamedTuple):
 @functools.lru_cache(maxsize=1024)
 def derive(m: QMap) -> Derived | None:
     """The optimum in symbols; None where the drift does not separate, or the equation has no solution that is plain."""
-    parts = None if isinstance(m, Foreign) else separated(m)
+    parts = separated(m) if symbols.speaks(m) else None
     if parts is None:
         return None
     if not parts.weight.has(U, *CONTEXTS):

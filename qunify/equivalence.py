@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,10 +10,12 @@ from typing import Any
 
 import sympy as sp
 
-from qunify import display, optima, proving, witness
+from qunify import catalogue, display, optima, proving, symbols, witness
+from qunify.catalogue import signature
 from qunify.proving import Proof, Step
-from qunify.qmap import QMap
-from qunify.screening import Alias, Foreign, Method, Relation, as_map, relate
+from qunify.qmap import QMap, limits
+from qunify.screening import Alias, Relation, relate
+from qunify.targets import Method
 from qunify.token import CONTEXTS
 from qunify.witness import Witness
 
@@ -104,8 +105,9 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     ----------
     a, b
         An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
-        nats, with the contexts it takes among its parameter names. Functions are measured, never proved. Parameters
-        may be SymPy symbols: the verdict is then the finest that holds for every value in range.
+        nats, with the contexts it takes among its parameter names. Functions are measured, never proved, and so are
+        maps written in operations of tensors in place of the Token's own. Parameters may be SymPy symbols: the
+        verdict is then the finest that holds for every value in range.
     alias
         Contexts that count as one, as in `{"teacher_logits": "reference_logits"}`.
 
@@ -124,14 +126,14 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         symbolic parameters for which no value fits.
     """
     key = _checked_alias(alias)
-    a, b = as_map(a), as_map(b)
+    a, b = (catalogue.as_method(m, "compare") for m in (a, b))
     names = _in_range(a, b)
     a, b = (_renamed(m, names) for m in (a, b))
     unknown = sorted(names.values(), key=str)
     tried = _instances(a, b, unknown) if unknown else [(a, b)]
     relations = [relate(x, y, key) for x, y in tried]
     relation = max(relations, key=lambda r: LEVELS.index(r.level))  # the coarsest: it holds for all
-    symbolic = not isinstance(a, Foreign) and not isinstance(b, Foreign)
+    symbolic = symbols.speaks(a) and symbols.speaks(b)
     proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
     if unknown and relation.level in ("identical", "scaled") and proof is None:
         relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
@@ -144,8 +146,8 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         "distinct": refuted is not None and not same_optimum,
     }.get(level, proof is not None)
     return Equivalence(
-        a=title(a),
-        b=title(b),
+        a=signature(a),
+        b=signature(b),
         level=level,
         same_direction=relation.level != "distinct",
         same_optimum=same_optimum,
@@ -214,9 +216,9 @@ def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
             value = getattr(m, f.name)
             for s in getattr(value, "free_symbols", ()):
                 found.setdefault(s, sp.Symbol(s.name, real=True))
-            if isinstance(value, sp.Symbol) and (f.metadata["above"] or 0) >= 0 and f.metadata["above"] is not None:
+            if isinstance(value, sp.Symbol) and (limits(f)["above"] or 0) >= 0 and limits(f)["above"] is not None:
                 found[value] = sp.Symbol(value.name, positive=True)
-            elif isinstance(value, sp.Symbol) and f.metadata["low"] is not None and f.metadata["low"] >= 0:
+            elif isinstance(value, sp.Symbol) and limits(f)["low"] is not None and limits(f)["low"] >= 0:
                 found[value] = sp.Symbol(value.name, nonnegative=True)
     return found
 
@@ -241,7 +243,9 @@ def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> lis
             break
     if not found:
         names = ", ".join(map(str, unknown))
-        raise ValueError(f"compare: no value of {names} that was tried is in the range of {title(a)} and {title(b)}")
+        raise ValueError(
+            f"compare: no value of {names} that was tried is in the range of {signature(a)} and {signature(b)}"
+        )
     return found
 
 
@@ -250,13 +254,3 @@ def bound(m: QMap, point: Mapping[sp.Symbol, Any]) -> QMap:
     given = {k: v.subs(point) for k, v in m.params.items() if hasattr(v, "free_symbols")}
     whole = {f.name for f in dataclasses.fields(m) if isinstance(f.default, int)}  # type: ignore[arg-type]
     return dataclasses.replace(m, **{k: int(v) if k in whole else float(v) for k, v in given.items()})  # type: ignore[type-var]
-
-
-@functools.lru_cache(maxsize=1024)
-def title(m: QMap) -> str:
-    """`gem(beta=0.5)`: the id, and the parameters that are not the default ones."""
-    if type(m).name != m.name:  # designed or foreign: it has no defaults
-        return m.name
-    default = {f.name: f.default for f in dataclasses.fields(m)}  # type: ignore[arg-type]
-    changed = ", ".join(f"{k}={v}" for k, v in m.params.items() if v != default[k])
-    return f"{m.name}({changed})" if changed else m.name

@@ -16,7 +16,7 @@ import torch
 from scipy.optimize import least_squares
 
 from qunify.probes import gradient_of
-from qunify.qmap import Gate, QMap
+from qunify.qmap import Gate, QMap, limits
 from qunify.samples import Batch
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
@@ -166,11 +166,11 @@ class Axis:
 
     @classmethod
     def of(cls, f: dataclasses.Field[Any]) -> Axis:
-        limits = f.metadata
-        low = limits["low"] if limits["above"] is None else limits["above"] + NEAREST
-        high = limits["high"] if limits["below"] is None else limits["below"] - NEAREST
+        known = limits(f)
+        low = known["low"] if known["above"] is None else known["above"] + NEAREST
+        high = known["high"] if known["below"] is None else known["below"] - NEAREST
         default: Any = f.default
-        return cls(f.name, float(default), low, high, limits["above"] is not None)
+        return cls(f.name, float(default), low, high, known["above"] is not None)
 
     def value(self, x: float) -> float:
         if self.low is not None and self.high is not None:
@@ -349,10 +349,10 @@ def _discrete(cls: type[QMap], fixed: dict[str, Any]) -> Iterator[dict[str, Any]
     for f in _fields(cls):
         if f.name in options or isinstance(f.default, float):
             continue
-        if f.metadata["choices"]:
-            options[f.name] = f.metadata["choices"]
+        if limits(f)["choices"]:
+            options[f.name] = limits(f)["choices"]
         else:
-            options[f.name] = tuple(dict.fromkeys((f.default, *(k for k in WHOLE if k >= (f.metadata["low"] or 0)))))
+            options[f.name] = tuple(dict.fromkeys((f.default, *(k for k in WHOLE if k >= (limits(f)["low"] or 0)))))
     for values in itertools.product(*options.values()):
         yield dict(zip(options, values, strict=True))
 

@@ -30,6 +30,7 @@ from scipy.optimize import isotonic_regression
 from qunify import catalogue
 from qunify.gauges import QTarget
 from qunify.qmap import QMap
+from qunify.targets import Method
 from qunify.token import CONTEXTS
 
 #: Of the light style; what is drawn here takes those of the style in force.
@@ -73,18 +74,13 @@ _PAPER = {
     "target_sft": Line("#D55E00", _SOLID, "8"),
 }  # fmt: skip
 
-#: Every other method takes its family's hue, in one of a few depths by its place there.
-_FAMILY = {
-    "gates": "#0072B2",
-    "smoothing": "#E69F00",
-    "anchored": "#CC6677",
-    "designed": "#D55E00",
-    "distillation": "#009E73",
-    "scores": "#882255",
-    "warped": "#AA4499",
-    "penalties": "#7F5F3F",
-}
-#: A name outside the catalogue: a map that someone has designed.
+#: Every other method takes its family's hue, in one of a few depths by its place there. In the catalogue's order:
+#: gates, smoothing, anchored, designed, distillation, scores, warped, penalties; four more for families to come.
+_HUES = (
+    "#0072B2", "#E69F00", "#CC6677", "#D55E00", "#009E73", "#882255", "#AA4499", "#7F5F3F",
+    "#4477AA", "#B8860B", "#228833", "#6A51A3",
+)  # fmt: skip
+#: A name outside the catalogue: a map of somebody's own.
 _OWN = Line("#DC267F", _DASHDOT, "o")
 _DEPTHS = (0.38, 0.52, 0.28, 0.62, 0.45)
 _DASHES: tuple[Dash, ...] = (_SOLID, _LONG, _SHORT, _DASHDOT)
@@ -109,7 +105,8 @@ def _on_light(name: str) -> Line:
     if entry is None:
         return _OWN
     i = catalogue.names(entry.family).index(name)
-    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_FAMILY[entry.family]))
+    family = catalogue.families().index(entry.family)
+    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_HUES[family % len(_HUES)]))
     shade = to_hex(colorsys.hls_to_rgb(hue, _DEPTHS[i % len(_DEPTHS)], saturation))
     return Line(shade, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
 
@@ -253,28 +250,36 @@ class Picture(Figure):
         return render(self, "png")
 
 
-def overview(maps: Sequence[QMap]) -> Figure:
+def overview(maps: Sequence[Method]) -> Figure:
     """One to six methods on a vocabulary of three: how hard they pull on the label, and the target they set.
 
     Left: the step −∂L/∂z_y on the label's logit against u = p_y. Right: at two telling tokens, the unit-gauge target
     next to the prediction, or "no target" for a loss that is not shift-invariant. Every other model that a method
     asks for (reference, teacher, old, prior) is one fixed distribution, named in the caption.
 
+    Parameters
+    ----------
+    maps
+        Each an id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
+
     Raises
     ------
+    KeyError
+        Unknown id.
     ValueError
         If there are no methods, or more than six.
     """
-    if not 1 <= len(maps) <= 6:
-        raise ValueError(f"overview: expected one to six methods, got {len(maps)}")
+    methods = [catalogue.as_method(m, "overview") for m in maps]
+    if not 1 <= len(methods) <= 6:
+        raise ValueError(f"overview: expected one to six methods, got {len(methods)}")
     u = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
-    steps = [-_ask(m, u).gradient[:, 0] for m in maps]
-    looks = [_look(maps, i) for i in range(len(maps))]
-    width = 6.4 + 1.75 * len(maps)  # inches: the curves and their labels, and one column of panels per method
+    steps = [-_ask(m, u).gradient[:, 0] for m in methods]
+    looks = [_look(methods, i) for i in range(len(methods))]
+    width = 6.4 + 1.75 * len(methods)  # inches: the curves and their labels, and one column of panels per method
     with style():
         figure = Picture(figsize=(width, 4.6))
         curves = figure.add_axes((0.6 / width, 0.25, 3.4 / width, 0.6))
-        grid = figure.add_gridspec(len(_TELLING), len(maps), left=6.25 / width, right=1 - 0.1 / width)
+        grid = figure.add_gridspec(len(_TELLING), len(methods), left=6.25 / width, right=1 - 0.1 / width)
         grid.update(top=0.85, bottom=0.25, wspace=0.12, hspace=0.3)
         for step, look in zip(steps, looks, strict=True):
             curves.plot(u, step, **look.kwargs)
@@ -282,12 +287,12 @@ def overview(maps: Sequence[QMap]) -> Figure:
         curves.set_xlim(0, 1)
         curves.set_xlabel("$u = p_y$")
         curves.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
-        for i, (m, look) in enumerate(zip(maps, looks, strict=True)):
+        for i, (m, look) in enumerate(zip(methods, looks, strict=True)):
             _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, look.colour)
         _share_limits(figure.axes[1:], len(_TELLING))
         soft = mpl.rcParams["axes.edgecolor"]
         figure.text(0.6 / width, 0.12, _caption(int(13 * width)), fontsize=8.5, color=soft, va="top")
-        ends = [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(maps, steps, looks, strict=True)]
+        ends = [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(methods, steps, looks, strict=True)]
         label_ends(curves, ends)
     return figure
 
@@ -329,9 +334,10 @@ def _share_limits(panels: Sequence[Axes], rows: int) -> None:
 
 
 def _look(maps: Sequence[QMap], i: int) -> Line:
-    """The method's own look; a second setting of the same method gets another dash."""
-    own = line(maps[i].name)
-    earlier = sum(m.name == maps[i].name for m in maps[:i])
+    """The method's own look; a second setting of the same method, or map of somebody's own, gets another dash."""
+    names = [m.name if catalogue.has(m) else "" for m in maps]
+    own = line(names[i])
+    earlier = names[:i].count(names[i])
     others = [dash for dash in _DASHES if dash != own.dash]
     return dataclasses.replace(own, dash=others[(earlier - 1) % len(others)]) if earlier else own
 

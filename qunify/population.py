@@ -13,6 +13,7 @@ from torch import Tensor
 from qunify import catalogue, closed_forms, separable, tensors
 from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
+from qunify.targets import Method
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
 _ARRIVED = 1e-3  # from an optimum: a flow that creeps along a jump of the drift stops short of it
@@ -55,11 +56,13 @@ class Optimum:
 
 
 @torch.no_grad()
-def drift(m: str | QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
+def drift(m: Method, probs: Any, truth: Any, **context: Any) -> Tensor:
     """E over y ~ truth of Q − p, the expected step of the logits.
 
     Parameters
     ----------
+    m
+        An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
     probs, truth : array of float, (…, V)
         Distributions; they broadcast. At probability zero the drift is its limit.
     **context
@@ -90,7 +93,7 @@ def drift(m: str | QMap, probs: Any, truth: Any, **context: Any) -> Tensor:
 
 
 @torch.no_grad()
-def optimum(m: str | QMap, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
+def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
     """The distribution at which training settles when the labels are drawn from `truth`.
 
     Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
@@ -101,6 +104,8 @@ def optimum(m: str | QMap, truth: Any, start: Any = None, *, basins: int = 0, **
 
     Parameters
     ----------
+    m
+        An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
     truth : array of float, (…, V)
     start : array of float, (…, V), optional
         Where training begins, every probability positive; uniform by default.

@@ -15,7 +15,7 @@ from torch import Tensor
 from qunify import gauges
 from qunify.qmap import QMap
 from qunify.samples import Batch, along_u, spread_over_u
-from qunify.targets import LossFunction
+from qunify.targets import LossFunction, name_of
 from qunify.token import CONTEXTS
 
 FEW = 8  # rows of the batch on which the reduction is found out
@@ -124,10 +124,6 @@ def beside_jumps(subject: Subject, most: int = 4) -> Batch:
     return along_u(torch.cat(near).clamp(1e-6, 1 - 1e-6) if near else u[:0])
 
 
-def name_of(loss_fn: LossFunction) -> str:
-    return getattr(loss_fn, "__name__", None) or type(loss_fn).__name__
-
-
 def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) -> Any:
     """The function's own value; what it raises comes back with the function's name and the same message.
 
@@ -203,8 +199,6 @@ _REDUCTIONS = {
 def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
     """The names it accepts after logits and labels, and whether it insists on num_items_in_batch."""
     who = name_of(loss_fn)
-    if not callable(loss_fn):
-        raise ValueError(f"identify: expected a function loss_fn(logits, labels, **contexts), got {loss_fn!r}")
     for name in contexts:
         if name not in CONTEXTS:
             near = difflib.get_close_matches(name, CONTEXTS, 1)

@@ -17,12 +17,13 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import cells, display, flow, gauges, miscalibration, notation, precise, symbolic_drift, witness
-from qunify.equivalence import title
+from qunify import catalogue, cells, display, flow, gauges, miscalibration, notation, precise, symbolic_drift, witness
+from qunify.catalogue import signature
 from qunify.miscalibration import ROUNDING, Calibrated, calibrated, labels
 from qunify.qmap import QMap
 from qunify.samples import in_fractions, sizes
-from qunify.screening import Foreign, Method, as_map
+from qunify.symbols import speaks
+from qunify.targets import Method
 from qunify.tensors import TensorToken
 
 _VOCABS = (2, 3, 5, 24)
@@ -171,7 +172,7 @@ def is_proper(m: Method) -> Properness:
     ValueError
         Neither id, QMap nor function, or parameters that are symbols.
     """
-    return _decide(_with_numbers(as_map(m)))
+    return _decide(_with_numbers(catalogue.as_method(m, "is_proper")))
 
 
 def _with_numbers(m: QMap) -> QMap:
@@ -191,10 +192,10 @@ def _decide(m: QMap) -> Properness:
 
 def _no_target(m: QMap) -> Properness:
     return Properness(
-        method=title(m),
+        method=signature(m),
         link="softmax",
         unbiased=False,
-        proved=not isinstance(m, Foreign) and _refuted(m) is not None,
+        proved=speaks(m) and _refuted(m) is not None,
         attracts=False,
         proper=False,
         strict=False,
@@ -206,16 +207,16 @@ def _no_target(m: QMap) -> Properness:
 
 def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -> Properness:
     prediction = m.link if through_link else "softmax"
-    drift = None if isinstance(m, Foreign) else _symbolic(m, through_link)
+    drift = _symbolic(m, through_link) if speaks(m) else None
     if not _unbiased(m, through_link):
         refuted = None if through_link else _refuted(m)
         form = None if drift is None else drift.at_k
         form = form if form is not None and len(notation.text(form)) <= LONG else None
         return Properness(
-            method=title(m),
+            method=signature(m),
             link=prediction,
             unbiased=False,
-            proved=refuted is not None and not isinstance(m, Foreign),
+            proved=refuted is not None and speaks(m),
             attracts=False,
             proper=False,
             strict=False,
@@ -228,7 +229,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
         )
     proper, strict, reason = _scoring(m, through_link)
     return Properness(
-        method=title(m),
+        method=signature(m),
         link=prediction,
         unbiased=True,
         proved=drift is not None and cells.zero(drift.at_y).holds,
@@ -266,7 +267,7 @@ def _shift_invariant(m: QMap) -> bool:
 
 def _unbiased(m: QMap, through_link: bool) -> bool:
     small = all(bool((c.drift.abs() < ROUNDING).all()) for c in _batches(m, through_link))
-    return small and (through_link or isinstance(m, Foreign) or _refuted(m) is None)
+    return small and (through_link or not speaks(m) or _refuted(m) is None)
 
 
 def _attracts(m: QMap, through_link: bool) -> bool:
@@ -290,7 +291,7 @@ def _refuted(m: QMap) -> Biased | None:
 
 def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any]) -> tuple[float, ...]:
     size = len(truth)
-    if isinstance(m, Foreign):
+    if not speaks(m):
         g = _floats(m, truth, context).flow
         return tuple(g.drift(flow.logits(g.truth), torch.zeros(1, dtype=torch.long))[0].tolist())
     rows = [precise.gradient(m, truth, y, context, witness.LSE) for y in range(size)]
@@ -369,7 +370,7 @@ def _not_concave(m: QMap) -> NotConcave | None:
 
 def _own_loss(m: QMap, p: Sequence[Fraction], context: Mapping[str, Any]) -> Any:
     """G(p) = Σ_y p_y L(p, y), to fifty digits where the method has them."""
-    if isinstance(m, Foreign):
+    if not speaks(m):
         c = _floats(m, p, context)
         t = c.flow.token(c.logits.expand(len(p), -1), torch.zeros(len(p), dtype=torch.long), torch.arange(len(p)))
         return float(_losses(m, t) @ c.probs[0])

@@ -29,11 +29,55 @@ def param(
     above: float | None = None,
     below: float | None = None,
     choices: tuple[Any, ...] = (),
+    letter: str = "",
+    telling: Any = None,
+    elsewhere: str = "",
     doc: str,
 ) -> Any:
-    """A method's parameter: its default, its closed (`low`, `high`) or open (`above`, `below`) range, its meaning."""
-    bounds = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "doc": doc}
-    return dataclasses.field(default=default, metadata=bounds)
+    """A method's parameter: everything that is to be known of it, in the one place where it is declared.
+
+    Parameters
+    ----------
+    default
+        A float for a real number, an int for a whole one, a string for one of `choices`.
+    low, high, above, below
+        Its range: closed ends, or open ones.
+    letter
+        Its symbol in the docstring's formulas, as in "λ".
+    telling
+        A value that shows what the parameter does: off the default, and no round number by which another method could
+        be taken for this one. `QMap.telling` gives those of all parameters.
+    elsewhere
+        What papers and libraries call it, for the glossary.
+    doc
+        Its meaning, in a few words.
+    """
+    facts = {"low": low, "high": high, "above": above, "below": below, "choices": choices, "doc": doc}
+    return dataclasses.field(
+        default=default, metadata=facts | {"letter": letter, "telling": telling, "elsewhere": elsewhere}
+    )
+
+
+def limits(f: dataclasses.Field[Any]) -> Mapping[str, Any]:
+    """A parameter's range and meaning, as `param` has them. A field declared without `param` is a number of any size,
+    or else stays at its default."""
+    if "doc" in f.metadata:
+        return f.metadata
+    free = isinstance(f.default, int | float) and not isinstance(f.default, bool)
+    return {**dict.fromkeys(("low", "high", "above", "below")), "choices": () if free else (f.default,), "doc": ""}
+
+
+_SECTIONS = {"Loss": "loss_text", "Pulls": "pulls_text", "Source": "source", "Release": "release"}
+
+
+def _facts(doc: str, name: str) -> dict[str, str]:
+    """title, summary and the named lines of an entry's docstring; a title that is missing is the name."""
+    head, _, body = inspect.cleandoc(doc).partition("\n\n")
+    title, _, summary = " ".join(head.split()).partition(": ")
+    facts = {"title": title or name, "summary": summary}
+    for key, text in re.findall(rf"^({'|'.join(_SECTIONS)})\s+(.*?)(?=^\S|\Z)", body, re.M | re.S):
+        facts[_SECTIONS[key]] = " ".join(text.split())
+    return facts
 
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param, dataclasses.field))
@@ -46,7 +90,8 @@ class QMap(ABC):
     Computed in float32, or in float64 for float64 logits, in log space.
 
     Subclasses are frozen dataclasses whose fields are parameters. `title`, `summary`, `loss_text`,
-    `pulls_text`, `source` and `release` are read from the docstring, which has one shape everywhere.
+    `pulls_text`, `source` and `release` are read from the docstring, which has one shape everywhere. A class without
+    a `name` goes by that of the class, and `family` is the file that it stands in.
     """
 
     name: ClassVar[str] = ""
@@ -66,12 +111,17 @@ class QMap(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        doc = cls.__doc__ or ""  # a dataclass without one is given its signature
+        own = vars(cls)
+        doc = own.get("__doc__") or ""  # before dataclass writes one for a class that has none
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        if "name" in cls.__dict__:
-            cls.family = cls.family or cls.__module__.rpartition(".")[2]
-            for key, value in _facts(doc).items():
-                setattr(cls, key, value)
+        if "name" in own.get("__annotations__", ()):  # every instance has a name of its own, as a designed map has
+            return
+        if "name" not in own:
+            cls.name = cls.__name__
+        if "family" not in own:
+            cls.family = cls.__module__.rpartition(".")[2]
+        for key, value in _facts(doc, cls.name).items():
+            setattr(cls, key, value)
 
     def __post_init__(self) -> None:
         for f in dataclasses.fields(self):  # type: ignore[arg-type]
@@ -99,6 +149,12 @@ class QMap(ABC):
     @property
     def params(self) -> dict[str, Any]:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    @classmethod
+    def telling(cls) -> dict[str, Any]:
+        """A value off the default for every parameter that has one: the setting that shows the method best."""
+        told = {f.name: f.metadata.get("telling") for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        return {name: value for name, value in told.items() if value is not None}
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.formula}$"
@@ -237,27 +293,14 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     return dataclasses.replace(m, needs=tuple(n for n in CONTEXTS if n in t.used))
 
 
-_SECTIONS = {"Loss": "loss_text", "Pulls": "pulls_text", "Source": "source", "Release": "release"}
-
-
-def _facts(doc: str) -> dict[str, str]:
-    """title, summary and the named lines of an entry's docstring."""
-    head, _, body = inspect.cleandoc(doc).partition("\n\n")
-    title, _, summary = " ".join(head.split()).partition(": ")
-    facts = {"title": title, "summary": summary}
-    for key, text in re.findall(rf"^({'|'.join(_SECTIONS)})\s+(.*?)(?=^\S|\Z)", body, re.M | re.S):
-        facts[_SECTIONS[key]] = " ".join(text.split())
-    return facts
-
-
 def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value."""
     if hasattr(value, "free_symbols"):
         return value
-    limits = f.metadata
-    if limits["choices"]:
-        if value not in limits["choices"]:
-            expected = " or ".join(repr(c) for c in limits["choices"])
+    known = f.metadata
+    if known["choices"]:
+        if value not in known["choices"]:
+            expected = " or ".join(repr(c) for c in known["choices"])
             raise ValueError(f"{method}: parameter {f.name}: expected {expected}, got {value!r}")
         return value
     whole = isinstance(f.default, int)
@@ -266,10 +309,10 @@ def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
         isinstance(value, kind)
         and not isinstance(value, bool)
         and -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
-        and (limits["low"] is None or value >= limits["low"])
-        and (limits["above"] is None or value > limits["above"])
-        and (limits["high"] is None or value <= limits["high"])
-        and (limits["below"] is None or value < limits["below"])
+        and (known["low"] is None or value >= known["low"])
+        and (known["above"] is None or value > known["above"])
+        and (known["high"] is None or value <= known["high"])
+        and (known["below"] is None or value < known["below"])
     )
     if not fits:
         raise ValueError(f"{method}: parameter {f.name}: expected {range_text(f)}, got {value!r}")
@@ -285,16 +328,16 @@ def ordered(m: QMap, low: str, high: str) -> None:
 
 def range_text(f: dataclasses.Field[Any]) -> str:
     """A parameter's range in words: `a number in [0, 1]`."""
-    limits = f.metadata
-    if limits["choices"]:
-        return " or ".join(repr(c) for c in limits["choices"])
+    known = limits(f)
+    if known["choices"]:
+        return " or ".join(repr(c) for c in known["choices"])
     left, right = "(-inf", "inf)"
-    if limits["low"] is not None:
-        left = f"[{limits['low']:g}"
-    elif limits["above"] is not None:
-        left = f"({limits['above']:g}"
-    if limits["high"] is not None:
-        right = f"{limits['high']:g}]"
-    elif limits["below"] is not None:
-        right = f"{limits['below']:g})"
+    if known["low"] is not None:
+        left = f"[{known['low']:g}"
+    elif known["above"] is not None:
+        left = f"({known['above']:g}"
+    if known["high"] is not None:
+        right = f"{known['high']:g}]"
+    elif known["below"] is not None:
+        right = f"{known['below']:g})"
     return f"{'an integer' if isinstance(f.default, int) else 'a number'} in {left}, {right}"

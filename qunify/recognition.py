@@ -12,13 +12,13 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import display
+from qunify import catalogue, display
 from qunify.catalogue import ENTRIES
 from qunify.fitting import Fit, Mode, Sample, fit, simple_numbers, simplified
 from qunify.probes import Measured, Subject, beside_jumps, examine, gradient_of
 from qunify.qmap import QMap
 from qunify.samples import ROWS, Batch, along_u, spread_over_u
-from qunify.targets import LossFunction
+from qunify.targets import Foreign, Method, published
 
 LEVELS = ("identical", "scaled", "directional", "near")
 NEAR = 0.1  # relative gradient error up to which an entry is worth naming,
@@ -158,16 +158,16 @@ class Matches(list[Match]):
         return display.paragraph(self.verdict) + found + "".join(map(display.paragraph, self.diagnosis.sentences()))
 
 
-def identify(loss_fn: LossFunction, contexts: Sequence[str] = (), top: int = 5) -> Matches:
+def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Matches:
     """What is this loss?
 
     Parameters
     ----------
-    loss_fn : callable
+    loss_fn : callable, QMap or str
         `loss_fn(logits, labels, **contexts)` on logits (N, V) and labels (N,), giving one loss per token in
-        nats, or their mean or sum.
+        nats, or their mean or sum. Of a QMap, or an id of the catalogue, the published loss.
     contexts : sequence of str
-        The context names it takes, such as `teacher_logits`.
+        The context names it takes, such as `teacher_logits`; a QMap says by itself what it needs.
     top : int
         How many matches to return at most.
 
@@ -193,7 +193,9 @@ def identify(loss_fn: LossFunction, contexts: Sequence[str] = (), top: int = 5) 
         torch.set_num_threads(threads)
 
 
-def _identified(loss_fn: LossFunction, contexts: Sequence[str], top: int) -> Matches:
+def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
+    m = catalogue.as_method(loss_fn, "identify")
+    loss_fn, contexts = published(m), contexts or (() if isinstance(m, Foreign) else m.needs)
     subject = examine(loss_fn, contexts)
     known = [spread_over_u(v, seed=0) for v in ROWS]
     measured = [subject(p) for p in known]

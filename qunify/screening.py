@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from qunify import catalogue, samples, targets
-from qunify.gauges import QTarget
-from qunify.qmap import Pulls, QMap
-from qunify.tensors import TensorToken
-from qunify.token import CONTEXTS, Token
+from qunify import samples
+from qunify.qmap import QMap
 
-Method = str | QMap | Callable[..., Tensor]
 Alias = tuple[tuple[str, str], ...]  #: pairs (context, the one that stands in for it)
 
 #: Two gradients agree where they differ by less than this share of the larger one.
@@ -25,42 +19,6 @@ AGREE = 1e-9
 
 #: A gradient below this may have lost digits as a difference of larger pulls.
 SMALL = 1e-4
-
-
-class Foreign(QMap):
-    """Somebody's loss function, measured by automatic differentiation."""
-
-    family = "foreign"
-    name: str  # type: ignore[misc]
-    function: Callable[..., Tensor]
-    needs: tuple[str, ...] = ()  # type: ignore[misc]
-
-    def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
-        given = {name: context.get(name) for name in self.needs}
-        return targets.induced(self.function, logits, labels, ignore_index=ignore_index, **given)
-
-    def loss(self, t: Token) -> Tensor:
-        return self._run(t)[0]
-
-    def pulls(self, t: Token) -> Pulls:
-        return (self._run(t)[1],)
-
-    def _run(self, t: Token) -> tuple[Tensor, Tensor]:
-        assert isinstance(t, TensorToken), "a Python function has no symbols"
-        given: dict[str, Any] = {
-            name: t.given[name][:, 0] if name.startswith("token_") else t.given[name] for name in self.needs
-        }
-        q = targets.induced(self.function, t.logits, t.index[:, 0], **given)
-        return q.loss[:, None], q.gradient.to(t.logits.dtype)
-
-
-def as_map(m: Method) -> QMap:
-    if isinstance(m, str | QMap):
-        return catalogue.as_method(m, "method")
-    if not callable(m):
-        raise ValueError(f"expected the id of a method, a QMap or a loss function, got {m!r}")
-    names = inspect.signature(m).parameters
-    return Foreign(name=getattr(m, "__name__", "loss"), function=m, needs=tuple(n for n in CONTEXTS if n in names))
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,14 @@ import numpy as np
 import sympy as sp
 import torch
 
-from qunify import proving, symbols
-from qunify.catalogue import ENTRIES
+from qunify import catalogue, proving, symbols
 from qunify.fitting import Fit, Sample, fit, simplified
 from qunify.probes import Measured, gradient_of
-from qunify.qmap import Gate, QMap
+from qunify.qmap import Designed, Gate, QMap, limits
 from qunify.samples import spread_over_u
-from qunify.screening import Foreign, as_map, relate
+from qunify.screening import relate
 from qunify.symbols import V
+from qunify.targets import Foreign, Method
 
 #: Relative gradient error of a fit that is exact.
 EXACT = 1e-7
@@ -36,7 +36,7 @@ class Bindings(dict[str, Any]):
     Attributes
     ----------
     general, special : str
-        Ids.
+        Their names.
     factor : sympy expression
         gradient of special = factor · gradient of general. In a limit it may tend to 0 or ∞ with the parameter.
     limit : bool
@@ -49,7 +49,7 @@ class Bindings(dict[str, Any]):
 
     def __init__(
         self,
-        general: str,
+        general: type[QMap],
         special: str,
         values: Mapping[str, Any],
         factor: Any,
@@ -59,7 +59,8 @@ class Bindings(dict[str, Any]):
         at_defaults: bool,
     ) -> None:
         super().__init__(values)
-        self.general, self.special, self.factor = general, special, sp.sympify(factor)
+        self.general, self.special, self.factor = general.name, special, sp.sympify(factor)
+        self._open = {f.name: (limits(f)["above"], limits(f)["below"]) for f in dataclasses.fields(general)}  # type: ignore[arg-type]
         self.limit, self.proved, self.at_defaults = limit, proved, at_defaults
 
     def __str__(self) -> str:
@@ -73,19 +74,19 @@ class Bindings(dict[str, Any]):
         return [f"{k} → {str(v).replace('oo', '∞')}" if self._moves(k, v) else f"{k}={v}" for k, v in self.items()]
 
     def _moves(self, name: str, value: Any) -> bool:
-        return self.limit and (value in (sp.oo, -sp.oo) or _outside(self.general, name, value))
+        return self.limit and (value in (sp.oo, -sp.oo) or value in self._open[name])
 
 
-def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
+def subsumes(general: Method, special: Method) -> Bindings | None:
     """Parameters that make one method equal another, up to a positive factor.
 
     Parameters
     ----------
     general
-        An id, or a QMap whose parameters are all taken as free.
+        An id, or a QMap or a class of them, whose parameters are all taken as free.
     special
-        An id, its real parameters taken as free symbols of their own names, or at their defaults where that fails; or
-        a QMap, its parameters as they are.
+        An id or a class, its real parameters taken as free symbols of their own names, or at their defaults where
+        that fails; or a QMap, its parameters as they are.
 
     Returns
     -------
@@ -107,17 +108,23 @@ def subsumes(general: str | QMap, special: str | QMap) -> Bindings | None:
     >>> subsumes("beyond_log", "sft")
     {'alpha': 0}
     """
-    cls, m = type(as_map(general)), as_map(special)
+    cls, m = type(catalogue.as_method(general, "subsumes")), catalogue.as_method(special, "subsumes")
+    if issubclass(cls, Designed):
+        raise ValueError(
+            "subsumes: general: expected a class that says in which range its parameters are free, as those of the "
+            "catalogue or a QMap of your own; a designed map has but the values it was given"
+        )
     for what, given in (("general", cls), ("special", type(m))):
-        if given is Foreign or (what == "general" and given.name not in ENTRIES):
+        if issubclass(given, Foreign):
             raise ValueError(
-                f"subsumes: {what}: expected a method of the catalogue; identify finds out what others are"
+                f"subsumes: {what}: expected an id or a QMap; identify finds out what a loss function is, and "
+                "qunify.design makes a QMap"
             )
     if cls is type(m) or not set(m.needs) <= set(cls.needs) or cls.shift_invariant != m.shift_invariant:
         return None
     if not dataclasses.fields(cls) or (issubclass(cls, Gate) and not _is_gate(m)):  # type: ignore[arg-type]
         return None
-    free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str) else ()
+    free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str | type) else ()
     for own in dict.fromkeys((free, ())):
         found = _guessed(cls, m, own) or _fitted(cls, m, own)
         if found is not None:
@@ -155,7 +162,7 @@ def _certain(
         if relation.level not in ("identical", "scaled"):
             return None
     at_defaults = bool(m.params) and not free
-    return Bindings(cls.name, m.name, found, factor, limit=False, proved=proved, at_defaults=at_defaults)
+    return Bindings(cls, m.name, found, factor, limit=False, proved=proved, at_defaults=at_defaults)
 
 
 def _number(v: Any) -> Any:
@@ -189,10 +196,10 @@ def _guesses(cls: type[QMap], free: tuple[str, ...]) -> list[dict[str, Any]]:
 
 
 def _options(f: dataclasses.Field[Any], free: tuple[str, ...], *, few: bool) -> list[Any]:
-    limits = f.metadata
-    if limits["choices"]:
-        return list(limits["choices"])
-    ends = [v for v in (limits["low"], limits["high"]) if v is not None]
+    known = limits(f)
+    if known["choices"]:
+        return list(known["choices"])
+    ends = [v for v in (known["low"], known["high"]) if v is not None]
     if isinstance(f.default, int):
         return list(dict.fromkeys([f.default, *map(int, ends), 1, 2]))
     names = [sp.Symbol(k) for k in free]
@@ -257,7 +264,7 @@ def _sample(m: QMap, cls: type[QMap]) -> Sample:
 
 def _settings(m: QMap, free: tuple[str, ...], most: int = 4) -> list[QMap]:
     """The special case at a few values of its free parameters, all of them in range."""
-    below_zero = {f.name for f in dataclasses.fields(m) if f.metadata.get("high") == 0}  # type: ignore[arg-type]
+    below_zero = {f.name for f in dataclasses.fields(m) if limits(f)["high"] == 0}  # type: ignore[arg-type]
     found = []
     for i in range(len(VALUES) if free else 0):
         given = {k: VALUES[(i + 3 * j) % len(VALUES)] * (-1 if k in below_zero else 1) for j, k in enumerate(free)}
@@ -335,7 +342,7 @@ def _proved(cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str,
         general = _unchecked(cls, bound)
         special = _unchecked(type(m), {k: names.get(k, v) for k, v in m.params.items()})
         return proving.proportional(general, special, (), factor.xreplace(own)) is not None
-    except TypeError:  # a condition on parameters that symbols do not decide
+    except (TypeError, AttributeError):  # a condition on parameters that symbols do not decide, or a map without any
         return False
 
 
@@ -374,27 +381,27 @@ def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
                 factor = sp.S.One
             if proved or errors[-1] < 1e-3:
                 at_defaults = bool(m.params)
-                return Bindings(cls.name, m.name, found, factor, limit=True, proved=proved, at_defaults=at_defaults)
+                return Bindings(cls, m.name, found, factor, limit=True, proved=proved, at_defaults=at_defaults)
     return None
 
 
 def _ends(cls: type[QMap]) -> Iterator[tuple[str, Any, Sequence[Any]]]:
     """Every parameter, each end it may tend to, and values on the way there."""
     for f in dataclasses.fields(cls):  # type: ignore[arg-type]
-        limits = f.metadata
-        if limits["choices"]:
+        known = limits(f)
+        if known["choices"]:
             continue
         if isinstance(f.default, int):
-            if limits["high"] is None:
+            if known["high"] is None:
                 yield f.name, sp.oo, (10, 100, 3000)
             continue
         for key, side in (("above", 1), ("below", -1)):
-            if limits[key] is not None:
-                end = float(limits[key])
+            if known[key] is not None:
+                end = float(known[key])
                 yield f.name, symbols.rational(end), [end + side * e for e in (1e-2, 1e-5, 1e-9)]
-        if limits["high"] is None and limits["below"] is None:
+        if known["high"] is None and known["below"] is None:
             yield f.name, sp.oo, (1e1, 1e3, 1e6)
-        if limits["low"] is None and limits["above"] is None:
+        if known["low"] is None and known["above"] is None:
             yield f.name, -sp.oo, (-1e1, -1e2, -3e2)
 
 
@@ -428,9 +435,3 @@ def _near(weight: sp.Expr | None, moving: sp.Symbol, end: Any) -> sp.Expr | None
         if any(h == True for h in holds):  # noqa: E712
             return None
     return None
-
-
-def _outside(general: str, name: str, value: Any) -> bool:
-    """Whether the value is an open end of a parameter's range."""
-    limits = {f.name: f.metadata for f in dataclasses.fields(ENTRIES[general])}[name]  # type: ignore[arg-type]
-    return any(limits[k] is not None and value == limits[k] for k in ("above", "below"))

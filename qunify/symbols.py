@@ -439,6 +439,17 @@ def _sums(expr: Any) -> tuple[dict[Rest, sp.Dummy], Any]:
     return found, expr.xreplace(found)
 
 
+@lru_cache(maxsize=1024)
+def speaks(m: QMap) -> bool:
+    """Whether a method can be asked with symbols. A loss function cannot, nor a map that is written in operations of
+    tensors, such as torch.sigmoid, in place of the Token's own: these are measured."""
+    try:
+        list(exact(m).pulls(SymbolicToken()))
+    except (TypeError, AttributeError, NotImplementedError):
+        return False
+    return True
+
+
 def pulled(t: SymbolicToken, pulls: Any) -> Vector:
     """The logit gradient that pulls add up to."""
     total = Vector(0, 0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +11,90 @@ import torch
 from torch import Tensor
 
 from qunify import gauges, tensors
+from qunify.qmap import Pulls, QMap
+from qunify.samples import two_tokens
+from qunify.tensors import TensorToken
+from qunify.token import CONTEXTS, Token
 
 LossFunction = Callable[..., Tensor]
+#: What is taken wherever a method is asked for: an id of the catalogue, a QMap or its class, or a loss function.
+Method = str | QMap | type[QMap] | LossFunction
+
+
+class Foreign(QMap):
+    """Somebody's loss function, measured by automatic differentiation."""
+
+    family = "foreign"
+    title = "Loss function"
+    summary = "Measured by automatic differentiation."
+    name: str  # type: ignore[misc]
+    function: LossFunction
+    needs: tuple[str, ...] = ()  # type: ignore[misc]
+
+    @classmethod
+    def of(cls, function: LossFunction) -> Foreign:
+        """With the contexts that its signature names."""
+        try:
+            taken = inspect.signature(function).parameters
+        except (TypeError, ValueError):  # some built-in functions have no signature
+            taken = {}  # type: ignore[assignment]
+        return cls(name=name_of(function), function=function, needs=tuple(n for n in CONTEXTS if n in taken))
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return {}
+
+    @property
+    def shift_invariant(self) -> bool:  # type: ignore[override]
+        """Measured, on a small batch."""
+        return _shift_invariant(self)
+
+    def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> gauges.QTarget:
+        given = {name: context.get(name) for name in self.needs}
+        return induced(self.function, logits, labels, ignore_index=ignore_index, **given)
+
+    def loss(self, t: Token) -> Tensor:
+        return self._run(t)[0]
+
+    def pulls(self, t: Token) -> Pulls:
+        return (self._run(t)[1],)
+
+    def _run(self, t: Token) -> tuple[Tensor, Tensor]:
+        if not isinstance(t, TensorToken):
+            raise TypeError(f"{self.name}: a function of tensors has no symbols")
+        given: dict[str, Any] = {
+            name: t.given[name][:, 0] if name.startswith("token_") else t.given[name] for name in self.needs
+        }
+        q = induced(self.function, t.logits, t.index[:, 0], **given)
+        return q.loss[:, None], q.gradient.to(t.logits.dtype)
+
+
+@functools.lru_cache(maxsize=1024)
+def _shift_invariant(m: Foreign) -> bool:
+    t = two_tokens()
+    given: dict[str, Any] = {
+        name: t.given[name][:, 0] if name.startswith("token_") else t.given[name] for name in m.needs
+    }
+    return bool(induced(m.function, t.logits, t.index[:, 0], **given).shift_invariant)
+
+
+def name_of(function: LossFunction) -> str:
+    return getattr(function, "__name__", None) or type(function).__name__
+
+
+def published(m: QMap) -> LossFunction:
+    """A method's published loss as a plain function of logits (N, V), labels (N,) and its contexts, one loss per token.
+    What `induced` makes a method of, the other way round."""
+    if isinstance(m, Foreign):
+        return m.function
+
+    def loss(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
+        given = {name: value[:, None] if value.dim() == 1 else value for name, value in context.items()}
+        losses: Tensor = m.loss(TensorToken(logits, labels, given, m.name))
+        return (losses + 0 * logits.sum(-1, keepdim=True))[:, 0]  # a constant is a loss too
+
+    loss.__name__ = m.name
+    return loss
 
 
 def induced(
@@ -41,7 +125,7 @@ def induced(
     """
     if not callable(loss_fn):
         raise ValueError(f"induced: loss_fn: expected a function (logits, labels, …), got {loss_fn!r}")
-    who = getattr(loss_fn, "__name__", "loss_fn")
+    who = name_of(loss_fn)
     logits, context = _double(who, "logits", logits), {name: _double(who, name, x) for name, x in context.items()}
     t, layout = tensors.read(who, None, logits, labels, ignore_index, context)
     if int(layout.mask.sum()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qunify.equivalence import compare
-from qunify.screening import Method
+from qunify.targets import Method
 
 
 def assert_equivalent(a: Method, b: Method, level: str = "identical", *, alias: dict[str, str] | None = None) -> None:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import qunify
-from qunify.pictures import _terminal as terminal
 from qunify.cli import main
 from qunify.commands import COMMANDS
+from qunify.pictures import _terminal as terminal
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -16,7 +16,6 @@ from torch.nn.functional import cross_entropy
 
 import qunify as qu
 from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
-from analyses.kit import runner
 from analyses.small_transformer import Size, SmallTransformer, step, windows
 from analyses.studies import demonstrations
 from analyses.studies.demonstrations import data

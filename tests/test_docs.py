@@ -15,6 +15,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from qunify.commands.one_token import LABEL
 
 import qunify as qu
 import qunify.hf
@@ -24,7 +25,6 @@ from docs.check_site import problems
 from qunify import catalogue, plots
 from qunify.catalogue import ENTRIES, PAPER
 from qunify.commands import COMMANDS
-from qunify.commands.one_token import LABEL
 
 DOCS = Path(methods.__file__).parent
 NAMES = list(ENTRIES)

@@ -14,7 +14,6 @@ import qunify as qu
 from qunify import miscalibration, properness, symbolic_drift
 from qunify.catalogue import ENTRIES
 from qunify.notation import Total
-from qunify.screening import as_map
 from tests.test_population import DISTRIBUTIONS, context, descended
 
 STRICT = {"unbiased": True, "attracts": True, "proper": True, "strict": True, "direction": "none"}
@@ -266,8 +265,7 @@ def test_notebooks(name: str) -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="gce: parameter q: expected a number, got the symbol q"):
         qu.is_proper(qu.get("gce", q=sp.Symbol("q")))
-    with pytest.raises(ValueError, match="expected the id of a method"):
+    with pytest.raises(ValueError, match="expected an id of the catalogue"):
         qu.is_proper(3)
     with pytest.raises(KeyError, match="did you mean dft"):
         qu.is_proper("DFT")
-    assert as_map("sft") == qu.get("sft")

@@ -10,7 +10,6 @@ import torch
 
 import qunify as qu
 from analyses.fine_tuning import REFRESH
-from analyses.kit import runner
 from analyses.small_transformer import Size, SmallTransformer, before, pretrain, rotary_angles, rotated
 from analyses.studies import sequence
 from analyses.studies.sequence.runs import (

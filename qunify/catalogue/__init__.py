@@ -1,23 +1,42 @@
-"""Every known method, one class each, one file per family. A class with a `name` in one of these files is an entry."""
+"""Every known method, one class each, one file per family.
+
+Every class of these files whose own name does not begin with an underscore is an entry: nothing else is registered.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
+import inspect
+import pkgutil
+from types import ModuleType
 from typing import Any
 
-from qunify.catalogue import anchored, designed, distillation, gates, penalties, scores, smoothing, warped
 from qunify.qmap import QMap
+from qunify.targets import Foreign, Method
 
-MODULES = (gates, smoothing, anchored, designed, distillation, scores, warped, penalties)
+#: The families in the order in which they are told; others follow by the alphabet.
+_TOLD = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
+
+
+def _entries(module: ModuleType) -> dict[str, type[QMap]]:
+    """id → class, of the classes that a file defines, in the order of their definition."""
+    defined = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
+    return {c.name: c for c in defined if issubclass(c, QMap) and not c.__name__.startswith("_")}
+
+
+def _modules() -> tuple[ModuleType, ...]:
+    """The files of this folder that define methods."""
+    found = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    place = {f"{__name__}.{family}": i for i, family in enumerate(_TOLD)}
+    return tuple(sorted(filter(_entries, found), key=lambda m: (place.get(m.__name__, len(place)), m.__name__)))
+
+
+MODULES = _modules()
 
 #: id → class, in catalogue order.
-ENTRIES: dict[str, type[QMap]] = {
-    cls.name: cls
-    for module in MODULES
-    for cls in vars(module).values()
-    if isinstance(cls, type) and issubclass(cls, QMap) and cls.__module__ == module.__name__ and "name" in vars(cls)
-}
+ENTRIES: dict[str, type[QMap]] = {name: cls for module in MODULES for name, cls in _entries(module).items()}
 
 #: The methods of the unifying table of Xie et al. 2026, in its order.
 PAPER = (
@@ -54,21 +73,62 @@ def get(name: str, **params: Any) -> QMap:
         near = difflib.get_close_matches(str(name).lower(), ENTRIES, 3)
         hint = f", did you mean {' or '.join(near)}?" if near else "; qunify.names() lists them"
         raise KeyError(f"unknown method {name!r}{hint}")
-    cls = ENTRIES[name]
+    return _made(ENTRIES[name], params)
+
+
+def _made(cls: type[QMap], params: dict[str, Any]) -> QMap:
     known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
     for key in params:
         if key not in known:
             expected = " or ".join(known) or "none: it has no parameters"
-            raise ValueError(f"{name}: unknown parameter {key!r}, expected {expected}")
-    return cls(**params)
+            raise ValueError(f"{cls.name}: unknown parameter {key!r}, expected {expected}")
+    try:
+        return cls(**params)
+    except TypeError as error:  # abstract, or a field without a default
+        raise ValueError(f"{cls.__name__}: {error}") from None
 
 
-def as_method(method: str | QMap, caller: str, **params: Any) -> QMap:
-    """The method of an id with its parameters, or the QMap itself; ValueError in the caller's name otherwise."""
+def has(m: QMap) -> bool:
+    """Whether a method is an entry. A class of somebody's own may bear the id of one: what is known of the entry, such
+    as a closed form, is not known of it."""
+    return ENTRIES.get(m.name) is type(m)
+
+
+def signature(m: QMap) -> str:
+    """`gem(beta=0.5)`: the name, and the parameters that are not the default ones."""
+    if type(m).name != m.name:  # designed or foreign: it has no defaults
+        return m.name
+    default = {f.name: f.default for f in dataclasses.fields(m)}  # type: ignore[arg-type]
+    changed = ", ".join(f"{k}={v}" for k, v in m.params.items() if v != default[k])
+    return f"{m.name}({changed})" if changed else m.name
+
+
+def as_method(method: Method, caller: str, **params: Any) -> QMap:
+    """What is given for a method, as a QMap: this is the one way in.
+
+    Parameters
+    ----------
+    method
+        An id of the catalogue or a class of QMaps, each with its parameters; a QMap; or a loss function
+        `(logits, labels, **context)` giving one loss per token, which is measured, never proved.
+    caller
+        In whose name to complain.
+
+    Raises
+    ------
+    KeyError
+        Unknown id.
+    ValueError
+        None of these, or parameters that do not fit.
+    """
     if isinstance(method, str):
         return get(method, **params)
-    if not isinstance(method, QMap):
-        raise ValueError(f"{caller}: method: expected an id or a QMap, got {method!r}")
+    if isinstance(method, type) and issubclass(method, QMap):
+        return _made(method, params)
+    if isinstance(method, type) or not callable(method):  # a QMap is callable
+        expected = "an id of the catalogue, a QMap or a loss function"
+        raise ValueError(f"{caller}: method: expected {expected}, got {method!r}")
     if params:
-        raise ValueError(f"{caller}: parameters {', '.join(params)}: expected none beside a QMap, which has its own")
-    return method
+        has_its_own = "a QMap, which has its own" if isinstance(method, QMap) else "a function: bind them first"
+        raise ValueError(f"{caller}: parameters {', '.join(params)}: expected none beside {has_its_own}")
+    return method if isinstance(method, QMap) else Foreign.of(method)

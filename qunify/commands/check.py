@@ -1,11 +1,11 @@
-"""`qunify check MODULE:FUNCTION NAME`: does my loss do what this method does? The exit status serves one's CI."""
+"""`qunify check A B`: does my loss do what this method does? The exit status serves one's CI."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from qunify.commands import compare, functions, settings
+from qunify.commands import compare, settings
 from qunify.commands.base import Command, UsageError
 
 
@@ -13,8 +13,8 @@ class Check(Command):
     help = "compare a loss function of your own with a method; exit 1 below the required level"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("function", metavar="MODULE:FUNCTION", help="takes (logits, labels, **contexts by name)")
-        parser.add_argument("name", metavar="NAME", help="id of a method")
+        parser.add_argument("a", metavar="A", help=f"your loss: {settings.NAME}")
+        parser.add_argument("b", metavar="B", help="the method that it should be, named in the same way")
         parser.add_argument(
             "--require",
             default="identical",
@@ -26,9 +26,9 @@ class Check(Command):
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         from qunify import equivalence
 
-        (m,) = settings.methods([args.name], args.set)
+        a, b = settings.methods([args.a, args.b], args.set)
         try:
-            verdict = equivalence.compare(functions.load(args.function), m)
+            verdict = equivalence.compare(a, b)
         except ValueError as error:
             raise UsageError(str(error)) from None
         return compare.described(verdict) | {"required": args.require, "passed": verdict.meets(args.require)}

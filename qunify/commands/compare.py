@@ -13,8 +13,8 @@ class Compare(Command):
     help = "say how two methods are related, with a proof or a token that separates them"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("a", metavar="A", help="id of a method")
-        parser.add_argument("b", metavar="B", help="id of another")
+        parser.add_argument("a", metavar="A", help=f"a method: {settings.NAME}")
+        parser.add_argument("b", metavar="B", help="another")
         parser.add_argument(
             "--alias",
             action="append",

@@ -1,4 +1,4 @@
-"""A loss function from a user's own code, as the command line names it: MODULE:FUNCTION or path/to/file.py:FUNCTION."""
+"""What stands in a user's own code, as the command line names it: MODULE:NAME or path/to/file.py:NAME."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from qunify.commands.base import UsageError
 
 
 def load(spec: str) -> Callable[..., Any]:
-    """The function, its module imported from the current folder or from where Python looks for modules."""
+    """A loss function, a QMap or a class of them. Its module is imported from the current folder, or from where Python
+    looks for modules."""
     where, colon, name = spec.rpartition(":")
     if not (colon and where and name):
-        raise UsageError(f"{spec}: expected MODULE:FUNCTION or path/to/file.py:FUNCTION")
+        raise UsageError(f"{spec}: expected MODULE:NAME or path/to/file.py:NAME")
     found: Any = _module(where)
     for part in name.split("."):
         if not hasattr(found, part):
             near = difflib.get_close_matches(part, dir(found), 1)
-            raise UsageError(f"{where} has no function {name}" + (f", did you mean {near[0]}?" if near else ""))
+            raise UsageError(f"{where} has no {name}" + (f", did you mean {near[0]}?" if near else ""))
         found = getattr(found, part)
     if not callable(found):
-        raise UsageError(f"{spec}: expected a function, got {type(found).__name__}")
+        raise UsageError(f"{spec}: expected a loss function or a QMap, got {type(found).__name__}")
     return found
 
 
@@ -52,10 +53,11 @@ def _module(where: str) -> ModuleType:
 def _from_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UsageError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"qunify file.{path.stem}"  # that of no module: a file may be called as one
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)  # dataclasses look their annotations up there
     sys.path.insert(0, str(path.parent.resolve()))
     try:
         spec.loader.exec_module(module)

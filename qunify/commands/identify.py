@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from qunify.commands import functions
+from qunify.commands import settings
 from qunify.commands.base import Command, UsageError
 from qunify.pictures import _terminal as terminal
 
@@ -19,7 +19,7 @@ class Identify(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
-            "function", metavar="MODULE:FUNCTION", help="a function (logits, labels, …); or path/to/file.py:FUNCTION"
+            "function", metavar="A", help=f"a function (logits, labels, …) or a method: {settings.NAME}"
         )
         parser.add_argument(
             "--contexts", default="", metavar="A,B", help="the context names it takes, e.g. teacher_logits"
@@ -27,7 +27,7 @@ class Identify(Command):
         parser.add_argument("--top", type=int, default=5, metavar="N", help="how many matches to print (default: 5)")
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
-        loss_fn = functions.load(args.function)
+        loss_fn = settings.method_of(args.function)
         import qunify
 
         contexts = tuple(name.strip() for name in args.contexts.split(",") if name.strip())

@@ -17,12 +17,12 @@ class Plot(Command):
     help = "draw the targets and weights of methods into a file"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("names", nargs="+", metavar="NAME", help="a method, as `qunify list` names it")
+        parser.add_argument("names", nargs="+", metavar="NAME", help=f"a method: {settings.NAME}")
         settings.add_set(parser)
         parser.add_argument("--out", type=Path, metavar="FILE", help="a .png, .svg or .pdf (default: NAME.png, here)")
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
-        out = output(args.out or Path("-".join(args.names) + ".png"), FORMATS)
+        out = output(args.out or Path("-".join(name.rpartition(":")[2] for name in args.names) + ".png"), FORMATS)
         maps = settings.methods(args.names, args.set)
         from qunify import plots
 

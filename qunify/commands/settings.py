@@ -1,4 +1,7 @@
-"""Methods with parameters, as the command line names them: NAME and --set [METHOD.]PARAM=VALUE."""
+"""Methods with parameters, as the command line names them: NAME and --set [METHOD.]PARAM=VALUE.
+
+A NAME is an id of the catalogue, or MODULE:NAME or path/to/file.py:NAME for what stands in somebody's own code.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,12 @@ from qunify.commands.base import UsageError
 
 if TYPE_CHECKING:
     from qunify.qmap import QMap
+
+
+#: What the help says of a NAME.
+NAME = (
+    "an id, as `qunify list` has it, or MODULE:NAME or path/to/file.py:NAME for a QMap or a loss function of your own"
+)
 
 
 def add_set(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +40,8 @@ def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
         method, param, value = _parsed(assignment)
         if not method and len(chosen) == 1:
             method = names[0]
+        if method not in chosen:  # of one's own the last part of its name says enough
+            method = next((name for name in names if name.rpartition(":")[2] == method), method)
         if method not in chosen:
             near = difflib.get_close_matches(method, chosen, 1) or list(chosen)
             wanted = " or ".join(f"{name}.{param}=…" for name in near)
@@ -41,31 +52,15 @@ def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
 
 def method_of(name: str, **params: Any) -> QMap:
     """An id of the catalogue, or as MODULE:NAME a class, a QMap or a loss function of the user's own."""
-    import qunify
+    from qunify import catalogue
 
+    given = functions.load(name) if ":" in name else name
     try:
-        return _own(name, params) if ":" in name else qunify.get(name, **params)
-    except (KeyError, ValueError) as error:  # the catalogue's own sentence, which has the near match
+        return catalogue.as_method(given, name, **params)
+    except KeyError as error:  # the catalogue's own sentence, which has the near match
+        raise UsageError(f"{error.args[0]} (a method of your own is MODULE:NAME or path/to/file.py:NAME)") from None
+    except ValueError as error:
         raise UsageError(error.args[0]) from None
-
-
-def _own(spec: str, params: dict[str, Any]) -> QMap:
-    from qunify.qmap import QMap
-    from qunify.screening import as_map
-    from qunify.training.loss import with_params
-
-    found: Any = functions.load(spec)
-    if isinstance(found, type) and issubclass(found, QMap):
-        try:
-            found = found()
-        except TypeError as error:  # an abstract class, or one that insists on a parameter
-            raise UsageError(f"{spec}: {error}") from None
-    m = as_map(found)
-    known = [] if m.family == "foreign" else list(m.params)
-    for key in params:
-        if key not in known:
-            raise UsageError(f"{spec}: unknown parameter {key!r}, expected {' or '.join(known) or 'none: it has none'}")
-    return with_params(m, params) if params else m
 
 
 def _parsed(assignment: str) -> tuple[str, str, int | float | str]:

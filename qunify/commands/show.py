@@ -27,9 +27,7 @@ class Show(Command):
     help = "show one method: formulas, parameters, and the target it teaches"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument(
-            "name", metavar="NAME", help="a method, as `qunify list` names it; your own as MODULE:NAME or file.py:NAME"
-        )
+        parser.add_argument("name", metavar="NAME", help=f"a method: {settings.NAME}")
         settings.add_set(parser)
         way = parser.add_mutually_exclusive_group()
         way.add_argument("--derive", action="store_true", help="derive the pulls from the loss, step by step")
@@ -52,7 +50,7 @@ class Show(Command):
             return _derivation_page(data)
         example = data["example"]
         blocks: list[Any] = [
-            terminal.heading(" · ".join(filter(None, (data["id"], data["title"], data["family"])))),
+            terminal.heading(" · ".join(dict.fromkeys(filter(None, (data["id"], data["title"], data["family"]))))),
             *([_sentence(data["summary"])] if data["summary"] else []),
             "",
             terminal.pairs(_fact_lines(data)),
@@ -119,6 +117,21 @@ def _facts(m: QMap) -> dict[str, Any]:
     }
 
 
+def _parameters(m: QMap) -> list[dict[str, Any]]:
+    """Those of a class with its default, range and meaning; those of a designed map are what it was given."""
+    from qunify.qmap import limits, range_text
+
+    fields = {f.name: f for f in dataclasses.fields(m)}  # type: ignore[arg-type]
+    found = []
+    for name, value in m.params.items():
+        fact = {"name": name, "value": value, "default": value, "range": "", "doc": ""}
+        if (f := fields.get(name)) is not None:
+            default = None if f.default is dataclasses.MISSING else f.default
+            fact |= {"default": default, "range": range_text(f), "doc": limits(f)["doc"]}
+        found.append(fact)
+    return found
+
+
 def _properness(m: QMap) -> dict[str, Any]:
     from qunify import notation
     from qunify.properness import is_proper
@@ -131,11 +144,11 @@ def _properness(m: QMap) -> dict[str, Any]:
 
 def _derivation(m: QMap) -> dict[str, Any]:
     from qunify.derivation import derive
-    from qunify.screening import Foreign
 
-    if isinstance(m, Foreign):
-        raise UsageError(f"{m.name}: --derive needs symbols, which a Python function has not; qunify.design has them")
-    found = derive(m)
+    try:
+        found = derive(m)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
     return {
         "proved": found.proved,
         "holds_off_ties": found.holds_off_ties,
@@ -177,9 +190,8 @@ def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
         ("Simplex", simplex if data["shift_invariant"] else "no target"),
         ("At p = truth", data["properness"]["verdict"]),
         *([("Drift b_k", data["properness"]["formula"])] if data["properness"]["formula"] else []),
-        *([("Source", data["source"])] if data["source"] else []),
     ]
-    return lines + ([("Release", data["release"])] if data["release"] else [])
+    return lines + [(name, data[name.lower()]) for name in ("Source", "Release") if data[name.lower()]]
 
 
 def _token(k: int) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qunify import catalogue, tensors
 from qunify.hf import frozen, schedule, tokens
 from qunify.qmap import QMap
+from qunify.targets import Method
 from qunify.training.loss import Loss
 
 _ARGUMENTS = {"reference_logits": "reference", "teacher_logits": "teacher", "prior_logits": "prior_logits"}
@@ -151,7 +152,7 @@ def _logits(outputs: Any, name: str, argument: str) -> Tensor:
 
 
 def loss(
-    method: str | QMap,
+    method: Method,
     reference: frozen.Given | None = None,
     teacher: frozen.Given | None = None,
     *,
@@ -165,8 +166,9 @@ def loss(
 
     Parameters
     ----------
-    method : str or QMap
-        An id of the catalogue, with its parameters as keywords, or any QMap, also a designed one.
+    method : str, QMap or function
+        An id of the catalogue or a class of QMaps, with its parameters as keywords; any QMap, also a designed one; or a
+        Python loss `(logits, labels, **context)` giving one loss per token.
     reference, teacher : Module or "base", optional
         A frozen causal language model over the same tokens, on the same device, or the trained model with its adapter
         switched off. Used if the method needs it. The loss must then be attached to the trainer.

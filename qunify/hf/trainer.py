@@ -18,7 +18,7 @@ from qunify.hf import columns, frozen, schedule, statistics, tokens
 from qunify.hf.fused import add_objective, parts
 from qunify.hf.heads import Head, last_hidden
 from qunify.hf.statistics import Source
-from qunify.qmap import QMap
+from qunify.targets import Method
 from qunify.training.linear import KEYWORDS, linear_loss
 
 #: Context → the trainer's argument it comes from.
@@ -43,10 +43,11 @@ class SFTTrainer(trl.SFTTrainer):
     ----------
     model, args, **kwargs
         As for `trl.SFTTrainer`.
-    method : str or QMap
-        An id of the catalogue, or any QMap, also a designed one.
+    method : str, QMap or function
+        An id of the catalogue or a class of QMaps; any QMap, also a designed one; or a Python loss
+        `(logits, labels, **context)` giving one loss per token.
     method_params : mapping, optional
-        The parameters, beside an id.
+        The parameters, beside an id or a class.
     reference_model, teacher_model : Module or "base", optional
         A frozen causal language model over the same tokens, or the trained model with its adapter switched off. Run
         only if the method needs it.
@@ -85,7 +86,7 @@ class SFTTrainer(trl.SFTTrainer):
         model: Any,
         args: Any = None,
         *,
-        method: str | QMap = "dft",
+        method: Method = "dft",
         method_params: Mapping[str, Any] | None = None,
         reference_model: frozen.Given | None = None,
         teacher_model: frozen.Given | None = None,

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import catalogue, drift_field
-from qunify.equivalence import title
+from qunify import catalogue, drift_field, samples
+from qunify.catalogue import signature
 from qunify.pictures import _one_token
 from qunify.properness import Properness
 from qunify.qmap import QMap, range_text
-from qunify.screening import Foreign, Method, as_map, tokens
+from qunify.targets import Foreign, Method
 
 #: The unit target in words, by what a catalogue entry says of it.
 SIMPLEX = {
@@ -109,13 +109,13 @@ class Facts:
 @torch.no_grad()
 def of(method: Method) -> Facts:
     """The facts of an id, a QMap or a loss function `(logits, labels, **contexts)`."""
-    m = as_map(method)
+    m = catalogue.as_method(method, "method_page")
     verdict = qu.is_proper(m)
     has_target = m.shift_invariant and verdict.direction != "no target"
     field = _field(m) if has_target else None
     return Facts(
         m=m,
-        id=title(m),
+        id=signature(m),
         parameters=parameters(m),
         target=unit_target(m) if has_target else NO_TARGET,
         example=_one_token.example(m) | ({} if has_target else {"gauges": {}}),
@@ -153,7 +153,7 @@ def unit_target(m: QMap) -> str:
     """A catalogue entry says what its target is, which the tests hold it to; of any other map it is measured."""
     if is_entry(m):
         return SIMPLEX[m.simplex]
-    batch = tokens(5, 240)
+    batch = samples.ordinary(5)
     inside = m(batch.logits, batch.labels, **batch.context).in_simplex
     signed = int((~inside).sum())
     if signed == 0:

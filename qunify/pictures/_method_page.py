@@ -15,7 +15,7 @@ from qunify.pictures._facts import Facts, Parameter
 from qunify.pictures._markdown import code, plain
 from qunify.pictures._templates import environment
 from qunify.pictures._terminal import number
-from qunify.screening import Method
+from qunify.targets import Method
 
 
 def method_page(method: Method) -> str:

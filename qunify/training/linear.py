@@ -20,11 +20,10 @@ from torch import Tensor
 
 from qunify import catalogue, gauges, tensors
 from qunify.qmap import QMap
+from qunify.targets import Foreign, LossFunction, Method
 from qunify.token import CONTEXTS
 from qunify.training import buffers
 from qunify.training.loss import Reduction, checked, denominator
-
-LossFunction = Callable[..., Tensor]  # (logits, labels, **context) → one loss per token
 
 _TRITON = importlib.util.find_spec("triton") is not None
 
@@ -80,7 +79,7 @@ def linear_loss(
     hidden: Tensor,
     weight: Tensor,
     labels: Tensor,
-    method: str | QMap | LossFunction,
+    method: Method,
     *,
     bias: Tensor | None = None,
     reduction: Reduction = "mean",
@@ -126,9 +125,9 @@ def linear_loss(
     ValueError
         For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
     """
-    taught = method if callable(method) and not isinstance(method, QMap) else catalogue.as_method(method, "linear_loss")
-    m = taught if isinstance(taught, QMap) else None
-    name = m.name if m else getattr(taught, "__name__", "linear_loss")
+    read = catalogue.as_method(method, "linear_loss")
+    m, taught = (None, read.function) if isinstance(read, Foreign) else (read, read)
+    name = read.name
     _shapes(name, hidden, weight, bias, labels)
     checked(reduction, name)
     if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):

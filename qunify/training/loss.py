@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qunify import catalogue, gauges, tensors
 from qunify.qmap import Designed, QMap
+from qunify.targets import Method
 
 Reduction = Literal["none", "mean", "sum"]
 
@@ -98,13 +99,14 @@ class _PerToken(torch.autograd.Function):
         return (upstream[..., None] * g).to(g.dtype), None, None, None, None
 
 
-def loss(method: str | QMap, reduction: Reduction = "mean", *, ignore_index: int = -100, **params: Any) -> Loss:
+def loss(method: Method, reduction: Reduction = "mean", *, ignore_index: int = -100, **params: Any) -> Loss:
     """A method as a loss module, `nn.Module`.
 
     Parameters
     ----------
-    method : str or QMap
-        An id of the catalogue, with its parameters as keywords, or any QMap, also a designed one.
+    method : str, QMap or function
+        An id of the catalogue or a class of QMaps, with its parameters as keywords; any QMap, also a designed one; or a
+        Python loss `(logits, labels, **context)` giving one loss per token.
     reduction : {"mean", "sum", "none"}
         The mean is over kept tokens: label not `ignore_index`; tokens of weight zero count.
     ignore_index : int
