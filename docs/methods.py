@@ -174,7 +174,7 @@ def page(found: Any) -> str:
         verdict=f"At $p=\\eta$: {found.verdict}",
         identities=identity_lines(m.name),
         relations=relation_lines(m.name),
-        parameters=[_parameter(f) for f in dataclasses.fields(m)],
+        parameters=[_parameter(f) for f in m.parameters()],
         release=_sentence(linked(m.release)),
         usage=usage(m),
     )

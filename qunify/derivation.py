@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -60,8 +59,7 @@ class Derivation:
 
 def general(m: QMap) -> QMap:
     """The same method with positive symbols for its real parameters."""
-    numbers = [f.name for f in dataclasses.fields(m) if isinstance(getattr(m, f.name), float)]  # type: ignore[arg-type]
-    return dataclasses.replace(m, **{name: sp.Symbol(name, positive=True) for name in numbers})  # type: ignore[type-var]
+    return m.replace(**{k: sp.Symbol(k, positive=True) for k, v in m.params.items() if isinstance(v, float)})
 
 
 def prove(m: QMap) -> cells.Zero:

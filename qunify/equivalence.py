@@ -13,7 +13,7 @@ import sympy as sp
 from qunify import catalogue, display, optima, proving, symbols, witness
 from qunify.catalogue import signature
 from qunify.proving import Proof, Step
-from qunify.qmap import QMap, limits
+from qunify.qmap import QMap
 from qunify.screening import Alias, Relation, relate
 from qunify.targets import Method
 from qunify.token import CONTEXTS
@@ -212,21 +212,21 @@ def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
     """For every symbol among the parameters one that knows its range: positive, nonnegative, or real."""
     found: dict[sp.Symbol, sp.Symbol] = {}
     for m in maps:
-        for f in dataclasses.fields(m):  # type: ignore[arg-type]
-            value = getattr(m, f.name)
+        limits = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none
+        for name, value in m.params.items():
             for s in getattr(value, "free_symbols", ()):
                 found.setdefault(s, sp.Symbol(s.name, real=True))
-            if isinstance(value, sp.Symbol) and (limits(f)["above"] or 0) >= 0 and limits(f)["above"] is not None:
+            above, low = (limits.get(name, {}).get(end) for end in ("above", "low"))
+            if isinstance(value, sp.Symbol) and above is not None and above >= 0:
                 found[value] = sp.Symbol(value.name, positive=True)
-            elif isinstance(value, sp.Symbol) and limits(f)["low"] is not None and limits(f)["low"] >= 0:
+            elif isinstance(value, sp.Symbol) and low is not None and low >= 0:
                 found[value] = sp.Symbol(value.name, nonnegative=True)
     return found
 
 
 def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:
     """The same method with other symbols among its parameters."""
-    given = {k: v.xreplace(dict(names)) for k, v in m.params.items() if getattr(v, "free_symbols", None)}
-    return dataclasses.replace(m, **given) if given else m  # type: ignore[type-var]
+    return m.replace(**{k: v.xreplace(dict(names)) for k, v in m.params.items() if isinstance(v, sp.Basic)})
 
 
 def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> list[tuple[QMap, QMap]]:
@@ -251,6 +251,6 @@ def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> lis
 
 def bound(m: QMap, point: Mapping[sp.Symbol, Any]) -> QMap:
     """The method with numbers for the symbols among its parameters; ValueError where one is out of range."""
-    given = {k: v.subs(point) for k, v in m.params.items() if hasattr(v, "free_symbols")}
-    whole = {f.name for f in dataclasses.fields(m) if isinstance(f.default, int)}  # type: ignore[arg-type]
-    return dataclasses.replace(m, **{k: int(v) if k in whole else float(v) for k, v in given.items()})  # type: ignore[type-var]
+    given = {k: v.subs(point) for k, v in m.params.items() if isinstance(v, sp.Basic)}
+    whole = {f.name for f in m.parameters() if isinstance(f.default, int)}
+    return m.replace(**{k: int(v) if k in whole else float(v) for k, v in given.items()})

@@ -151,7 +151,7 @@ class Fit:
     @property
     def fitted(self) -> int:
         """Parameters that are not at their default."""
-        return sum(getattr(self.method, f.name) != f.default for f in _fields(type(self.method)))
+        return sum(getattr(self.method, f.name) != f.default for f in self.method.parameters())
 
 
 @dataclass(frozen=True)
@@ -224,7 +224,7 @@ def fit(
     Starts are compared, and followed downhill, on the largest vocabulary alone; the best is refined on all.
     """
     fixed = fixed or {}
-    axes = [Axis.of(f) for f in _fields(cls) if isinstance(f.default, float) and f.name not in fixed]
+    axes = [Axis.of(f) for f in cls.parameters() if isinstance(f.default, float) and f.name not in fixed]
     coarse, small, whole = (_Search(cls, axes, s, mode) for s in (sample.largest, sample.small, sample))
     points = list(itertools.product(*(dict.fromkeys(a.starts(len(axes) > 2)) for a in axes)))
     starts = itertools.product(_discrete(cls, fixed), points)  # the same in every mode
@@ -339,14 +339,10 @@ class _Search:
         return middle if middle.error <= best.error else best
 
 
-def _fields(cls: type[QMap]) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(cls)  # type: ignore[arg-type]
-
-
 def _discrete(cls: type[QMap], fixed: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every setting of the parameters that are not real numbers, the default first."""
     options: dict[str, Sequence[Any]] = {k: (v,) for k, v in fixed.items()}
-    for f in _fields(cls):
+    for f in cls.parameters():
         if f.name in options or isinstance(f.default, float):
             continue
         if limits(f)["choices"]:
@@ -361,10 +357,10 @@ def simplified(found: Fit, sample: Sample, tolerance: float) -> Fit:
     """An exact fit with as many parameters as possible at their defaults, and the rest at simple numbers."""
     cls = type(found.method)
     fixed: dict[str, Any] = {}
-    for f in _fields(cls):
+    for f in cls.parameters():
         if getattr(found.method, f.name) == f.default:
             fixed[f.name] = f.default
-    for f in _fields(cls):
+    for f in cls.parameters():
         if f.name in fixed or found.fitted <= 1:
             continue
         try:
@@ -373,7 +369,7 @@ def simplified(found: Fit, sample: Sample, tolerance: float) -> Fit:
             continue
         if simpler.error <= tolerance:
             found, fixed = simpler, fixed | {f.name: f.default}
-    for f in _fields(cls):
+    for f in cls.parameters():
         value = getattr(found.method, f.name)
         if isinstance(f.default, float):
             for candidate in simple_numbers(value):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -11,7 +10,7 @@ from typing import Any
 import mpmath as mp
 
 from qunify.qmap import QMap
-from qunify.token import Distribution, Scalar, Token
+from qunify.token import Distribution, Scalar, Symbolic, Token
 
 DIGITS = 50
 Number = Fraction | float | int
@@ -229,13 +228,13 @@ def _root(f: Callable[[Any], Any], low: Any, high: Any) -> Any:
     return (low + high) / 2
 
 
+class Written(mp.mpf, Symbolic):
+    """A parameter to fifty digits."""
+
+
 def _as_written(m: QMap) -> QMap:
     """The method with its parameters to fifty digits: 0.7 is 7/10, not the nearest float."""
-    same = copy.copy(m)
-    for name, value in m.params.items():
-        if isinstance(value, float):
-            object.__setattr__(same, name, _exact(Fraction(repr(value))))
-    return same
+    return m.replace(**{k: Written(_exact(Fraction(repr(v)))) for k, v in m.params.items() if isinstance(v, float)})
 
 
 def loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:

@@ -25,6 +25,7 @@ from qunify.samples import in_fractions, sizes
 from qunify.symbols import speaks
 from qunify.targets import Method
 from qunify.tensors import TensorToken
+from qunify.token import is_symbolic
 
 _VOCABS = (2, 3, 5, 24)
 _LARGEST = 1100  # the drift costs V² numbers: larger vocabularies are left to the symbols
@@ -177,7 +178,7 @@ def is_proper(m: Method) -> Properness:
 
 def _with_numbers(m: QMap) -> QMap:
     for name, value in m.params.items():
-        if hasattr(value, "free_symbols"):
+        if is_symbolic(value):
             raise ValueError(f"{m.name}: parameter {name}: expected a number, got the symbol {value}")
     return m
 

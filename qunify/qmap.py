@@ -9,13 +9,13 @@ import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Self, cast, dataclass_transform
 
 import torch
 
 from qunify import display, gauges, tensors
 from qunify.samples import two_tokens
-from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector
+from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector, is_symbolic
 
 #: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
 Pulls = Iterable["tuple[Scalar, Distribution] | Vector"]
@@ -114,7 +114,8 @@ class QMap(ABC):
         own = vars(cls)
         doc = own.get("__doc__") or ""  # before dataclass writes one for a class that has none
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
-        if "name" in own.get("__annotations__", ()):  # every instance has a name of its own, as a designed map has
+        lineage = cls.__mro__[: cls.__mro__.index(QMap)]
+        if any("name" in vars(c).get("__annotations__", ()) for c in lineage):  # every instance has a name of its own
             return
         if "name" not in own:
             cls.name = cls.__name__
@@ -124,7 +125,7 @@ class QMap(ABC):
             setattr(cls, key, value)
 
     def __post_init__(self) -> None:
-        for f in dataclasses.fields(self):  # type: ignore[arg-type]
+        for f in self.parameters():
             if "doc" in f.metadata:
                 object.__setattr__(self, f.name, _checked(self.name, f, getattr(self, f.name)))
 
@@ -146,14 +147,33 @@ class QMap(ABC):
         class attribute unless it depends on the parameters."""
         return "sometimes"
 
+    @classmethod
+    def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
+        """The fields that are parameters, with default, range and meaning, in the order in which they are written."""
+        return dataclasses.fields(cast(Any, cls))
+
     @property
     def params(self) -> dict[str, Any]:
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: getattr(self, f.name) for f in self.parameters()}
+
+    def replace(self, **params: Any) -> Self:
+        """The same method at other parameters: `get("focal").replace(focusing=1.0)`.
+
+        Raises
+        ------
+        ValueError
+            Unknown or out-of-range parameter.
+        """
+        check_params(self, params)
+        return self._replaced(params)
+
+    def _replaced(self, params: Mapping[str, Any]) -> Self:
+        return dataclasses.replace(cast(Any, self), **params)
 
     @classmethod
     def telling(cls) -> dict[str, Any]:
         """A value off the default for every parameter that has one: the setting that shows the method best."""
-        told = {f.name: f.metadata.get("telling") for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        told = {f.name: f.metadata.get("telling") for f in cls.parameters()}
         return {name: value for name, value in told.items() if value is not None}
 
     def _repr_latex_(self) -> str:
@@ -204,7 +224,18 @@ class Gate(QMap):
         return ((self.weight(t), t.label),)
 
 
-class Designed(QMap):
+class FromFunctions(QMap):
+    """A method made of a user's functions: it brings its own name and needs, and has no fields that are parameters."""
+
+    name: str  # type: ignore[misc]
+    needs: tuple[str, ...] = ()  # type: ignore[misc]
+
+    @classmethod
+    def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
+        return ()
+
+
+class Designed(FromFunctions):
     """A target of the user's own: trust in the label, and where the remaining mass goes."""
 
     title = "Designed target"
@@ -215,15 +246,16 @@ class Designed(QMap):
     family = "designed"
     formula = r"-\mathrm{sg}(\gamma)\log u-(1-\mathrm{sg}(\gamma))\sum_k\mathrm{sg}(\tilde\pi_k)\log p_k"
 
-    name: str  # type: ignore[misc]
     trust: Callable[..., Scalar]
     residual: Callable[..., Distribution]
-    settings: tuple[tuple[str, Any], ...] = ()
-    needs: tuple[str, ...] = ()  # type: ignore[misc]
+    settings: tuple[tuple[str, Any], ...] = ()  # its parameters: names and values
 
     @property
     def params(self) -> dict[str, Any]:
         return dict(self.settings)
+
+    def _replaced(self, params: Mapping[str, Any]) -> Self:
+        return super()._replaced({"settings": tuple((self.params | params).items())})
 
     def _call(self, f: Callable[..., Any], t: Token) -> Any:
         accepted = inspect.signature(f).parameters
@@ -231,7 +263,7 @@ class Designed(QMap):
 
     def _trust(self, t: Token) -> Scalar:
         gamma = self._call(self.trust, t)
-        if not (isinstance(gamma, numbers.Real | torch.Tensor) or hasattr(gamma, "free_symbols")):
+        if not (isinstance(gamma, numbers.Real | torch.Tensor) or is_symbolic(gamma)):
             raise ValueError(f"{self.name}: trust: expected one number per token, got {type(gamma).__name__}")
         shape = tuple(getattr(gamma, "shape", ()))
         expected = tuple(getattr(t.p_label, "shape", ()))
@@ -259,7 +291,8 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     """A new QMap from two functions of a `Token`: trust γ and residual π̃, Q = γδ + (1 − γ)π̃.
 
     Its loss is the cross-entropy to the detached target. Both functions receive the Token, and those of `params`
-    that they name. They are tried once on a small batch, which shows the contexts they use: `needs`.
+    that they name. They are tried once on a small batch, which shows the contexts they use: `needs`. Parameters may be
+    SymPy symbols, which are tried at one half.
 
     >>> half = design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.teacher, a=0.5)
     >>> half.needs
@@ -279,9 +312,8 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
         if key not in named:
             raise ValueError(f"{name}: unknown parameter {key!r}, expected a name that trust or residual takes")
     m = Designed(name=name, trust=trust, residual=residual, settings=tuple(params.items()))
-
-    t = two_tokens()
-    for what, ask in (("trust", m._trust), ("residual", m._residual)):
+    t, tried = two_tokens(), m.replace(**{k: 0.5 for k, v in params.items() if is_symbolic(v)})
+    for what, ask in (("trust", tried._trust), ("residual", tried._residual)):
         try:
             with torch.no_grad():
                 ask(t)
@@ -290,12 +322,24 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
                 f"{name}: {what}: expected a function of a whole batch, with t.minimum, t.maximum and t.where in place "
                 f"of min, max and if, and t.mixture of distributions, got {type(error).__name__}: {error}"
             ) from error
-    return dataclasses.replace(m, needs=tuple(n for n in CONTEXTS if n in t.used))
+    return Designed(
+        name=name, trust=trust, residual=residual, settings=m.settings, needs=tuple(n for n in CONTEXTS if n in t.used)
+    )
+
+
+def check_params(m: QMap | type[QMap], names: Iterable[str], argument: str = "") -> None:
+    """ValueError unless these are parameters of the method, or of the class of methods."""
+    known = [f.name for f in m.parameters()] if isinstance(m, type) else list(m.params)
+    for key in names:
+        if key not in known:
+            expected = " or ".join(known) or "none: it has no parameters"
+            given = f"{argument}: " if argument else ""
+            raise ValueError(f"{m.name}: {given}unknown parameter {key!r}, expected {expected}")
 
 
 def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value."""
-    if hasattr(value, "free_symbols"):
+    if is_symbolic(value):
         return value
     known = f.metadata
     if known["choices"]:
@@ -322,7 +366,7 @@ def _checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
 def ordered(m: QMap, low: str, high: str) -> None:
     """ValueError unless one parameter is at most another. Symbols pass."""
     smaller, larger = getattr(m, low), getattr(m, high)
-    if not any(hasattr(x, "free_symbols") for x in (smaller, larger)) and smaller > larger:
+    if not any(map(is_symbolic, (smaller, larger))) and smaller > larger:
         raise ValueError(f"{m.name}: parameter {low}: expected at most {high}={larger:g}, got {smaller:g}")
 
 

@@ -222,7 +222,7 @@ def _candidates(d: Diagnosis) -> list[type[QMap]]:
     return [
         cls
         for cls in ENTRIES.values()
-        if set(cls.needs or ()) <= set(d.used) and cls.shift_invariant == d.shift_invariant and _is_gate(cls) == d.gate
+        if set(cls.needs) <= set(d.used) and cls.shift_invariant == d.shift_invariant and _is_gate(cls) == d.gate
     ]
 
 

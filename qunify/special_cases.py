@@ -60,7 +60,7 @@ class Bindings(dict[str, Any]):
     ) -> None:
         super().__init__(values)
         self.general, self.special, self.factor = general.name, special, sp.sympify(factor)
-        self._open = {f.name: (limits(f)["above"], limits(f)["below"]) for f in dataclasses.fields(general)}  # type: ignore[arg-type]
+        self._open = {f.name: (limits(f)["above"], limits(f)["below"]) for f in general.parameters()}
         self.limit, self.proved, self.at_defaults = limit, proved, at_defaults
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ def subsumes(general: Method, special: Method) -> Bindings | None:
             )
     if cls is type(m) or not set(m.needs) <= set(cls.needs) or cls.shift_invariant != m.shift_invariant:
         return None
-    if not dataclasses.fields(cls) or (issubclass(cls, Gate) and not _is_gate(m)):  # type: ignore[arg-type]
+    if not cls.parameters() or (issubclass(cls, Gate) and not _is_gate(m)):
         return None
     free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str | type) else ()
     for own in dict.fromkeys((free, ())):
@@ -186,7 +186,7 @@ def _at(cls: type[QMap], found: Mapping[str, Any], special: QMap, sample: Sample
 
 def _guesses(cls: type[QMap], free: tuple[str, ...]) -> list[dict[str, Any]]:
     """The fewest changes first."""
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    fields = cls.parameters()
     options = [_options(f, free, few=len(fields) > 2) for f in fields]
     defaults = tuple(f.default for f in fields)
     combinations = sorted(
@@ -221,7 +221,7 @@ def _fitted(cls: type[QMap], m: QMap, free: tuple[str, ...]) -> Bindings | None:
             return None
         fits.append(by_vocab)
     found = {}
-    for name in [f.name for f in dataclasses.fields(cls)]:  # type: ignore[arg-type]
+    for name in [f.name for f in cls.parameters()]:
         expr = _expression([{v: getattr(f.method, name) for v, f in by.items()} for by in fits], settings, free)
         if expr is None:
             return None
@@ -264,12 +264,12 @@ def _sample(m: QMap, cls: type[QMap]) -> Sample:
 
 def _settings(m: QMap, free: tuple[str, ...], most: int = 4) -> list[QMap]:
     """The special case at a few values of its free parameters, all of them in range."""
-    below_zero = {f.name for f in dataclasses.fields(m) if limits(f)["high"] == 0}  # type: ignore[arg-type]
+    below_zero = {f.name for f in m.parameters() if limits(f)["high"] == 0}
     found = []
     for i in range(len(VALUES) if free else 0):
         given = {k: VALUES[(i + 3 * j) % len(VALUES)] * (-1 if k in below_zero else 1) for j, k in enumerate(free)}
         try:
-            found.append(dataclasses.replace(m, **given))  # type: ignore[type-var]
+            found.append(m.replace(**given))
         except ValueError:  # out of range
             continue
     return (found or [m])[:most]
@@ -387,7 +387,7 @@ def _limit(cls: type[QMap], m: QMap) -> Bindings | None:
 
 def _ends(cls: type[QMap]) -> Iterator[tuple[str, Any, Sequence[Any]]]:
     """Every parameter, each end it may tend to, and values on the way there."""
-    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+    for f in cls.parameters():
         known = limits(f)
         if known["choices"]:
             continue

@@ -8,7 +8,6 @@ are equal symbols. Differentiation treats p_y and p_k as free and brings the sof
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Iterable
 from fractions import Fraction
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 
 import sympy as sp
 
-from qunify.qmap import Designed, QMap
+from qunify.qmap import QMap
 from qunify.token import Distribution, Scalar, Token
 
 V = sp.Symbol("V", integer=True, positive=True)
@@ -356,10 +355,7 @@ class SymbolicToken(Token):
 
 def exact(m: QMap) -> QMap:
     """The same method with its parameters as fractions."""
-    numbers: dict[str, Any] = {k: rational(v) for k, v in m.params.items() if isinstance(v, float)}
-    if isinstance(m, Designed):
-        numbers = {"settings": tuple((m.params | numbers).items())}
-    return dataclasses.replace(m, **numbers)  # type: ignore[type-var]
+    return m.replace(**{k: rational(v) for k, v in m.params.items() if isinstance(v, float)})
 
 
 def evaluate(expr: Any) -> Any:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qunify import gauges, tensors
-from qunify.qmap import Pulls, QMap
+from qunify.qmap import FromFunctions, Pulls, QMap
 from qunify.samples import two_tokens
 from qunify.tensors import TensorToken
 from qunify.token import CONTEXTS, Token
@@ -21,15 +21,13 @@ LossFunction = Callable[..., Tensor]
 Method = str | QMap | type[QMap] | LossFunction
 
 
-class Foreign(QMap):
+class Foreign(FromFunctions):
     """Somebody's loss function, measured by automatic differentiation."""
 
     family = "foreign"
     title = "Loss function"
     summary = "Measured by automatic differentiation."
-    name: str  # type: ignore[misc]
     function: LossFunction
-    needs: tuple[str, ...] = ()  # type: ignore[misc]
 
     @classmethod
     def of(cls, function: LossFunction) -> Foreign:
@@ -39,10 +37,6 @@ class Foreign(QMap):
         except (TypeError, ValueError):  # some built-in functions have no signature
             taken = {}  # type: ignore[assignment]
         return cls(name=name_of(function), function=function, needs=tuple(n for n in CONTEXTS if n in taken))
-
-    @property
-    def params(self) -> dict[str, Any]:
-        return {}
 
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]

@@ -10,6 +10,7 @@ vocabulary entry, (N, V). They broadcast against each other.
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -18,6 +19,20 @@ from qunify.lazy import lazy
 
 Scalar: TypeAlias = Any
 Vector: TypeAlias = Any
+
+
+class Symbolic:
+    """Base of what stands for a number without being a float, such as a traced expression or a number of fifty digits.
+
+    As a parameter of a method it is taken as it is; SymPy's expressions are, too.
+    """
+
+
+def is_symbolic(x: object) -> bool:
+    """Whether x stands for a number, so that no range can be checked and no rounding is wanted."""
+    sympy = sys.modules.get("sympy")  # not loaded, nobody can have made an expression of it
+    return isinstance(x, (Symbolic, getattr(sympy, "Basic", Symbolic)))
+
 
 #: Context keyword arguments, and the Token attribute each one feeds.
 CONTEXTS = {

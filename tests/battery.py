@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ def batch(vocab: int, seed: int = 0) -> Batch:
 def settings(name: str) -> list[dict[str, Any]]:
     """Default parameters, every finite closed bound, and the entry's own examples."""
     found: list[dict[str, Any]] = [{}]
-    for f in dataclasses.fields(ENTRIES[name]):  # type: ignore[arg-type]
+    for f in ENTRIES[name].parameters():
         limits = f.metadata
         found += [{f.name: c} for c in limits["choices"] if c != f.default]
         found += [{f.name: type(f.default)(b)} for b in (limits["low"], limits["high"]) if b is not None]
@@ -77,7 +76,7 @@ def settings(name: str) -> list[dict[str, Any]]:
 
 def _ordered(name: str, given: dict[str, Any]) -> bool:
     """Whether a band's ends are in order: a bound of one parameter may lie beyond the other's default."""
-    values = {f.name: f.default for f in dataclasses.fields(ENTRIES[name])} | given  # type: ignore[arg-type]
+    values = {f.name: f.default for f in ENTRIES[name].parameters()} | given
     return not {"low", "high"} <= set(values) or values["low"] <= values["high"]
 
 

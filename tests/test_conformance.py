@@ -160,7 +160,7 @@ def test_needs_are_exactly_what_the_method_reads(name: str) -> None:
             m.loss(t)
             list(m.pulls(t))
             used |= t.used
-    assert used == set(qu.get(name).needs or ())
+    assert used == set(qu.get(name).needs)
 
 
 @pytest.mark.parametrize("name", ENTRIES)

@@ -124,7 +124,7 @@ ONE_EACH = {qu.names(family)[0] for family in families()}
 )
 def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
     m = qu.get(name, **SETTINGS.get(name, {}))
-    found = qu.identify(published(m), m.needs or ())
+    found = qu.identify(published(m), m.needs)
     match = named(found, name)
     assert match.level == found[0].level == "identical"
     assert match.error < 1e-7
@@ -133,7 +133,7 @@ def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
         assert match.params["rce_weight"] * match.params["log_zero"] == pytest.approx(-4 * 0.33, abs=1e-3)
     else:
         assert_params(match, m)
-    assert found.diagnosis.used == tuple(m.needs or ())
+    assert found.diagnosis.used == tuple(m.needs)
 
 
 @pytest.mark.slow
@@ -142,7 +142,7 @@ def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
 )
 def test_a_scaled_loss_is_told_with_its_factor(name: str) -> None:
     m = qu.get(name, **SETTINGS.get(name, {}))
-    match = named(qu.identify(published(m, times=0.35), m.needs or ()), name)
+    match = named(qu.identify(published(m, times=0.35), m.needs), name)
     assert match.level == "scaled"
     assert match.factor == pytest.approx(0.35, abs=1e-9)
     assert "0.35 × " in str(match)
@@ -155,7 +155,7 @@ def test_a_scaled_loss_is_told_with_its_factor(name: str) -> None:
 )
 def test_a_perturbed_copy_is_never_called_identical(name: str) -> None:
     m = qu.get(name)
-    found = qu.identify(published(m, tilt=0.001), m.needs or (), top=99)
+    found = qu.identify(published(m, tilt=0.001), m.needs, top=99)
     assert named(found, name).level in ("near", "directional")
     if name == "sft":  # 1 + 0.001 u is a method of its own: Poly-1
         assert (named(found, "poly1").level, named(found, "poly1").params) == ("identical", {"epsilon": 0.001})

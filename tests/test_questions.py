@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from pathlib import Path
 
@@ -17,7 +16,7 @@ def test_every_parameter_is_in_the_glossary_with_its_default() -> None:
     expected = [
         (name, f.name, f"{f.default:g}" if isinstance(f.default, float) else str(f.default))
         for name, entry in catalogue.ENTRIES.items()
-        for f in dataclasses.fields(entry)
+        for f in entry.parameters()
     ]
     assert sorted(rows) == sorted(expected)
 
@@ -25,6 +24,6 @@ def test_every_parameter_is_in_the_glossary_with_its_default() -> None:
 def test_letters_are_those_of_the_catalogue() -> None:
     for row in ROW.finditer(GLOSSARY.read_text(encoding="utf-8")):
         entry = catalogue.ENTRIES[row["method"]]
-        meaning = next(f.metadata["doc"] for f in dataclasses.fields(entry) if f.name == row["name"])
+        meaning = next(f.metadata["doc"] for f in entry.parameters() if f.name == row["name"])
         said = f"{entry.loss_text} {entry.pulls_text} {meaning}"
         assert not row["letter"] or re.search(rf"(?<!\w){row['letter']}(?!\w)", said), f"{row['method']}: {row['name']}"

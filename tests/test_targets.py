@@ -30,7 +30,7 @@ def test_induced_recovers_every_entry(name: str) -> None:
         return m.loss(TensorToken(logits, labels, given))[:, 0] + 0 * logits.sum(-1)
 
     q = m(b.logits, b.labels, **b.context)
-    measured = qu.induced(published, b.logits, b.labels, **{k: b.context[k] for k in m.needs or ()})
+    measured = qu.induced(published, b.logits, b.labels, **{k: b.context[k] for k in m.needs})
     assert measured.shift_invariant == m.shift_invariant
     torch.testing.assert_close(measured.loss, q.loss, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(measured.gradient, q.gradient, rtol=1e-9, atol=1e-11)

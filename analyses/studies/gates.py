@@ -75,7 +75,7 @@ def gates() -> list[str]:
     for name in qu.names():
         m = qu.get(name)
         if m.shift_invariant:
-            context: dict[str, Any] = {key: batch.context[key] for key in m.needs or ()}
+            context: dict[str, Any] = {key: batch.context[key] for key in m.needs}
             result = qu.induced(_loss_function(m), batch.logits, batch.labels, **context)
             if not result.in_gauge("unit").trust.isnan().any():
                 found.append(name)

@@ -5,7 +5,6 @@ Every class of these files whose own name does not begin with an underscore is a
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
 import importlib
 import inspect
@@ -13,7 +12,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
-from qunify.qmap import QMap
+from qunify.qmap import QMap, check_params
 from qunify.targets import Foreign, Method
 
 #: The families in the order in which they are told; others follow by the alphabet.
@@ -77,11 +76,7 @@ def get(name: str, **params: Any) -> QMap:
 
 
 def _made(cls: type[QMap], params: dict[str, Any]) -> QMap:
-    known = [f.name for f in dataclasses.fields(cls)]  # type: ignore[arg-type]
-    for key in params:
-        if key not in known:
-            expected = " or ".join(known) or "none: it has no parameters"
-            raise ValueError(f"{cls.name}: unknown parameter {key!r}, expected {expected}")
+    check_params(cls, params)
     try:
         return cls(**params)
     except TypeError as error:  # abstract, or a field without a default
@@ -98,7 +93,7 @@ def signature(m: QMap) -> str:
     """`gem(beta=0.5)`: the name, and the parameters that are not the default ones."""
     if type(m).name != m.name:  # designed or foreign: it has no defaults
         return m.name
-    default = {f.name: f.default for f in dataclasses.fields(m)}  # type: ignore[arg-type]
+    default = {f.name: f.default for f in m.parameters()}
     changed = ", ".join(f"{k}={v}" for k, v in m.params.items() if v != default[k])
     return f"{m.name}({changed})" if changed else m.name
 

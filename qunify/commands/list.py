@@ -26,7 +26,7 @@ class List(Command):
         except KeyError as error:
             raise UsageError(error.args[0]) from None
         return [
-            {"id": m.name, "title": m.title, "family": m.family, "needs": list(m.needs or ()), "parameters": m.params}
+            {"id": m.name, "title": m.title, "family": m.family, "needs": list(m.needs), "parameters": m.params}
             for m in map(qunify.get, names)
         ]
 

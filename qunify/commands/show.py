@@ -108,7 +108,7 @@ def _facts(m: QMap) -> dict[str, Any]:
         "formula": m.formula,
         "pulls": m.pulls_text,
         "parameters": [dataclasses.asdict(p) for p in _facts.parameters(m)],
-        "needs": list(m.needs or ()),
+        "needs": list(m.needs),
         "link": m.link,
         "simplex": m.simplex if _facts.is_entry(m) else _facts.unit_target(m),
         "shift_invariant": m.shift_invariant,

@@ -48,7 +48,7 @@ def about(m: QMap) -> dict[str, Any]:
         "shift_invariant": m.shift_invariant,
         "colour": line.colour,
         "dash": " ".join(f"{2 * x:g}" for x in line.dash[1]) if isinstance(line.dash, tuple) else "none",
-        "params": [_parameter(f) for f in dataclasses.fields(m)],  # type: ignore[arg-type]
+        "params": [_parameter(f) for f in m.parameters()],
     }
 
 

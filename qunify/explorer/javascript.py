@@ -7,12 +7,11 @@ the generated code uses are those of runtime.js.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from qunify.qmap import QMap
-from qunify.token import CONTEXTS, Distribution, Scalar, Token
+from qunify.token import CONTEXTS, Distribution, Scalar, Symbolic, Token
 
 #: No body repeats something more often than this: a parameter that counts terms is tried up to here.
 MOST_TERMS = 9
@@ -48,10 +47,9 @@ class Trace:
         return self._left.pop(0)
 
 
-class Node:
-    """An expression: one number, or the entry at k of a vector. `free_symbols` makes it pass for a parameter."""
+class Node(Symbolic):
+    """An expression: one number, or the entry at k of a vector."""
 
-    free_symbols: frozenset[Any] = frozenset()
     __hash__ = object.__hash__
 
     def __init__(self, trace: Trace, op: str, args: tuple[Node | str, ...], vector: bool) -> None:
@@ -327,10 +325,7 @@ def function(
 
 def _branches(m: type[QMap], body: Callable[..., Any], decisions: list[Any]) -> str:
     trace = Trace(decisions)
-    params = {
-        f.name: trace.node("text", f"P.{f.name}", vector=False)
-        for f in dataclasses.fields(m)  # type: ignore[arg-type]
-    }
+    params = {f.name: trace.node("text", f"P.{f.name}", vector=False) for f in m.parameters()}
     try:
         results, finish = body(m(**params), ScriptToken(trace), trace)
     except Branch as branch:

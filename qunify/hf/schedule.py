@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from transformers import TrainerCallback
 
-from qunify.qmap import QMap
-from qunify.training.loss import check_params, with_params
+from qunify.qmap import QMap, check_params
 
 
 class Holder(Protocol):
@@ -63,7 +62,7 @@ class Schedule(TrainerCallback):
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         assert self.holder is not None
         values = {name: f(state.global_step, state.max_steps) for name, f in self.params.items()}
-        self.holder.method = with_params(self.holder.method, values)
+        self.holder.method = self.holder.method.replace(**values)
         # As the method holds them: a number of numpy's would not go into a checkpoint.
         self.values = {name: self.holder.method.params[name] for name in values}
 

@@ -49,7 +49,7 @@ def example(m: QMap) -> dict[str, Any]:
         "tokens": list(TOKENS),
         "label": LABEL,
         "logits": _plain(z),
-        "context": {name: _plain(value[0]) for name, value in _context(1).items() if name in (m.needs or ())},
+        "context": {name: _plain(value[0]) for name, value in _context(1).items() if name in m.needs},
         "p": _plain(z.softmax(-1)),
         "loss": _plain(q.loss[0]),
         "gradient": _plain(q.gradient[0]),

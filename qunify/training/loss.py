@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from qunify import catalogue, gauges, tensors
-from qunify.qmap import Designed, QMap
+from qunify.qmap import QMap, check_params
 from qunify.targets import Method
 
 Reduction = Literal["none", "mean", "sum"]
@@ -71,7 +70,7 @@ class Loss(nn.Module):
             raise ValueError(f"{name}: state: expected that of {name}, got {saved['method']}")
         check_params(self.method, saved["params"], "state")
         if saved["params"] != self.method.params:
-            self.method = with_params(self.method, saved["params"])
+            self.method = self.method.replace(**saved["params"])
 
 
 class _PerToken(torch.autograd.Function):
@@ -127,21 +126,6 @@ def loss(method: Method, reduction: Reduction = "mean", *, ignore_index: int = -
     >>> criterion(logits, torch.tensor([[0, 1, -100], [4, -100, -100]])).backward()
     """
     return Loss(catalogue.as_method(method, "loss", **params), checked(reduction, "loss"), ignore_index)
-
-
-def check_params(m: QMap, names: Iterable[str], argument: str) -> None:
-    """ValueError unless these are parameters of the method."""
-    for key in names:
-        if key not in m.params:
-            expected = " or ".join(m.params) or "none: it has no parameters"
-            raise ValueError(f"{m.name}: {argument}: unknown parameter {key!r}, expected {expected}")
-
-
-def with_params(m: QMap, values: Mapping[str, Any]) -> QMap:
-    """The same method at other parameters."""
-    if isinstance(m, Designed):
-        return dataclasses.replace(m, settings=tuple({**m.params, **values}.items()))
-    return dataclasses.replace(m, **values)  # type: ignore[type-var]
 
 
 def checked(reduction: Reduction, name: str) -> Reduction:

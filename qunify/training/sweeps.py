@@ -198,7 +198,7 @@ def _digest(
     order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # where each first stands
     for i, job in enumerate(jobs):
         add(job.method.name)
-        add({key: getattr(job.method, key) for key in job.method.__dataclass_fields__})  # type: ignore[attr-defined]
+        add(job.method.params)
         add((job.seed, job.lr, order[id(job.data)]))
         add(job.start or {})
         if order[id(job.data)] == i:

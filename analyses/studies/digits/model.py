@@ -78,7 +78,7 @@ def train(
         p.requires_grad_()
     optimiser = torch.optim.Adam(networks.parameters(), lr=lr)
     run = torch.arange(len(data.labels))[:, None]
-    needs = method.needs or ()
+    needs = method.needs
     old = {"old_logits": networks.logits(data.pixels)}
     for step, pick in enumerate(order):
         if step % every == 0:

@@ -80,7 +80,7 @@ def never(found: pd.DataFrame, case: str) -> list[str]:
 
 def _aimed(method: str) -> bool:
     """Whether the method has a teacher."""
-    return "teacher_logits" in (qu.get(method).needs or ())
+    return "teacher_logits" in qu.get(method).needs
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,62 @@
+"""One method at other parameters: numbers, symbols, fractions and fifty digits, of the catalogue and designed."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import mpmath as mp
+import pytest
+import sympy as sp
+import torch
+
+import qunify as qu
+from qunify import precise, symbols
+from qunify.qmap import QMap
+
+A = sp.Symbol("a", positive=True)
+
+
+def power(a: object) -> QMap:
+    return qu.design("power", trust=lambda t, a: t.power(t.p_label, a), residual=lambda t: t.policy, a=a)
+
+
+def test_replace_keeps_what_is_not_named_and_the_checks() -> None:
+    m = qu.get("gem").replace(beta=0.5)
+    assert m == qu.get("gem", beta=0.5)
+    assert m.replace() == m
+    assert power(0.5).replace(a=2.0).params == {"a": 2.0}
+    assert [f.name for f in m.parameters()] == ["beta"]
+    assert power(0.5).parameters() == ()
+    with pytest.raises(ValueError, match="gem: unknown parameter 'gamma', expected beta"):
+        m.replace(gamma=1.0)
+    with pytest.raises(ValueError, match="gem: parameter beta: expected a number in"):
+        m.replace(beta=-1.0)
+    with pytest.raises(ValueError, match="power: unknown parameter 'b', expected a"):
+        power(0.5).replace(b=1.0)
+
+
+@pytest.mark.parametrize("m", [qu.get("beyond_log", alpha=0.7), power(0.7)])
+def test_fifty_digits_take_a_parameter_as_it_is_written(m: QMap) -> None:
+    (_, g, _) = precise.gradient(m, [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)], 1, {})
+    with mp.workdps(precise.DIGITS):
+        third = mp.mpf(1) / 3
+        expected = -(third ** (mp.mpf(7) / 10)) * (1 - third)
+        from_float = -(third ** mp.mpf(0.7)) * (1 - third)
+    assert abs(g - expected) < mp.mpf(10) ** -45
+    assert abs(g - from_float) > mp.mpf(10) ** -20
+
+
+def test_symbols_take_a_parameter_of_a_designed_map_as_a_fraction() -> None:
+    assert symbols.exact(power(0.7)).params == {"a": sp.Rational(7, 10)}
+
+
+def test_a_design_takes_symbols() -> None:
+    m = power(A)
+    assert m.params == {"a": A}
+    assert m.needs == ()
+    assert qu.compare(m, qu.get("beyond_log", alpha=A)).level == "identical"
+    assert qu.compare(m, "sft").level == "directional"
+    with pytest.raises(ValueError, match="parameter a: expected a number, got the symbol a"):
+        qu.is_proper(m)
+    assert torch.equal(m.replace(a=1.0)(torch.zeros(1, 3), torch.tensor([0])).gradient,
+                       qu.get("dft")(torch.zeros(1, 3), torch.tensor([0])).gradient)  # fmt: skip
