@@ -15,7 +15,7 @@ import torch
 import qunify
 from benchmarks import cost, equivalence, gradients, populations, report, startup
 from benchmarks.timing import Result
-from qunify import files
+from qunify._lib import files
 
 BENCHMARKS = {
     "gradients": gradients.run,

@@ -24,7 +24,7 @@ import torch
 import qunify as qu
 from benchmarks.heads import TWO_HEADS, WAYS, Problem, Step
 from benchmarks.timing import alternate, sandwiched
-from qunify import files
+from qunify._lib import files
 from qunify.training.linear import CHUNK
 
 TOKENS, VOCAB, WIDTH = 8192, 151_936, 4096

@@ -5,88 +5,36 @@ Public names are loaded when first used, so that `import qunify` costs nothing.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
-    from qunify.catalogue import get, names
-    from qunify.equivalence import Equivalence, compare
-    from qunify.gauges import Gauge, QTarget
-    from qunify.population import Optimum, drift, optimum, stable_points
-    from qunify.properness import Properness, is_proper
-    from qunify.qmap import Gate, QMap, design, gradients, param
-    from qunify.recognition import Match, identify
-    from qunify.special_cases import Bindings, subsumes
-    from qunify.targets import induced
-    from qunify.training.linear import TopK, linear_loss
-    from qunify.training.loss import loss
+    from qunify.catalogue import get as get
+    from qunify.catalogue import names as names
+    from qunify.equivalence import Equivalence as Equivalence
+    from qunify.equivalence import compare as compare
+    from qunify.gauges import Gauge as Gauge
+    from qunify.gauges import QTarget as QTarget
+    from qunify.population import Optimum as Optimum
+    from qunify.population import drift as drift
+    from qunify.population import optimum as optimum
+    from qunify.properness import Properness as Properness
+    from qunify.properness import is_proper as is_proper
+    from qunify.qmap import Gate as Gate
+    from qunify.qmap import QMap as QMap
+    from qunify.qmap import design as design
+    from qunify.qmap import gradients as gradients
+    from qunify.qmap import param as param
+    from qunify.recognition import Match as Match
+    from qunify.recognition import identify as identify
+    from qunify.special_cases import Bindings as Bindings
+    from qunify.special_cases import subsumes as subsumes
+    from qunify.targets import induced as induced
+    from qunify.training.linear import TopK as TopK
+    from qunify.training.linear import linear_loss as linear_loss
+    from qunify.training.loss import loss as loss
+else:
+    __getattr__, __dir__ = exported(__name__)
 
 __version__ = "0.1.0"
-
-_HOME = {
-    "names": "catalogue",
-    "get": "catalogue",
-    "QMap": "qmap",
-    "Gate": "qmap",
-    "design": "qmap",
-    "param": "qmap",
-    "gradients": "qmap",
-    "QTarget": "gauges",
-    "Gauge": "gauges",
-    "induced": "targets",
-    "compare": "equivalence",
-    "Equivalence": "equivalence",
-    "subsumes": "special_cases",
-    "Bindings": "special_cases",
-    "identify": "recognition",
-    "Match": "recognition",
-    "drift": "population",
-    "optimum": "population",
-    "Optimum": "population",
-    "stable_points": "population",
-    "loss": "training.loss",
-    "linear_loss": "training.linear",
-    "TopK": "training.linear",
-    "is_proper": "properness",
-    "Properness": "properness",
-}
-
-__all__ = [
-    "Bindings",
-    "Equivalence",
-    "Gate",
-    "Gauge",
-    "Match",
-    "Optimum",
-    "Properness",
-    "QMap",
-    "QTarget",
-    "TopK",
-    "compare",
-    "design",
-    "drift",
-    "get",
-    "gradients",
-    "identify",
-    "induced",
-    "is_proper",
-    "linear_loss",
-    "loss",
-    "names",
-    "optimum",
-    "param",
-    "stable_points",
-    "subsumes",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'qunify' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"qunify.{_HOME[name]}"), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})

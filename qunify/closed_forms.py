@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue, separable
+from qunify._lib.simple import simplest
 from qunify.flow import Flow
 from qunify.qmap import QMap
 
@@ -56,7 +57,7 @@ def _derived(flow: Flow) -> ClosedForm | None:
 
 
 def _power_key(exponent: float) -> tuple[str, Fraction]:
-    return "power of the truth", Fraction(exponent).limit_denominator(10**6)
+    return "power of the truth", simplest(exponent, within=1e-12)
 
 
 def value(flow: Flow) -> Tensor | None:

@@ -4,34 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import sympy as sp
 
 from qunify import catalogue, cells, notation, symbols
+from qunify.notation import Step
 from qunify.qmap import QMap
 from qunify.symbols import SOFTMAX, SymbolicToken, Vector, evaluate
 
-#: Entries, at their default parameters, of which no proof is known, and why. A proof that turns up fails a test.
-RESISTING: dict[str, str] = {}
-
 #: Entries that are proved at all tokens but their ties, and what happens there.
 OFF_TIES = {"psft": "at r = 1 − ε the loss is written as its flat branch, and the pulls as its sloping one"}
-
-#: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
-ONLY_AT_NUMBERS = {
-    "psft": "which of the bounds 1 − ε and 1 + ε comes first is known of numbers only",
-    "infosft": "that logit(u) < logit(P) is u < P is found for numbers only",
-    "jsd": "the partial fractions of sums over a mixture are found for numbers only",
-}
-
-
-class Step(NamedTuple):
-    """One step: what is done, the formula in LaTeX, and the same in one line of Unicode."""
-
-    words: str
-    latex: str
-    text: str
 
 
 @dataclass(frozen=True)
@@ -55,11 +38,6 @@ class Derivation:
     steps: tuple[Step, ...]
     reason: str = ""
     holds_off_ties: bool = False
-
-
-def general(m: QMap) -> QMap:
-    """The same method with positive symbols for its real parameters."""
-    return m.replace(**{k: sp.Symbol(k, positive=True) for k, v in m.params.items() if isinstance(v, float)})
 
 
 def prove(m: QMap) -> cells.Zero:
@@ -88,8 +66,7 @@ def derive(m: QMap) -> Derivation:
     found = steps(m)
     if not proof.holds:
         where = f" where {proof.open_regions[0]}" if proof.open_regions[0] else ""
-        reason = RESISTING.get(m.name, f"the gradient less the pulls does not reduce to zero{where}")
-        return Derivation(m.name, False, found, reason)
+        return Derivation(m.name, False, found, f"the gradient less the pulls does not reduce to zero{where}")
     return Derivation(m.name, True, (*found, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
 
 
@@ -100,11 +77,11 @@ def steps(m: QMap) -> tuple[Step, ...]:
     stops = _stopped_numbers(loss)
     loss = loss.xreplace(stops)
     g, h = symbols.gradient(loss, t.predictions.values()), symbols.pulled(t, pulls)
-    written = [Step("The published loss", m.formula, m.loss_text)]
+    written = [Step(m.formula, m.loss_text, "The published loss")]
     for stop, name in stops.items():
         for i, (where, form) in enumerate(_cases(stop.args[0])):
             words = "" if i else "Stopped, a constant for the derivative"
-            written.append(Step(words, *_equal(name.name, name.name, form, where)))
+            written.append(Step(*_equal(name.name, name.name, form, where), words))
     fixed = ", what is stopped held fixed" if loss.has(symbols.sg) else ""
     for q in t.predictions.values():
         letter = "p" if q is SOFTMAX else "q"
@@ -121,12 +98,12 @@ def steps(m: QMap) -> tuple[Step, ...]:
         form = notation.readable(shift)
         written.append(
             Step(
-                "Its slope in lse = log Σ exp z, which moves by p and adds p_j ∂L/∂lse",
                 *_equal(r"\partial L/\partial\mathrm{lse}", "∂L/∂lse", form),
+                "Its slope in lse = log Σ exp z, which moves by p and adds p_j ∂L/∂lse",
             )
         )
     written += _pair("The gradient in the logits", "g", "g", g)
-    written.append(Step("The pulls", r"\sum w\,(p-D)", m.pulls_text))
+    written.append(Step(r"\sum w\,(p-D)", m.pulls_text, "The pulls"))
     return (*written, *_pair("They add up to", "h", "h", h))
 
 
@@ -141,42 +118,35 @@ def _stopped_numbers(loss: sp.Expr) -> dict[sp.Expr, sp.Symbol]:
 def _through(letter: str, t: Any) -> Step:
     if letter == "p":
         return Step(
-            "Through the softmax, ∂p_i/∂z_j = p_i (δ_ij − p_j)",
             r"g_j=p_j\Bigl(\frac{\partial L}{\partial p_j}-\sum_i p_i\frac{\partial L}{\partial p_i}\Bigr)",
             "g_j = p_j (∂L/∂p_j − Σ[i] p_i ∂L/∂p_i)",
+            "Through the softmax, ∂p_i/∂z_j = p_i (δ_ij − p_j)",
         )
     power, shown = sp.latex(t), notation.text(t)
     return Step(
-        f"Through the tempered softmax, ∂q_i/∂z_j = q_i^t (δ_ij − q_j^t/Σ[l] q_l^t) with t = {shown}",
         rf"g_j=q_j^{{{power}}}\Bigl(\frac{{\partial L}}{{\partial q_j}}-\sum_i"
         rf"\frac{{q_i^{{{power}}}}}{{\sum_l q_l^{{{power}}}}}\frac{{\partial L}}{{\partial q_i}}\Bigr)",
         "g_j = q_j^t (∂L/∂q_j − Σ[i] q_i^t ∂L/∂q_i / Σ[l] q_l^t)",
+        f"Through the tempered softmax, ∂q_i/∂z_j = q_i^t (δ_ij − q_j^t/Σ[l] q_l^t) with t = {shown}",
     )
-
-
-#: Lines longer than this are given in abbreviations.
-LONG = 150
-
-#: Expressions of more operations than this are not written out: nobody would read them.
-UNREADABLE = 1000
 
 
 def _pair(words: str, left_latex: str, left: str, v: Vector) -> Iterable[Step]:
     """The entry at the label and the entry at k, cell by cell; where it is long, with a name for every sum."""
     operations = max(sp.count_ops(v.label), sp.count_ops(v.elsewhere))
-    if operations > UNREADABLE:
+    if operations > notation.MOST_OPERATIONS:
         said = f"{operations} operations, not written out"
-        yield Step(words, rf"{left_latex}_y,\ {left_latex}_k:\ \text{{{said}}}", f"{left}_y, {left}_k: {said}")
+        yield Step(rf"{left_latex}_y,\ {left_latex}_k:\ \text{{{said}}}", f"{left}_y, {left}_k: {said}", words)
         return
     lines = [(f"_{at}", *case) for at, entry in (("y", v.label), ("k", v.elsewhere)) for case in _cases(entry)]
     forms = [form for _, _, form in lines]
     names: dict[sp.Symbol, sp.Expr] = {}
-    if max(len(notation.text(form)) for form in forms) > LONG:
+    if max(len(notation.text(form)) for form in forms) > notation.LONGEST_LINE:
         forms, names = notation.abbreviated(forms)
     for i, ((at, where, _), form) in enumerate(zip(lines, forms, strict=True)):
-        yield Step("" if i else words, *_equal(left_latex + at, left + at, form, where))
+        yield Step(*_equal(left_latex + at, left + at, form, where), "" if i else words)
     for name, meaning in names.items():
-        yield Step("", *_equal(sp.latex(name), notation.text(name), meaning))
+        yield Step(*_equal(sp.latex(name), notation.text(name), meaning))
 
 
 def _cases(expr: Any) -> list[tuple[str, sp.Expr]]:
@@ -205,7 +175,7 @@ def _conclusion(m: QMap, proof: cells.Zero) -> Step:
     known = OFF_TIES.get(m.name) if catalogue.has(m) else None
     ties = f", except at a tie: {known or proof.open_ties[0]}" if proof.open_ties else ""
     return Step(
-        f"By symbols, with Σ p = 1, for every V{ties}",
         r"g_y-h_y=0,\quad g_k-h_k=0",
         "g_y − h_y = 0 and g_k − h_k = 0",
+        f"By symbols, with Σ p = 1, for every V{ties}",
     )

@@ -27,8 +27,6 @@ X = sp.Symbol("x", positive=True)  # C/η
 #: What contexts say of a token; token weights are the same for all.
 CONTEXTS = tuple(per_token(name)[0] for name in ("ref", "tea", "old", "prior"))
 
-LONG = 160  # in plain text: longer formulas nobody would read
-
 
 class Separated(NamedTuple):
     """b_k = η w + c − C p_k at every token k, in u = p_k and in what contexts say of the token."""
@@ -82,7 +80,7 @@ def derive(m: QMap) -> Derived | None:
 
 
 def _readable(found: Derived) -> Derived | None:
-    return found if len(notation.text(found.probs)) <= LONG else None
+    return found if len(notation.text(found.probs)) <= notation.LONGEST_OPTIMUM else None
 
 
 def _factor(e: sp.Expr) -> sp.Expr:
@@ -201,4 +199,4 @@ def _scaled(probs: sp.Expr) -> sp.Expr:
 def _neat(probs: sp.Expr) -> sp.Expr:
     forms = [probs, sp.expand(probs), sp.factor_terms(probs), sp.cancel(probs), sp.simplify(probs)]
     forms += [sp.powsimp(sp.expand(f), force=True) for f in forms]
-    return min(forms, key=lambda e: (sp.count_ops(e), len(notation.text(e).replace("eta", "η"))))
+    return notation.shortest(forms, first=sp.count_ops)

@@ -10,9 +10,12 @@ from typing import Any
 
 import sympy as sp
 
-from qunify import catalogue, display, optima, proving, symbols, witness
+from qunify import catalogue, optima, proving, symbols, witness
+from qunify._lib import html
+from qunify._lib.simple import simplest
 from qunify.catalogue import signature
-from qunify.proving import Proof, Step
+from qunify.notation import Step
+from qunify.proving import Proof
 from qunify.qmap import QMap
 from qunify.screening import Alias, Relation, relate
 from qunify.targets import Method
@@ -78,13 +81,13 @@ class Equivalence:
         return self.same_direction and LEVELS.index(self.level) <= LEVELS.index(level)
 
     def _repr_latex_(self) -> str:
-        return display.array([step.latex for step in self.steps]) if self.steps else ""
+        return html.array([step.latex for step in self.steps]) if self.steps else ""
 
     def _repr_html_(self) -> str:
         rows = [("same direction", self.same_direction), ("same optimum", self.same_optimum), ("proved", self.proved)]
-        argument = "".join(display.paragraph(step.plain) for step in self.steps)
-        witness = display.paragraph(str(self.witness)) if self.witness else ""
-        return display.paragraph(str(self)) + display.table(("", ""), rows) + argument + witness
+        argument = "".join(html.paragraph(step.plain) for step in self.steps)
+        witness = html.paragraph(str(self.witness)) if self.witness else ""
+        return html.paragraph(str(self)) + html.table(("", ""), rows) + argument + witness
 
     def __str__(self) -> str:
         said = {
@@ -151,7 +154,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         level=level,
         same_direction=relation.level != "distinct",
         same_optimum=same_optimum,
-        factor=_plain(proof.factor, names) if proof else rational(relation.factor),
+        factor=_plain(proof.factor, names) if proof else _fraction(relation.factor),
         proved=proved,
         steps=(proof.steps if proof else ()) + (together[0].steps if together else ()),
         witness=refuted,
@@ -169,7 +172,7 @@ def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) ->
         if relation.level == "directional":
             return proving.on_one_ray(a, b, alias)
         open_factor = general and relation.level == "scaled"
-        found = proving.proportional(a, b, alias, None if open_factor else rational(relation.factor))
+        found = proving.proportional(a, b, alias, None if open_factor else _fraction(relation.factor))
     except TypeError:  # a condition on symbolic parameters that symbols do not decide
         return None
     confirmed = found is None or general or found.ties or witness.agree(a, b, found.factor, alias)
@@ -184,9 +187,9 @@ def _refuted(level: str, tried: list[tuple[QMap, QMap]], relations: list[Relatio
     return witness.find(*tried[coarsest], FINER[level], alias)
 
 
-def rational(factor: float | None) -> sp.Expr | None:
+def _fraction(factor: float | None) -> sp.Expr | None:
     """The simple fraction that a measured factor is."""
-    return None if factor is None else sp.nsimplify(factor, rational=True, tolerance=1e-9)
+    return None if factor is None else sp.Rational(simplest(factor, within=1e-12))
 
 
 def _plain(factor: sp.Expr | None, names: Mapping[sp.Symbol, sp.Symbol]) -> sp.Expr | None:
@@ -212,11 +215,12 @@ def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
     """For every symbol among the parameters one that knows its range: positive, nonnegative, or real."""
     found: dict[sp.Symbol, sp.Symbol] = {}
     for m in maps:
-        limits = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none
+        ranges = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none
         for name, value in m.params.items():
             for s in getattr(value, "free_symbols", ()):
                 found.setdefault(s, sp.Symbol(s.name, real=True))
-            above, low = (limits.get(name, {}).get(end) for end in ("above", "low"))
+            limits = ranges.get(name) or {}
+            above, low = limits.get("above"), limits.get("low")
             if isinstance(value, sp.Symbol) and above is not None and above >= 0:
                 found[value] = sp.Symbol(value.name, positive=True)
             elif isinstance(value, sp.Symbol) and low is not None and low >= 0:

@@ -8,13 +8,13 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from scipy.optimize import least_squares
 
+from qunify._lib.simple import simple_numbers
 from qunify.probes import gradient_of
 from qunify.qmap import Gate, QMap, limits
 from qunify.samples import Batch
@@ -387,13 +387,3 @@ def _replaced(found: Fit, sample: Sample, name: str, value: float) -> Fit | None
         return None
     _, factor = sample.difference(m, found.mode)
     return Fit(m, found.mode, factor, sample.error(m, found.mode))
-
-
-def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
-    """Numbers near x that somebody would have written, the simplest first."""
-    found = [0.0, *(round(x, d) for d in range(3))]
-    found += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
-    if x:
-        places = -math.floor(math.log10(abs(x)))
-        found += [round(x, places + d) for d in range(5)]
-    return [v for v in dict.fromkeys(found) if abs(v - x) <= within * max(abs(x), 1e-3)]

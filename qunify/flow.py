@@ -19,7 +19,7 @@ from qunify.tensors import TensorToken
 #: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
 GONE = -600.0
 #: Two points closer than this in every probability are one point.
-SAME = 1e-6
+SAME_POINT = 1e-6
 
 _LONGEST = 1e13  # a flow followed for this long has arrived, or never will
 _NUDGE = 1e-6  # finite-difference step, in logits
@@ -79,11 +79,11 @@ def rests(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:
     z = logits(probs)
     b = flow.drift(z, rows)
     falling = (probs > 0) | (b < -1e-6 * torch.softmax(z, -1))  # a token without mass must not come back
-    still = (b.abs().amax(-1) < SAME) & falling.all(-1)
+    still = (b.abs().amax(-1) < SAME_POINT) & falling.all(-1)
     stable = torch.zeros_like(still)
     if bool(still.any()):
         arrival = _judge(flow, z[still], rows[still], stable[still])
-        stable[still] = arrival.stable & ((arrival.probs - probs[still]).abs().amax(-1) < SAME)
+        stable[still] = arrival.stable & ((arrival.probs - probs[still]).abs().amax(-1) < SAME_POINT)
     return stable
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from qunify import display
+from qunify._lib import html
 from qunify.tensors import Layout, TensorToken
 from qunify.token import Distribution
 
@@ -97,6 +97,25 @@ def gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = None) -
     return g.scatter_(-1, t.index, at_label)
 
 
+class Gated(NamedTuple):
+    """The gate w (p − δ) that comes nearest to each of N gradients, and whether it is that gradient."""
+
+    weight: Tensor  # (N, 1) w: what the other tokens gain together, over their probability; exact also near u = 1
+    holds: Tensor  # (N, 1) bool
+
+    @classmethod
+    def of(cls, g: Tensor, p: Tensor, index: Tensor, rounding: Tensor | float) -> Gated:
+        """From gradients g (N, V), predictions p (N, V) and labels (N, 1); `rounding` is what may be left of a zero.
+
+        At p = (0.7, 0.2, 0.1) and label 0, g = (−0.6, 0.4, 0.2) has w = 2 and is a gate; (−0.6, 0.3, 0.3) has w = 2
+        and is none.
+        """
+        gained, others = (x.scatter(-1, index, 0.0).sum(-1, keepdim=True) for x in (g, p))
+        weight = gained / others.clamp(min=torch.finfo(p.dtype).tiny)
+        gate = weight * p.scatter(-1, index, -others)
+        return cls(weight, ((g - gate).abs() <= rounding).all(-1, keepdim=True))
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class QTarget:
     """What a loss teaches at every token. Zero at ignored positions.
@@ -155,14 +174,14 @@ class QTarget:
             for i, loss, trust, entries in self._shown()
         ]
         header = ("token", "loss (nats)", "trust γ", "entry: prediction p → target Q")
-        return display.paragraph(repr(self)) + display.table(header, table)
+        return html.paragraph(repr(self)) + html.table(header, table)
 
     def _repr_latex_(self) -> str:
         lines = []
         for i, _, trust, entries in self._shown():
-            parts = ",\\ ".join(f"Q_{{{k}}}={display.number(q)}" for k, _, q in entries)
-            lines.append(rf"\gamma_{{{i}}}={display.number(trust)}&{parts}")
-        return display.array(lines, columns="ll")
+            parts = ",\\ ".join(f"Q_{{{k}}}={html.number(q)}" for k, _, q in entries)
+            lines.append(rf"\gamma_{{{i}}}={html.number(trust)}&{parts}")
+        return html.array(lines, columns="ll")
 
     @property
     def trust(self) -> Tensor:

@@ -40,7 +40,7 @@ def canonical(expr: sp.Expr) -> sp.Expr:
     if isinstance(expr, sp.log):
         return sp.expand(sp.Add(*[e * _log(b) for b, e in _factors(args[0])]))
     if isinstance(expr, sp.exp):
-        return sp.Mul(*[_exponential(term) for term in sp.Add.make_args(expanded(args[0]))])
+        return sp.Mul(*[exponential(term) for term in sp.Add.make_args(expanded(args[0]))])
     if isinstance(expr, sp.Pow) and not args[1].is_Integer:
         return sp.Mul(*[b ** expanded(e * args[1]) for b, e in _factors(args[0])])
     if isinstance(expr, sp.Pow) and args[0].is_Add:
@@ -69,8 +69,8 @@ def _upward(expr: sp.Expr) -> sp.Expr:
     return -expr if sample.is_negative else expr
 
 
-def _exponential(exponent: sp.Expr) -> sp.Expr:
-    """exp(c log x) as x^c."""
+def exponential(exponent: sp.Expr) -> sp.Expr:
+    """e to this power, with exp(c log x) as x^c."""
     logs = [f for f in sp.Mul.make_args(exponent) if isinstance(f, sp.log)]
     return logs[0].args[0] ** (exponent / logs[0]) if len(logs) == 1 else sp.exp(exponent)
 

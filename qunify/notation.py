@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import sympy as sp
 from sympy.printing.latex import LatexPrinter
@@ -17,6 +17,27 @@ from qunify.symbols import Rest, at_label, evaluate, renamed, sg
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 LETTERS = {"tea": r"\pi^{\mathrm{tea}}", "ref": r"\pi^{\mathrm{ref}}", "old": r"\pi^{\mathrm{old}}"}
 LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "heavy": "q", "lse": r"\mathrm{lse}"}
+
+
+#: How many characters of plain text a formula may have; what is longer is abbreviated, or not shown: nobody reads it.
+LONGEST_LINE = 150  # of a derivation
+LONGEST_OPTIMUM = 160
+LONGEST_BIAS = 260
+LONGEST_GRADIENT = 400  # of a proof
+
+#: How many operations a derivation still writes out, abbreviated.
+MOST_OPERATIONS = 1000
+
+
+class Step(NamedTuple):
+    r"""One line of an argument: the formula in LaTeX, the same in one line of Unicode, and what is done, if it says so.
+
+    `Step(r"g_y=u\,(u-1)", "g_y = u (u − 1)", "The gradient in the logits")`
+    """
+
+    latex: str
+    plain: str
+    words: str = ""
 
 
 class Total(sp.Function):
@@ -41,8 +62,9 @@ def _with_sums(expr: sp.Expr) -> list[sp.Expr]:
     ]
 
 
-def shortest(forms: Iterable[sp.Expr]) -> sp.Expr:
-    return min(forms, key=lambda f: len(text(f)))
+def shortest(forms: Iterable[sp.Expr], first: Callable[[sp.Expr], int] = lambda form: 0) -> sp.Expr:
+    """Of equal forms the one that is shortest as text, the first of equals; `first` may rank them before that."""
+    return min(forms, key=lambda form: (first(form), len(text(form).replace("eta", "η"))))
 
 
 def abbreviated(forms: Sequence[sp.Expr]) -> tuple[list[sp.Expr], dict[sp.Symbol, sp.Expr]]:

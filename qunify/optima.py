@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from qunify import population
+from qunify.notation import Step
 from qunify.population import Settled
-from qunify.proving import Step
 from qunify.qmap import QMap
 from qunify.samples import SIZES, aliased, around_truths, sizes
 from qunify.screening import Alias
@@ -24,7 +24,7 @@ TRUTHS = (
 )
 
 #: Two optima nearer than this in every probability are one.
-SAME = 1e-5
+SAME_OPTIMUM = 1e-5
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ def compare(a: QMap, b: QMap, alias: Alias = ()) -> Verdict:
         return Verdict(False)
     if x.form is not None and y.form is not None and x.form.key == y.form.key:
         return Verdict(True, True, (Step(x.form.latex, "one closed form for both optima"),))
-    said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME:g}, by numbers"
+    said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME_OPTIMUM:g}, by numbers"
     return Verdict(True, False, (Step(rf"\text{{{said}}}", said),))
 
 
 def _same_points(i: int, x: Settled, y: Settled) -> bool:
     """Whether every stable point of one is one of the other; what a search has not met is put to the test."""
     p, q = x.points[i], y.points[i]
-    near = (p[:, None] - q[None]).abs().amax(-1) < SAME
+    near = (p[:, None] - q[None]).abs().amax(-1) < SAME_OPTIMUM
     alone_p, alone_q = p[~near.any(1)], q[~near.any(0)]
     if x.form is not None and y.form is not None:
         return len(alone_p) == len(alone_q) == 0

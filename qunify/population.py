@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue, closed_forms, separable, tensors
-from qunify.flow import SAME, Arrival, Flow, follow, logits, rests
+from qunify.flow import SAME_POINT, Arrival, Flow, follow, logits, rests
 from qunify.qmap import QMap
 from qunify.targets import Method
 
@@ -140,21 +140,6 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
 
 
 @torch.no_grad()
-def stable_points(m: QMap, truths: Any, starts: Any = None, **context: Any) -> list[Tensor]:
-    """Every stable zero of the drift found for each of truths (B, V): B tensors (n, V), n possibly 0.
-
-    `starts` (S, V) replaces the default ones (uniform, the truth, and near every token).
-    """
-    truth = _distribution(m, "truths", truths)
-    flow = _flow(m, truth, context)
-    if starts is None:
-        begin = _starts(flow)
-    else:
-        begin = _inside(m, "starts", starts, (-1, flow.vocab)).expand(len(flow.truth), -1, -1)
-    return _search(flow, begin)[0]
-
-
-@torch.no_grad()
 def closed_form(m: QMap, truth: Tensor, **context: Any) -> closed_forms.ClosedForm | None:
     """The optimum at truths (B, V) written down, where theory has it for all of them."""
     return closed_forms.find(_flow(m, _distribution(m, "truth", truth), context))
@@ -208,7 +193,7 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], Arrival]:
 def _distinct(points: Tensor) -> Tensor:
     kept: list[Tensor] = []
     for point in points:
-        if all(float((point - other).abs().max()) > SAME for other in kept):
+        if all(float((point - other).abs().max()) > SAME_POINT for other in kept):
             kept.append(point)
     return torch.stack(kept) if kept else points
 
@@ -272,23 +257,16 @@ def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
 
 
 def _start(m: QMap, start: Any, shape: torch.Size) -> Tensor:
-    start = _distribution(m, "start", start)
-    return _inside(m, "start", start.expand(shape) if start.shape == shape[-1:] else start, shape).reshape(
-        -1, shape[-1]
-    )
-
-
-def _inside(m: QMap, argument: str, value: Any, shape: tuple[int, ...]) -> Tensor:
-    """Distributions of a shape (−1: any length), none of them on the boundary."""
-    p = _distribution(m, argument, value)
-    if p.dim() != len(shape) or any(want not in (-1, got) for want, got in zip(shape, p.shape, strict=True)):
-        wanted = tuple("S" if n == -1 else n for n in shape)
-        raise ValueError(f"{m.name}: {argument}: expected shape {wanted}, got {tuple(p.shape)}")
+    """Distributions of this shape, or one for all, none of them on the boundary; (B, V)."""
+    p = _distribution(m, "start", start)
+    p = p.expand(shape) if p.shape == shape[-1:] else p
+    if p.shape != shape:
+        raise ValueError(f"{m.name}: start: expected shape {tuple(shape)}, got {tuple(p.shape)}")
     if not bool((p > 0).all()):
         raise ValueError(
-            f"{m.name}: {argument}: expected every probability positive, got a zero, which training never leaves"
+            f"{m.name}: start: expected every probability positive, got a zero, which training never leaves"
         )
-    return p
+    return p.reshape(-1, shape[-1])
 
 
 def _as_given(value: Any) -> Tensor:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
 import mpmath as mp
+import numpy as np
 
 from qunify.qmap import QMap
 from qunify.token import Distribution, Scalar, Symbolic, Token
@@ -19,52 +20,12 @@ Number = Fraction | float | int
 LOG_ZERO = mp.mpf(-(10**6))
 
 
-class Vector:
-    """Numbers, one per token of the vocabulary; arithmetic is entry by entry."""
+#: Numbers, one per token of the vocabulary: NumPy's arithmetic is entry by entry, whatever the entries are.
+Vector = np.ndarray[Any, np.dtype[np.object_]]
 
-    __slots__ = ("entries",)
 
-    def __init__(self, entries: Sequence[Any]) -> None:
-        self.entries = tuple(entries)
-
-    def apply(self, f: Callable[[Any], Any]) -> Vector:
-        return Vector([f(x) for x in self.entries])
-
-    def _with(self, other: Any, f: Callable[[Any, Any], Any]) -> Vector:
-        others = other.entries if isinstance(other, Vector) else [other] * len(self.entries)
-        return Vector([f(x, y) for x, y in zip(self.entries, others, strict=True)])
-
-    def __add__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x + y)
-
-    def __sub__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x - y)
-
-    def __rsub__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: y - x)
-
-    def __mul__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x * y)
-
-    def __truediv__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x / y)
-
-    def __pow__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x**y)
-
-    def __gt__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x > y)
-
-    def __lt__(self, other: Any) -> Vector:
-        return self._with(other, lambda x, y: x < y)
-
-    def __neg__(self) -> Vector:
-        return self.apply(lambda x: -x)
-
-    def __abs__(self) -> Vector:
-        return self.apply(abs)
-
-    __radd__, __rmul__ = __add__, __mul__
+def vector(entries: Iterable[Any]) -> Vector:
+    return np.array(list(entries), dtype=object)
 
 
 class PreciseToken(Token):
@@ -73,12 +34,12 @@ class PreciseToken(Token):
 
     def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0) -> None:
         self._label, self._lse = label, _exact(lse)
-        self._p = Vector([_exact(x) for x in probs])
+        self._p = vector(map(_exact, probs))
         self._context = context
 
     @cached_property
     def label(self) -> Distribution:
-        one_hot = Vector([mp.mpf(k == self._label) for k in range(len(self._p.entries))])
+        one_hot = vector(mp.mpf(k == self._label) for k in range(len(self._p)))
         return self.distribution(one_hot)
 
     @cached_property
@@ -87,11 +48,11 @@ class PreciseToken(Token):
 
     @cached_property
     def uniform(self) -> Distribution:
-        return self.distribution(Vector([1 / self.vocab] * int(self.vocab)))
+        return self.distribution(vector(1 / self.vocab for _ in self._p))
 
     @property
     def vocab(self) -> Scalar:
-        return mp.mpf(len(self._p.entries))
+        return mp.mpf(len(self._p))
 
     @property
     def logits(self) -> Vector:
@@ -103,7 +64,7 @@ class PreciseToken(Token):
 
     @property
     def p_label(self) -> Scalar:
-        return self._p.entries[self._label]
+        return self._p[self._label]
 
     @property
     def log_p_label(self) -> Scalar:
@@ -111,7 +72,7 @@ class PreciseToken(Token):
 
     @property
     def p_rest(self) -> Scalar:
-        return mp.fsum(x for k, x in enumerate(self._p.entries) if k != self._label)
+        return mp.fsum(np.delete(self._p, self._label))
 
     @property
     def log_p_rest(self) -> Scalar:
@@ -123,12 +84,12 @@ class PreciseToken(Token):
         value = self._context[name]
         if name.startswith("token_"):
             return _exact(value)
-        entries = Vector([_exact(x) for x in value])
+        entries = vector(map(_exact, value))
         return self.distribution(entries) if name.endswith("_logits") else entries
 
     # ---- operations -----------------------------------------------------------------------------------
     def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
-        return x.apply(f) if isinstance(x, Vector) else f(x)
+        return np.frompyfunc(f, 1, 1)(x)
 
     def stop(self, x: Any) -> Any:
         return x
@@ -146,42 +107,37 @@ class PreciseToken(Token):
         return self._map(mp.sign, x)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
-        if not isinstance(condition, Vector):
-            return a if condition else b
-        at = [x.entries if isinstance(x, Vector) else [x] * len(condition.entries) for x in (a, b)]
-        return Vector([x if c else y for c, x, y in zip(condition.entries, *at, strict=True)])
+        return np.where(condition, a, b) if isinstance(condition, np.ndarray) else a if condition else b
 
     def sum(self, v: Any) -> Scalar:
-        return mp.fsum(v.entries) if isinstance(v, Vector) else v * self.vocab
+        return mp.fsum(v) if isinstance(v, np.ndarray) else v * self.vocab
 
     def sum_others(self, v: Vector) -> Vector:
-        return Vector([mp.fsum(x for j, x in enumerate(v.entries) if j != k) for k in range(len(v.entries))])
+        return vector(mp.fsum(np.delete(v, k)) for k in range(len(v)))
 
     def at_label(self, v: Any) -> Scalar:
-        return v.entries[self._label] if isinstance(v, Vector) else v
+        return v[self._label] if isinstance(v, np.ndarray) else v
 
     def softmax(self, field: Vector) -> Distribution:
-        total = mp.log(mp.fsum(mp.exp(x) for x in field.entries))
-        return Distribution(lambda: (field - total).apply(mp.exp), lambda: field - total)
+        total = mp.log(mp.fsum(self.exp(field)))
+        return Distribution(lambda: self.exp(field - total), lambda: field - total)
 
     def restricted(self, d: Distribution, mask: Vector) -> Distribution:
         kept = mask * d.probs
         return self.normalised(kept) if self.sum(kept) > 0 else self.uniform
 
     def argmax(self, d: Distribution) -> Distribution:
-        peak = max(d.probs.entries)
-        return self.normalised(d.probs.apply(lambda x: mp.mpf(x == peak)))
+        return self.normalised((d.probs == max(d.probs)) * mp.mpf(1))
 
     def in_top_k(self, d: Distribution, k: int) -> Vector:
-        entries = d.probs.entries
-        best = sorted(range(len(entries)), key=lambda i: (-entries[i], i))[:k]
-        return Vector([mp.mpf(i in best) for i in range(len(entries))])
+        best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
+        return vector(mp.mpf(i in best) for i in range(len(d.probs)))
 
     def head(self, d: Distribution, mass: float) -> Vector:
-        ordered = sorted(d.probs.entries, reverse=True)
+        ordered = sorted(d.probs, reverse=True)
         before = [mp.fsum(ordered[:i]) for i in range(len(ordered))]
         least = ordered[max(sum(b < mass for b in before), 1) - 1]
-        return d.probs.apply(lambda x: mp.mpf(x >= least))
+        return (d.probs >= least) * mp.mpf(1)
 
     def deformed_log(self, log_x: Any, q: Any) -> Any:
         return self._map(lambda v: v if q == 0 else mp.expm1(q * v) / q, log_x)
@@ -194,18 +150,18 @@ class PreciseToken(Token):
 
     def sparse(self, alpha: float) -> Distribution:
         power = mp.mpf(1) / (alpha - 1)
-        field = [(alpha - 1) * x for x in self.policy.log.entries]
+        field = [(alpha - 1) * x for x in self.policy.log]
 
         def mass(tau: Any) -> Any:
             return mp.fsum(max(x - tau, 0) ** power for x in field)
 
         tau = _root(lambda t: mass(t) - 1, max(field) - 1, max(field))
-        return self.normalised(Vector([max(x - tau, mp.mpf(0)) ** power for x in field]))
+        return self.normalised(vector(max(x - tau, mp.mpf(0)) ** power for x in field))
 
     def heavy_tailed(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
-        field = self.policy.log.entries
+        field = self.policy.log
         power = 1 / (1 - mp.mpf(t))
         high = max(field) - (self.vocab ** (t - 1) - 1) / (1 - t)
 
@@ -213,7 +169,7 @@ class PreciseToken(Token):
             return [(1 + (1 - t) * (x - shift)) ** power for x in field]
 
         shift = _root(lambda s: mp.fsum(probs(s)) - 1, max(field), high)
-        return self.normalised(Vector(probs(shift)))
+        return self.normalised(vector(probs(shift)))
 
 
 def _exact(x: Any) -> Any:
@@ -249,7 +205,7 @@ def gradient(
     """The logit gradient from the pulls, to fifty digits."""
     with mp.workdps(DIGITS):
         t, m = PreciseToken(probs, label, context, lse), _as_written(m)
-        total = Vector([mp.mpf(0)] * len(probs))
+        total = vector([mp.mpf(0)] * len(probs))
         for pull in m.pulls(t):
             total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)
-        return total.entries
+        return tuple(total)

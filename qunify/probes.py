@@ -15,7 +15,7 @@ from torch import Tensor
 from qunify import gauges
 from qunify.qmap import QMap
 from qunify.samples import Batch, along_u, spread_over_u
-from qunify.targets import LossFunction, name_of
+from qunify.targets import LossFunction, check_losses, name_of, rounding_of_zeros
 from qunify.token import CONTEXTS
 
 FEW = 8  # rows of the batch on which the reduction is found out
@@ -68,10 +68,7 @@ class Measured:
 
     @functools.cached_property
     def rounding(self) -> Tensor:
-        """What automatic differentiation leaves of a zero, (N, 1): relative to the row, with a floor from the batch."""
-        eps = torch.finfo(self.dtype).eps
-        rows = self.gradient.abs().sum(-1, keepdim=True)
-        return eps**0.75 * rows + 64 * eps * (rows.amax() if len(rows) else 0.0)
+        return rounding_of_zeros(self.gradient, self.dtype)  # (N, 1)
 
     @property
     def violation(self) -> Tensor:
@@ -91,15 +88,21 @@ class Measured:
     def in_simplex(self) -> Tensor:
         return (self.target >= -self.rounding).all(-1)  # (N,)
 
-    @property
-    def weight(self) -> Tensor:
-        """w of the gate w (p − δ) that has this gradient at the label, (N, 1)."""
-        return -self.batch.token.at_label(self.gradient) / self.batch.token.p_rest
+    @functools.cached_property
+    def gate(self) -> gauges.Gated:
+        t = self.batch.token
+        return gauges.Gated.of(self.gradient, t.policy.probs, t.index, self.rounding)
 
     @property
     def is_gate(self) -> bool:
-        t = self.batch.token
-        return bool(((self.gradient - self.weight * (t.policy.probs - t.label.probs)).abs() <= self.rounding).all())
+        return bool(self.gate.holds.all())
+
+
+@functools.lru_cache(maxsize=1024)
+def is_gate(m: QMap) -> bool:
+    """Whether a method's gradient is w (p − δ), by its class or in effect, at tokens of two vocabularies."""
+    few = (spread_over_u(5, seed=0)[:60], spread_over_u(24, seed=0)[:12])
+    return all(Measured(b, gradient_of(m, b), torch.float64).is_gate for b in few)
 
 
 def beside_jumps(subject: Subject, most: int = 4) -> Batch:
@@ -108,7 +111,7 @@ def beside_jumps(subject: Subject, most: int = 4) -> Batch:
     A threshold can only be read off tokens on either side of it.
     """
     u = torch.linspace(0.001, 0.999, 1000, dtype=torch.float64)
-    jump = subject(along_u(u)).weight[:, 0].diff().abs()
+    jump = subject(along_u(u)).gate.weight[:, 0].diff().abs()
     usual = torch.nn.functional.max_pool1d(jump[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3)
     near = []
     for i in jump.argsort(descending=True)[:most].tolist():
@@ -117,7 +120,7 @@ def beside_jumps(subject: Subject, most: int = 4) -> Batch:
         low, high = u[i], u[i + 1]
         for _ in range(4):
             inside = torch.linspace(float(low), float(high), 33, dtype=torch.float64)
-            k = int(subject(along_u(inside)).weight[:, 0].diff().abs().argmax())
+            k = int(subject(along_u(inside)).gate.weight[:, 0].diff().abs().argmax())
             low, high = inside[k], inside[k + 1]
         away = torch.logspace(-7, -3, 9, dtype=torch.float64)
         near += [low - away, high + away]
@@ -232,12 +235,8 @@ def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[
 
 def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
     who = name_of(loss_fn)
-    got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-    if got not in ((FEW,), ()):
-        raise ValueError(
-            f"{who}: expected one loss per token, shape ({FEW},), or their mean or sum, got {got}; "
-            f"return a tensor with one number for each of the {FEW} rows of logits"
-        )
+    advice = f"return a tensor with one number for each of the {FEW} rows of logits"
+    check_losses(who, losses, (FEW,), (), advice=advice)
     if not losses.requires_grad:
         raise ValueError(
             f"{who}: expected losses that depend differentiably on the logits, got none that do; "

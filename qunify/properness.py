@@ -17,7 +17,8 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import catalogue, cells, display, flow, gauges, miscalibration, notation, precise, symbolic_drift, witness
+from qunify import catalogue, cells, flow, gauges, miscalibration, notation, precise, symbolic_drift, witness
+from qunify._lib import html
 from qunify.catalogue import signature
 from qunify.miscalibration import ROUNDING, Calibrated, calibrated, labels
 from qunify.qmap import QMap
@@ -31,9 +32,6 @@ _VOCABS = (2, 3, 5, 24)
 _LARGEST = 1100  # the drift costs V² numbers: larger vocabularies are left to the symbols
 _SHARP = (0.2, 7.0)  # predictions up to nearly certain ones
 _ORDINARY = (0.2, 2.0)
-
-#: Formulas longer than this in plain text are not given: nobody would read them.
-LONG = 260
 
 #: Truths at which a bias is looked for, the most readable first.
 _TRUTHS = ((5, 3, 2), (17, 2, 1), (9, 6, 3, 2), (94, 5, 1), (8, 5, 4, 2, 1), (999990, 9, 1))
@@ -107,10 +105,10 @@ class Properness:
     link: str
     unbiased: bool
     proved: bool
-    attracts: bool
-    proper: bool
-    strict: bool
     direction: str
+    attracts: bool = False
+    proper: bool = False
+    strict: bool = False
     bias: str | None = None
     formula: sp.Expr | None = field(default=None, repr=False)
     reason: str = ""
@@ -137,8 +135,8 @@ class Properness:
 
     def _repr_latex_(self) -> str:
         if self.unbiased or self.direction == "no target":
-            return display.array([display.words(str(self))])
-        return display.array([rf"b_k={self.bias}" if self.bias else display.words(str(self))])
+            return html.array([html.words(str(self))])
+        return html.array([rf"b_k={self.bias}" if self.bias else html.words(str(self))])
 
     def _repr_html_(self) -> str:
         shown = [v for v in (self, self.through_link) if v is not None]
@@ -148,8 +146,8 @@ class Properness:
         ]
         more = [] if self.formula is None else [f"Drift at p = η: b_k = {notation.text(self.formula)}"]
         more += [] if self.witness is None else [f"Witness: {self.witness}"]
-        table = display.table(("", *(v.link for v in shown)), rows)
-        return display.paragraph(str(self)) + table + "".join(map(display.paragraph, more))
+        table = html.table(("", *(v.link for v in shown)), rows)
+        return html.paragraph(str(self)) + table + "".join(map(html.paragraph, more))
 
 
 def is_proper(m: Method) -> Properness:
@@ -197,9 +195,6 @@ def _no_target(m: QMap) -> Properness:
         link="softmax",
         unbiased=False,
         proved=speaks(m) and _refuted(m) is not None,
-        attracts=False,
-        proper=False,
-        strict=False,
         direction="no target",
         reason="it is not shift-invariant, so it has no target",
         witness=_refuted(m),
@@ -212,15 +207,12 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
     if not _unbiased(m, through_link):
         refuted = None if through_link else _refuted(m)
         form = None if drift is None else drift.at_k
-        form = form if form is not None and len(notation.text(form)) <= LONG else None
+        form = form if form is not None and len(notation.text(form)) <= notation.LONGEST_BIAS else None
         return Properness(
             method=signature(m),
             link=prediction,
             unbiased=False,
             proved=refuted is not None and speaks(m),
-            attracts=False,
-            proper=False,
-            strict=False,
             direction=miscalibration.direction(m, through_link=through_link),
             bias=None if form is None else notation.latex(form),
             formula=form,

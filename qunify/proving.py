@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from qunify import cells, notation, symbols
-from qunify.catalogue import ENTRIES
-from qunify.catalogue.identities import Identity, Term
 from qunify.normal import canonical
+from qunify.notation import LONGEST_GRADIENT, Step
 from qunify.qmap import Gate, QMap
 from qunify.screening import Alias
 from qunify.symbols import SymbolicToken, Vector
@@ -25,13 +24,6 @@ P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
 
 #: Weights and masks that come with the data count as nonnegative, as importance ratios and indicators are.
 GIVEN = {name: sp.Symbol(name, nonnegative=True) for name in ("w", "c")}
-
-
-class Step(NamedTuple):
-    """One line of an argument, in LaTeX and in plain Unicode."""
-
-    latex: str
-    plain: str
 
 
 class Proof(NamedTuple):
@@ -153,36 +145,6 @@ def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
     return Proof(None, (_gate_step("a", a, alias), _gate_step("b", b, alias)))
 
 
-def identity(claim: Identity) -> cells.Zero:
-    """Where left and right of an identity of the catalogue are not shown to be equal: nowhere, if it is proved."""
-    alias: Alias = tuple(sorted(claim.given.items()))
-    names: dict[str, Any] = {k: sp.Symbol(k, positive=True) for k in claim.free}
-    t = _token(())
-    names |= {"u": P_Y, "V": symbols.V, "tea_y": t.prob(t.teacher), "sum_p2": t.sum(t.policy.probs**2)}
-
-    def value(expression: Any) -> Any:
-        if isinstance(expression, str):
-            return sp.sympify(expression, locals=names)
-        return symbols.rational(expression) if isinstance(expression, float) else expression
-
-    def scaled(term: Term) -> Vector:
-        m = ENTRIES[term.name](**{k: value(v) for k, v in term.params.items()})
-        return gradient(m, alias) * value(term.factor)
-
-    difference = scaled(claim.left)
-    for term in claim.right:
-        difference = difference - scaled(term)
-    if "label" in claim.given.values():
-        difference = difference.apply(_without_ruled_out)
-    return cells.zero(difference.label, difference.elsewhere)
-
-
-def _without_ruled_out(e: sp.Expr) -> sp.Expr:
-    """Positive powers of a probability that is zero are zero."""
-    left = e.replace(lambda x: isinstance(x, sp.exp) and x.has(symbols.RULED_OUT), lambda _: sp.S.Zero)
-    return left.replace(symbols.Rest, symbols.rest)
-
-
 @functools.lru_cache(maxsize=1024)
 def gate(m: QMap, alias: Alias = ()) -> bool:
     """Whether the method is provably a gate that never pushes."""
@@ -224,7 +186,7 @@ def _gate_step(side: str, m: QMap, alias: Alias) -> Step:
 def _equation(latex: str, words: str, e: sp.Expr, latex_end: str = "", words_end: str = "") -> Step:
     """One line; expressions nobody would read are left out."""
     text = notation.text(e)
-    if len(text) > 400:
+    if len(text) > LONGEST_GRADIENT:
         return Step(rf"{latex}:\ \text{{{sp.count_ops(e)} operations, not written out}}",
                     f"{words}: {sp.count_ops(e)} operations, not written out{words_end}")  # fmt: skip
     return Step(f"{latex}={notation.latex(e)}{latex_end}", f"{words} = {text}{words_end}")

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, Self, cast, dataclass_transform
 
 import torch
 
-from qunify import display, gauges, tensors
+from qunify import gauges, tensors
+from qunify._lib import html
 from qunify.samples import two_tokens
 from qunify.token import CONTEXTS, Distribution, Scalar, Token, Vector, is_symbolic
 
@@ -188,7 +189,7 @@ class QMap(ABC):
         ]
         rows += [(name, value) for name, value in self.params.items()]
         title = f"{self.name}: {self.title}. {self.summary}"
-        return display.paragraph(title) + display.table(("", ""), rows)
+        return html.paragraph(title) + html.table(("", ""), rows)
 
     @torch.no_grad()
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> gauges.QTarget:
@@ -255,7 +256,7 @@ class Designed(FromFunctions):
         return dict(self.settings)
 
     def _replaced(self, params: Mapping[str, Any]) -> Self:
-        return super()._replaced({"settings": tuple((self.params | params).items())})
+        return super()._replaced({"settings": tuple((self.params | dict(params)).items())})
 
     def _call(self, f: Callable[..., Any], t: Token) -> Any:
         accepted = inspect.signature(f).parameters

@@ -12,15 +12,18 @@ import sympy as sp
 import torch
 from torch import Tensor
 
-from qunify import catalogue, display
+from qunify import catalogue
+from qunify._lib import html
+from qunify._lib.simple import simple_numbers
 from qunify.catalogue import ENTRIES
-from qunify.fitting import Fit, Mode, Sample, fit, simple_numbers, simplified
-from qunify.probes import Measured, Subject, beside_jumps, examine, gradient_of
+from qunify.fitting import Fit, Mode, Sample, fit, simplified
+from qunify.probes import Measured, Subject, beside_jumps, examine, is_gate
 from qunify.qmap import QMap
 from qunify.samples import ROWS, Batch, along_u, spread_over_u
+from qunify.symbols import V
 from qunify.targets import Foreign, Method, published
 
-LEVELS = ("identical", "scaled", "directional", "near")
+DEGREES = ("identical", "scaled", "directional", "near")  # how near a match is
 NEAR = 0.1  # relative gradient error up to which an entry is worth naming,
 CLOSE = 0.01  # and, one factor free, up to which it may turn out to be the loss itself
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
@@ -67,10 +70,10 @@ class Match:
         return f"near {factor}{self._named()}, but not it (gradients differ by {self.error:.2%})"
 
     def _repr_html_(self) -> str:
-        return display.paragraph(str(self))
+        return html.paragraph(str(self))
 
     def _repr_latex_(self) -> str:
-        return rf"${display.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
+        return rf"${html.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
 
     def _named(self) -> str:
         inside = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
@@ -154,8 +157,8 @@ class Matches(list[Match]):
 
     def _repr_html_(self) -> str:
         rows = [(m._named(), m.level, _number(m.factor), float(m.error)) for m in self]
-        found = display.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""
-        return display.paragraph(self.verdict) + found + "".join(map(display.paragraph, self.diagnosis.sentences()))
+        found = html.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""
+        return html.paragraph(self.verdict) + found + "".join(map(html.paragraph, self.diagnosis.sentences()))
 
 
 def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Matches:
@@ -222,13 +225,8 @@ def _candidates(d: Diagnosis) -> list[type[QMap]]:
     return [
         cls
         for cls in ENTRIES.values()
-        if set(cls.needs) <= set(d.used) and cls.shift_invariant == d.shift_invariant and _is_gate(cls) == d.gate
+        if set(cls.needs) <= set(d.used) and cls.shift_invariant == d.shift_invariant and is_gate(cls()) == d.gate
     ]
-
-
-def _is_gate(cls: type[QMap]) -> bool:
-    p = spread_over_u(5, seed=0)[:20]
-    return Measured(p, gradient_of(cls(), p), torch.float64).is_gate
 
 
 def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
@@ -259,7 +257,7 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
     order = list(ENTRIES)
 
     def rank(m: Match) -> tuple[Any, ...]:
-        level = LEVELS.index(m.level)
+        level = DEGREES.index(m.level)
         changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
         return (level, changed if level < 2 else m.error, order.index(m.name))
 
@@ -289,7 +287,6 @@ def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: 
 
 # ---- parameters that depend on the vocabulary ----------------------------------------------------------------
 
-V = sp.Symbol("V", positive=True)
 FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), sp.log(V))
 
 
@@ -350,7 +347,7 @@ def _diagnose(subject: Subject, probes: list[Batch], measured: list[Measured]) -
     curve, alone = None, False
     if gate:
         u = torch.linspace(0.0025, 0.9975, 101, dtype=torch.float64)
-        curve = (tuple(u.tolist()), tuple(subject(along_u(u)).weight[:, 0].tolist()))
+        curve = (tuple(u.tolist()), tuple(subject(along_u(u)).gate.weight[:, 0].tolist()))
         alone = not used and _on_u_alone(subject)
     return Diagnosis(
         reduction=subject.reduction,
@@ -382,9 +379,8 @@ def _on_u_alone(subject: Subject) -> bool:
         u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
         p = spread_over_u(vocab, 0)[:10]
         others = p.logits.scatter(1, p.labels[:, None], -torch.inf).log_softmax(-1) + (1 - u).log()[:, None]
-        weights.append(
-            subject(Batch(others.scatter(1, p.labels[:, None], u.log()[:, None]), p.labels, p.context)).weight
-        )
+        there = Batch(others.scatter(1, p.labels[:, None], u.log()[:, None]), p.labels, p.context)
+        weights.append(subject(there).gate.weight)
     return torch.allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from qunify.flow import Flow
-from qunify.gauges import Pulled
+from qunify.gauges import Gated, Pulled
 
 _GRID = 401  # points per token
 _ENDS = (-23.0, 34.0)  # of the logit of u: 1e-10 from 0, 1e-15 from 1; below, weights near 0 are all rounding
@@ -107,9 +107,8 @@ def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Ten
     """The same of a gradient that is one pull to the label, however it is written; NaN where it is not."""
     t = flow.token(z, rows, labels)
     pulled = Pulled.of(t, flow.m.pulls(t))
-    weight = -t.at_label(pulled.gradient) / t.p_rest
-    off = (pulled.gradient - weight * t.policy.probs).scatter(-1, t.index, 0.0).abs() > 1e-12 * (1 + pulled.parts)
-    return torch.where(off.any(-1, keepdim=True), torch.nan, weight), torch.zeros_like(z)
+    gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.parts))
+    return torch.where(gate.holds, gate.weight, torch.nan), torch.zeros_like(z)
 
 
 def _sample(flow: Flow, read: Reading, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,16 +6,16 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import sympy as sp
 import torch
 
-from qunify import catalogue, proving, symbols
+from qunify import catalogue, notation, proving, symbols
+from qunify._lib.simple import simplest
 from qunify.fitting import Fit, Sample, fit, simplified
-from qunify.probes import Measured, gradient_of
+from qunify.probes import Measured, gradient_of, is_gate
 from qunify.qmap import Designed, Gate, QMap, limits
 from qunify.samples import spread_over_u
 from qunify.screening import relate
@@ -122,7 +122,7 @@ def subsumes(general: Method, special: Method) -> Bindings | None:
             )
     if cls is type(m) or not set(m.needs) <= set(cls.needs) or cls.shift_invariant != m.shift_invariant:
         return None
-    if not cls.parameters() or (issubclass(cls, Gate) and not _is_gate(m)):
+    if not cls.parameters() or (issubclass(cls, Gate) and not is_gate(m)):
         return None
     free = tuple(k for k, v in m.params.items() if isinstance(v, float)) if isinstance(special, str | type) else ()
     for own in dict.fromkeys((free, ())):
@@ -253,10 +253,6 @@ def _measured(m: QMap) -> tuple[Measured, ...]:
     return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in probes)
 
 
-def _is_gate(m: QMap) -> bool:
-    return all(x.is_gate for x in _measured(m))
-
-
 def _sample(m: QMap, cls: type[QMap]) -> Sample:
     seen = _measured(m)
     return Sample(tuple(x.batch for x in seen), tuple(x.gradient.numpy() for x in seen), issubclass(cls, Gate))
@@ -299,7 +295,8 @@ def _expression(values: list[dict[int, Any]], settings: list[QMap], free: tuple[
             if max(ratios) - min(ratios) <= 1e-6 * max(map(abs, ratios)):
                 multiple = _simple(sum(ratios) / len(ratios))
                 if multiple is not None:
-                    return _tidy(back(multiple * term))
+                    found = back(multiple * term)
+                    return notation.shortest([found, sp.together(found), sp.factor(found), sp.expand(found)])
     return None
 
 
@@ -309,11 +306,6 @@ _SHAPES = (
     (lambda x: x / (1 - x) if x != 1 else float("inf"), lambda x: x / (1 + x)),
     (lambda x: x - 1, lambda x: 1 + x),
 )
-
-
-def _tidy(expr: sp.Expr) -> sp.Expr:
-    """The shortest of a few equal forms, the first of equals."""
-    return min((expr, sp.together(expr), sp.factor(expr), sp.expand(expr)), key=lambda e: len(str(e)))
 
 
 def _monomials(free: tuple[str, ...]) -> Iterator[sp.Expr]:
@@ -329,8 +321,8 @@ def _simple(x: float) -> sp.Rational | None:
     """The simple fraction that x is, to seven digits."""
     if abs(x) < 1e-7:
         return sp.S.Zero
-    near = Fraction(x).limit_denominator(200)
-    return sp.Rational(near.numerator, near.denominator) if abs(near - x) <= 1e-6 * abs(x) else None
+    near = simplest(x, within=1e-6)
+    return sp.Rational(near) if near.denominator <= 200 else None
 
 
 def _proved(cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str, Any], factor: sp.Expr) -> bool:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from qunify import cells, symbols
+from qunify.normal import exponential
 from qunify.notation import Total, shortest
 from qunify.qmap import QMap
 from qunify.symbols import Rest, SymbolicToken, Vector, at_label, per_token, renamed, rest
@@ -107,12 +108,7 @@ def _with_totals(expr: Any, names: dict[sp.Expr, sp.Symbol]) -> Any:
 
 def _tidied(expr: sp.Expr) -> sp.Expr:
     """Sums that cancel, wherever they stand, and exp(c log x) as x^c."""
-    return expr.replace(lambda e: e.is_Add, sp.expand).replace(sp.exp, _power)
-
-
-def _power(exponent: sp.Expr) -> sp.Expr:
-    logs = [f for f in sp.Mul.make_args(exponent) if isinstance(f, sp.log)]
-    return logs[0].args[0] ** (exponent / logs[0]) if len(logs) == 1 else sp.exp(exponent)
+    return expr.replace(lambda e: e.is_Add, sp.expand).replace(sp.exp, exponential)
 
 
 def _exchanged(expr: sp.Expr) -> sp.Expr:

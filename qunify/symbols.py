@@ -9,13 +9,15 @@ are equal symbols. Differentiation treats p_y and p_k as free and brings the sof
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Iterable
-from fractions import Fraction
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import sympy as sp
 
+from qunify._lib.arithmetic import Arithmetic
+from qunify._lib.simple import simplest
 from qunify.qmap import QMap
 from qunify.token import Distribution, Scalar, Token
 
@@ -33,11 +35,20 @@ def rational(x: Any) -> Any:
     """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10, and 1/3 is one third)."""
     if not isinstance(x, float):
         return sp.sympify(x)
-    simple = Fraction(x).limit_denominator(1000) if math.isfinite(x) else None
-    return sp.Rational(simple) if simple is not None and float(simple) == x else sp.Rational(repr(x))
+    if math.isfinite(x):
+        simple = simplest(x, within=2**-53)  # half a step of float64
+        if simple.denominator <= 1000 and float(simple) == x:
+            return sp.Rational(simple)
+    return sp.Rational(repr(x))
 
 
-class Vector:
+_OPERATIONS = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": operator.pow,
+    ">": sp.Gt, "<": sp.Lt, "abs": sp.Abs,
+}  # fmt: skip
+
+
+class Vector(Arithmetic):
     """A vector over the vocabulary: its entry at the label, and its entry at another token k."""
 
     __slots__ = ("elsewhere", "label")
@@ -48,42 +59,9 @@ class Vector:
     def apply(self, f: Callable[[Any], Any]) -> Vector:
         return Vector(f(self.label), f(self.elsewhere))
 
-    def _with(self, other: Any, f: Callable[[Any, Any], Any]) -> Vector:
-        other = other if isinstance(other, Vector) else rational(other)
-        a, b = (other.label, other.elsewhere) if isinstance(other, Vector) else (other, other)
-        return Vector(f(self.label, a), f(self.elsewhere, b))
-
-    def __add__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: a + b)
-
-    def __sub__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: a - b)
-
-    def __rsub__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: b - a)
-
-    def __mul__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: a * b)
-
-    def __truediv__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: a / b)
-
-    def __pow__(self, other: Any) -> Vector:
-        return self._with(other, lambda a, b: a**b)
-
-    def __gt__(self, other: Any) -> Vector:
-        return self._with(other, sp.Gt)
-
-    def __lt__(self, other: Any) -> Vector:
-        return self._with(other, sp.Lt)
-
-    def __neg__(self) -> Vector:
-        return self.apply(lambda a: -a)
-
-    def __abs__(self) -> Vector:
-        return self.apply(sp.Abs)
-
-    __radd__, __rmul__ = __add__, __mul__
+    def _operation(self, name: str, *operands: Any) -> Vector:
+        f, vectors = _OPERATIONS[name], [x if isinstance(x, Vector) else Vector(x, x) for x in operands]
+        return Vector(f(*(v.label for v in vectors)), f(*(v.elsewhere for v in vectors)))
 
     # SymPy expressions would otherwise try to absorb a Vector standing to their right.
     _op_priority = 1000.0

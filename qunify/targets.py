@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -56,9 +56,7 @@ class Foreign(FromFunctions):
     def _run(self, t: Token) -> tuple[Tensor, Tensor]:
         if not isinstance(t, TensorToken):
             raise TypeError(f"{self.name}: a function of tensors has no symbols")
-        given: dict[str, Any] = {
-            name: t.given[name][:, 0] if name.startswith("token_") else t.given[name] for name in self.needs
-        }
+        given = arguments({name: t.given[name] for name in self.needs})
         q = induced(self.function, t.logits, t.index[:, 0], **given)
         return q.loss[:, None], q.gradient.to(t.logits.dtype)
 
@@ -66,9 +64,7 @@ class Foreign(FromFunctions):
 @functools.lru_cache(maxsize=1024)
 def _shift_invariant(m: Foreign) -> bool:
     t = two_tokens()
-    given: dict[str, Any] = {
-        name: t.given[name][:, 0] if name.startswith("token_") else t.given[name] for name in m.needs
-    }
+    given = arguments({name: t.given[name] for name in m.needs})
     return bool(induced(m.function, t.logits, t.index[:, 0], **given).shift_invariant)
 
 
@@ -127,7 +123,9 @@ def induced(
         losses, gradient = _differentiate(who, loss_fn, rows, t.index[:, 0], t)
     else:
         losses, gradient = t.p_label[:, 0], t.policy.probs
-    rounding = _rounding(losses, gradient)
+    # A loss that casts its logits to float32 inside gives a gradient of that precision.
+    single = bool((gradient.float().to(gradient.dtype) == gradient).all())
+    rounding = rounding_of_zeros(gradient, torch.float32 if single else gradient.dtype, losses)
     invariant = gradient.sum(-1, keepdim=True).abs() <= rounding
     return gauges.finish(losses[:, None], _measured(t, gradient, rounding), layout, invariant)
 
@@ -139,18 +137,26 @@ def _double(who: str, name: str, x: Any) -> Any:
     return tensor.double() if tensor.is_floating_point() else tensor
 
 
+def arguments(context: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Contexts as a loss function takes them: one number per token is (N,), where a Token has (N, 1)."""
+    return {name: x[:, 0] if name.startswith("token_") else x for name, x in context.items()}
+
+
+def check_losses(who: str, losses: Any, *shapes: tuple[int, ...], advice: str = "") -> None:
+    """ValueError unless a loss function gave a tensor of one of these shapes: one loss per token comes first."""
+    got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+    if got not in shapes:
+        reduced = ", or their mean or sum" if () in shapes else ""
+        told = f"; {advice}" if advice else ""
+        raise ValueError(f"{who}: expected one loss per token, shape {shapes[0]}{reduced}, got {got}{told}")
+
+
 def _differentiate(
     who: str, loss_fn: LossFunction, rows: Tensor, labels: Tensor, t: tensors.TensorToken
 ) -> tuple[Tensor, Tensor]:
-    given = {name: value[:, 0] if name.startswith("token_") else value for name, value in t.given.items()}
     with torch.enable_grad():
-        losses = loss_fn(rows, labels, **given)
-        if not isinstance(losses, Tensor) or losses.shape != labels.shape:
-            got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-            raise ValueError(
-                f"{who}: expected one loss per token, shape {tuple(labels.shape)}, got {got}; "
-                "return the losses before they are reduced"
-            )
+        losses = loss_fn(rows, labels, **arguments(t.given))
+        check_losses(who, losses, tuple(labels.shape), advice="return the losses before they are reduced")
         if not losses.requires_grad:
             raise ValueError(f"{who}: expected losses that depend differentiably on the logits, got none that do")
         (gradient,) = torch.autograd.grad(losses.sum(), rows)
@@ -160,23 +166,18 @@ def _differentiate(
     return losses.detach().to(rows.dtype), gradient
 
 
-def _rounding(losses: Tensor, gradient: Tensor) -> Tensor:
-    """What automatic differentiation leaves of a zero, (N, 1): relative to the row, with a floor from the batch."""
-    # A loss that casts its logits to float32 inside gives a gradient of that precision.
-    single = bool((gradient.float().to(gradient.dtype) == gradient).all())
-    eps = torch.finfo(torch.float32 if single else gradient.dtype).eps
+def rounding_of_zeros(gradient: Tensor, computed_in: torch.dtype, losses: Tensor | None = None) -> Tensor:
+    """What automatic differentiation leaves of a zero in gradients (N, V), (N, 1): a share of the row, with a floor
+    from the largest row, or loss, of the batch."""
+    eps = torch.finfo(computed_in).eps
     rows = gradient.abs().sum(-1, keepdim=True)
-    floor = torch.cat([losses.abs(), rows[:, 0]]).amax() if rows.numel() else 0.0
-    return eps**0.75 * rows + 64 * eps * floor
+    sizes = rows[:, 0] if losses is None else torch.cat([losses.abs(), rows[:, 0]])
+    return eps**0.75 * rows + 64 * eps * (sizes.amax() if sizes.numel() else 0.0)
 
 
 def _measured(t: tensors.TensorToken, gradient: Tensor, rounding: Tensor) -> gauges.Pulled:
-    p, delta = t.policy.probs, t.label.probs
-    # A gate has g = w (p − δ): its weight is what the other tokens gain together, over their probability.
-    weight = gradient.scatter(-1, t.index, 0.0).sum(-1, keepdim=True) / t.p_rest.clamp(min=torch.finfo(p.dtype).tiny)
-    off = gradient - weight * (p - delta)
-    is_gate = (off.abs() <= rounding).all(-1, keepdim=True)
-    on_label = torch.where(is_gate, weight, torch.nan)
+    p, gate = t.policy.probs, gauges.Gated.of(gradient, t.policy.probs, t.index, rounding)
+    on_label = torch.where(gate.holds, gate.weight, torch.nan)
     return gauges.Pulled(
         policy=p,
         gradient=gradient,

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qunify.lazy import lazy
+from qunify._lib.lazy import lazy
 from qunify.token import CONTEXTS, Distribution, Token
 
 #: A token this many nats below the most likely one has probability exactly zero, and −inf logits are set to

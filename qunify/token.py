@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
-from qunify.lazy import lazy
+from qunify._lib.lazy import lazy
 
 Scalar: TypeAlias = Any
 Vector: TypeAlias = Any
@@ -275,10 +275,6 @@ class Token(ABC):
     def geometric(self, a: Distribution, b: Distribution, w: Scalar) -> Distribution:
         """∝ a^(1−w) b^w."""
         return self.softmax((1 - w) * a.field + w * b.field)
-
-    def product(self, a: Distribution, b: Distribution) -> Distribution:
-        """∝ a b."""
-        return self.softmax(a.field + b.field)
 
     def tempered(self, d: Distribution, temperature: Scalar) -> Distribution:
         """∝ d^(1/temperature)."""

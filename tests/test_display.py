@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 import qunify as qu
-from qunify import display
+from qunify._lib import html
 
 
 def test_equivalence_shows_its_argument() -> None:
@@ -44,7 +44,7 @@ def test_methods_show_formula_and_parameters() -> None:
 
 
 def test_texts_are_escaped() -> None:
-    assert display.table(("<b>",), [("a & b",)]) == (
+    assert html.table(("<b>",), [("a & b",)]) == (
         "<table><thead><tr><th>&lt;b&gt;</th></tr></thead><tbody><tr><td>a &amp; b</td></tr></tbody></table>"
     )
 
@@ -59,7 +59,7 @@ def test_match_as_latex() -> None:
     assert qu.get("focal").formula in latex
     assert r"\text{identical to focal(focusing=2)" in latex
     assert balanced(latex)
-    assert display.words("a_b 5% {x}") == r"\text{a\_b 5\% \{x\}}"
+    assert html.words("a_b 5% {x}") == r"\text{a\_b 5\% \{x\}}"
 
 
 def focal(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -75,4 +75,4 @@ def test_target_as_latex() -> None:
     z_loss = qu.get("z_loss")(torch.zeros(1, 3), torch.tensor([0]))._repr_latex_()
     assert r"Q_{0}=\text{none}" in z_loss
     assert balanced(z_loss)
-    assert display.number(1.5e-9) == r"1.5\cdot 10^{-9}"
+    assert html.number(1.5e-9) == r"1.5\cdot 10^{-9}"

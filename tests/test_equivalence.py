@@ -14,13 +14,14 @@ from hypothesis import given, settings, strategies
 from torch import Tensor
 
 import qunify as qu
-from qunify import proving, witness
+from qunify import cells, proving, symbols, witness
 from qunify.catalogue import ENTRIES
-from qunify.catalogue.identities import IDENTITIES, Identity
+from qunify.catalogue.identities import IDENTITIES, Identity, Term
 from qunify.cli import main
 from qunify.equivalence import LEVELS, compare
 from qunify.qmap import QMap
 from qunify.screening import relate
+from qunify.symbols import SymbolicToken
 from qunify.tensors import TensorToken
 from qunify.testing import assert_equivalent
 
@@ -241,11 +242,41 @@ def test_a_wrong_factor_is_not_proved() -> None:
     assert proving.on_one_ray(m("sft"), m("dft_undetached"), ()) is None
 
 
+def proved(claim: Identity) -> bool:
+    """Whether left and right of an identity of the catalogue are shown to be equal, for every vocabulary size."""
+    alias = tuple(sorted(claim.given.items()))
+    names: dict[str, Any] = {k: sp.Symbol(k, positive=True) for k in claim.free}
+    t = SymbolicToken()
+    names |= {"u": t.p_y, "V": symbols.V, "tea_y": t.prob(t.teacher), "sum_p2": t.sum(t.policy.probs**2)}
+
+    def value(expression: Any) -> Any:
+        if isinstance(expression, str):
+            return sp.sympify(expression, locals=names)
+        return symbols.rational(expression) if isinstance(expression, float) else expression
+
+    def scaled(term: Term) -> symbols.Vector:
+        m = ENTRIES[term.name](**{k: value(v) for k, v in term.params.items()})
+        return proving.gradient(m, alias) * value(term.factor)
+
+    difference = scaled(claim.left)
+    for term in claim.right:
+        difference = difference - scaled(term)
+    if "label" in claim.given.values():
+        difference = difference.apply(_without_ruled_out)
+    return cells.zero(difference.label, difference.elsewhere).holds
+
+
+def _without_ruled_out(e: sp.Expr) -> sp.Expr:
+    """Positive powers of a probability that is zero are zero."""
+    left = e.replace(lambda x: isinstance(x, sp.exp) and x.has(symbols.RULED_OUT), lambda _: sp.S.Zero)
+    return left.replace(symbols.Rest, symbols.rest)
+
+
 @pytest.mark.parametrize("claim", IDENTITIES, ids=lambda i: f"{i.left.name}={i.right[0].name}")
 def test_every_identity_of_the_catalogue_is_proved(claim: Identity) -> None:
-    assert proving.identity(claim).holds
+    assert proved(claim)
     wrong = dataclasses.replace(claim, left=dataclasses.replace(claim.left, factor="11/10"))
-    assert not proving.identity(wrong).holds
+    assert not proved(wrong)
 
 
 # ---- laws -----------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import qunify as qu
+from qunify import symbols
+from qunify._lib.simple import simple_numbers, simplest
 from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
-from qunify.fitting import simple_numbers
 from qunify.qmap import QMap
 from qunify.recognition import Match, Matches
 from qunify.tensors import TensorToken
@@ -207,6 +209,8 @@ def test_smoothing_over_the_others_is_smoothing_that_depends_on_the_vocabulary()
     expression = found[0].params["smoothing"]
     (vocab,) = expression.free_symbols
     assert sp.simplify(expression - sp.Float("0.1") * vocab / (vocab - 1)) == 0
+    assert vocab is symbols.V  # the symbol of proofs and of `subsumes`, so that either answer fits the other
+    assert float(expression.subs(symbols.V, 5)) == pytest.approx(0.125)
     assert "smoothing=0.1·V/(V - 1)" in found.verdict
 
 
@@ -320,6 +324,30 @@ def test_a_constant_teaches_nothing() -> None:
 @pytest.mark.parametrize(("x", "expected"), [(0.4999999, 0.5), (0.66666, 2 / 3), (1e-9, 0.0), (0.2371, 0.237)])
 def test_simple_numbers_come_first(x: float, expected: float) -> None:
     assert simple_numbers(x)[0] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("x", "within", "expected"),
+    [
+        (0.7, 2**-53, "7/10"),
+        (1 / 3, 2**-53, "1/3"),
+        (0.333333, 1e-5, "1/3"),
+        (0.333333, 1e-9, "333333/1000000"),
+        (-2.5, 1e-9, "-5/2"),
+        (3.0000001, 1e-6, "3"),
+        (0.0, 1e-6, "0"),
+        (1e-9, 1e-12, "1/1000000000"),
+    ],
+)
+def test_the_simplest_fraction_near_a_number(x: float, within: float, expected: str) -> None:
+    assert str(simplest(x, within)) == expected
+
+
+def test_no_fraction_nearby_has_a_smaller_denominator() -> None:
+    for x in torch.rand(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist():
+        found = simplest(x, 1e-4)
+        assert abs(found - Fraction(x)) <= Fraction(1e-4) * Fraction(x)
+        assert not any(abs(round(x * q) / q - x) <= 0.999e-4 * x for q in range(1, found.denominator))
 
 
 # ---- functions that cannot be asked --------------------------------------------------------------------------

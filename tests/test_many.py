@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +151,7 @@ def jobs() -> list[Job]:
 
 
 def test_a_sweep_is_a_tidy_table(tmp_path: Path) -> None:
-    table = sweep(Tabular(5, V), jobs(), [0, 5, 10], confidence, size=4, folder=tmp_path)
+    table = sweep(Tabular(5, V), jobs(), [0, 5, 10], confidence, size=4, folder=tmp_path, key="1")
     assert list(table.columns) == ["world", "method", "seed", "lr", "step", "confidence", "diverged"]
     assert len(table) == 12 * 3
     assert table["step"].tolist() == [0, 5, 10] * 12
@@ -175,43 +174,46 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(sweeps_module, "_train", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path)
+        sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path, key="1")
     assert len(list(tmp_path.glob("*.json"))) == 3
     done.clear()
     monkeypatch.setattr(sweeps_module, "_train", lambda i, *rest: (done.append(i), train(i, *rest))[1])
-    again = sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path)
+    again = sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path, key="1")
     assert len(done) == 3, "six parts, three of them kept"
     pd.testing.assert_frame_equal(again, whole, rtol=0, atol=0)
     assert not list(tmp_path.glob("*.partial"))
 
 
-def test_what_functions_close_over_tells_parts_apart(tmp_path: Path) -> None:
-    found = []
-    for power in (0.0, 2.0):
-        m = qu.design("root", trust=lambda t, a=power: t.exp(a * t.log_p_label), residual=lambda t: t.policy)
-        n = qu.design("root", trust=lambda t: t.exp(power * t.log_p_label), residual=lambda t: t.policy)  # noqa: B023
-        for own in (m, n):
-            job = Job(own, data(states=True))
-            found.append(sweep(Tabular(5, V), [job], [5], confidence, folder=tmp_path)["confidence"].item())
-    assert found[0] == found[1] != found[2] == found[3]
-    scaled = [lambda s, k=k: {"x": k * s.probs(torch.arange(5)).amax((1, 2))} for k in (1, 100)]
-    values = [sweep(Tabular(5, V), jobs()[:1], [5], f, folder=tmp_path)["x"].item() for f in scaled]
-    assert values[1] == pytest.approx(100 * values[0])
-    partial = functools.partial(scaled[0], k=3)
-    assert sweep(Tabular(5, V), jobs()[:1], [5], partial, folder=tmp_path)["x"].item() == pytest.approx(3 * values[0])
+def test_the_key_and_the_values_tell_parts_apart(tmp_path: Path) -> None:
+    def half(power: float) -> Any:
+        return qu.design("half", trust=lambda t, a: t.exp(a * t.log_p_label), residual=lambda t: t.policy, a=power)
+
+    def value(power: float, measure: Any, key: str) -> float:
+        job = Job(half(power), data(states=True))
+        table = sweep(Tabular(5, V), [job], [5], measure, folder=tmp_path, key=key)
+        return float(table["confidence"].item())
+
+    def doubled(stack: Stack) -> Any:
+        return {"confidence": 2 * confidence(stack)["confidence"]}
+
+    first = value(0.0, confidence, "1")
+    assert value(2.0, confidence, "1") != first, "another parameter"
+    assert value(0.0, doubled, "1") == first, "functions are not looked at"
+    assert value(0.0, doubled, "2") == pytest.approx(2 * first), "but the key that stands for them"
+    assert len(list(tmp_path.glob("*.json"))) == 3
 
 
 def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
-    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path)
+    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path, key="1")
     (path,) = tmp_path.glob("*.json")
     path.write_text(path.read_text()[:20])
-    pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path), first)
+    pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path, key="1"), first)
 
 
 def test_other_jobs_are_not_taken_from_the_folder(tmp_path: Path) -> None:
-    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path)
+    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path, key="1")
     other = Job(qu.get("sft"), data(7, states=True), 0, 0.1, {"world": 0})
-    second = sweep(Tabular(5, V), [other], [5], confidence, folder=tmp_path)
+    second = sweep(Tabular(5, V), [other], [5], confidence, folder=tmp_path, key="1")
     assert first["confidence"].item() != second["confidence"].item()
     assert len(list(tmp_path.glob("*.json"))) == 2
 
@@ -267,6 +269,10 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
         ),
         (lambda: sweep(Tabular(5, V), jobs()[:1], [5], lambda s: {"x": 1.0}), "sweep: measure: .* got float"),
         (lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder=__file__), "sweep: folder: expected a folder"),
+        (
+            lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder="runs"),
+            "sweep: key: expected a name for the code",
+        ),
         (lambda: Job("sft", data()), "Job: method: expected a QMap"),  # type: ignore[arg-type]
         (lambda: Job(qu.get("sft"), data(), lr=float("nan")), "Job: lr: expected a positive number"),
         (lambda: Data(torch.zeros(3, D), torch.zeros(4).long()), "Data: inputs: expected one for each of at least one"),

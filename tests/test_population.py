@@ -237,7 +237,7 @@ def test_plain_descent_ends_there_too(name: str) -> None:
 @pytest.mark.parametrize("name", WITH_TARGET)
 def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
     given = context(4)
-    for truth, points in zip(truths(4, 4), qu.stable_points(qu.get(name), truths(4, 4), **given), strict=True):
+    for truth, points in zip(truths(4, 4), qu.optimum(qu.get(name), truths(4, 4), **given).all, strict=True):
         assert torch.isfinite(points).all()
         torch.testing.assert_close(points.sum(-1), torch.ones(len(points), dtype=torch.float64), rtol=0, atol=1e-12)
         if name not in ("psft", "tvd"):  # whose drift jumps at its optimum and is zero only on average
@@ -251,7 +251,7 @@ def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
 )
 def test_a_push_comes_back(name: str) -> None:
     given, truth = context(4), truths(1, 4)[0]
-    (points,) = qu.stable_points(qu.get(name), truth[None], **given)
+    (points,) = qu.optimum(qu.get(name), truth, **given).all
     assert len(points)
     r = torch.Generator().manual_seed(0)
     for point in points:
@@ -265,7 +265,7 @@ def test_a_push_comes_back(name: str) -> None:
 
 def test_vertices_are_stable_exactly_where_the_theorem_says() -> None:
     """agce(1, 2) has h(u) = 1 + u: token j alone is stable iff 2 truth_j > truth_k for every other k."""
-    for truth, found in zip(truths(8, 4), qu.stable_points(qu.get("agce"), truths(8, 4)), strict=True):
+    for truth, found in zip(truths(8, 4), qu.optimum("agce", truths(8, 4)).all, strict=True):
         expected = 2 * truth > truth.max()
         assert expected.sum() == len(found)
         for token in expected.nonzero()[:, 0]:
@@ -349,13 +349,11 @@ def test_truths_together_and_alone() -> None:
         torch.testing.assert_close(together.probs[1, 2], alone.probs, rtol=0, atol=1e-12)
 
 
-def test_given_starts_replace_the_default_ones() -> None:
-    near_first = torch.tensor([[0.9, 0.05, 0.05]], dtype=torch.float64)
-    truth = torch.tensor([[0.5, 0.3, 0.2]], dtype=torch.float64)
-    (found,) = qu.stable_points(qu.get("bootstrap_hard", beta=0.5), truth, near_first)
-    assert len(found) == 1
-    (found,) = qu.stable_points(qu.get("bootstrap_hard", beta=0.5), truth)
-    assert len(found) == 3
+def test_every_token_is_a_start_so_that_all_optima_are_found_whatever_the_first_one() -> None:
+    near_first = torch.tensor([0.9, 0.05, 0.05], dtype=torch.float64)
+    found = qu.optimum(qu.get("bootstrap_hard", beta=0.5), torch.tensor([0.5, 0.3, 0.2]), near_first)
+    assert found.probs.argmax() == 0
+    assert sorted(point.argmax().item() for point in found.all[0]) == [0, 1, 2]
 
 
 SFT, KD = qu.get("sft"), qu.get("kd")
@@ -368,8 +366,6 @@ WRONG: list[tuple[Any, str]] = [
     (lambda: qu.drift(SFT, [0.5, 0.3, 0.2], [0.5, 0.5]), "sft: probs and truth: expected shapes that broadcast"),
     (lambda: qu.optimum(SFT, [0.5, 0.5], start=[1.0, 0.0]), "sft: start: expected every probability positive"),
     (lambda: qu.optimum(SFT, [0.5, 0.5], start=[0.5, 0.3, 0.2]), "sft: start: expected shape"),
-    (lambda: qu.stable_points(SFT, [[0.5, 0.5]], [[1.0, 0.0]]), "sft: starts: expected every probability positive"),
-    (lambda: qu.stable_points(SFT, [[0.5, 0.5]], [[0.5, 0.3, 0.2]]), "sft: starts: expected shape"),
     (lambda: qu.optimum(qu.get("z_loss"), [0.5, 0.5]), "z_loss: not shift-invariant, so it has no target"),
     (lambda: qu.drift(qu.get("logit_norm"), [0.5, 0.5], [0.5, 0.5]), "logit_norm: not shift-invariant"),
     (lambda: qu.optimum(KD, [0.5, 0.5]), "kd: missing context, expected the keyword argument teacher_logits"),

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from analyses.kit import runner
-from qunify import files
+from qunify._lib import files
 
 FOLDER = runner.ROOT / "build" / "cache"
 

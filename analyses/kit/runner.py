@@ -21,7 +21,7 @@ import pandas as pd
 import qunify
 from analyses.kit._closure import closure
 from analyses.kit.study import Study
-from qunify import files
+from qunify._lib import files
 
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ROOT / "figures"  # what full runs wrote, committed

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from qunify import files
+from qunify._lib import files
 
 
 class UsageError(Exception):

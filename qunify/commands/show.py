@@ -153,7 +153,7 @@ def _derivation(m: QMap) -> dict[str, Any]:
         "proved": found.proved,
         "holds_off_ties": found.holds_off_ties,
         "reason": found.reason,
-        "steps": [step._asdict() for step in found.steps],
+        "steps": [{"words": s.words, "latex": s.latex, "text": s.plain} for s in found.steps],
     }
 
 

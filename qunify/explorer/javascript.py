@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from qunify._lib.arithmetic import Arithmetic
 from qunify.qmap import QMap
 from qunify.token import CONTEXTS, Distribution, Scalar, Symbolic, Token
 
@@ -47,7 +48,7 @@ class Trace:
         return self._left.pop(0)
 
 
-class Node(Symbolic):
+class Node(Arithmetic, Symbolic):
     """An expression: one number, or the entry at k of a vector."""
 
     __hash__ = object.__hash__
@@ -55,61 +56,27 @@ class Node(Symbolic):
     def __init__(self, trace: Trace, op: str, args: tuple[Node | str, ...], vector: bool) -> None:
         self.trace, self.op, self.args, self.vector = trace, op, args, vector
 
-    def _with(self, op: str, *others: Any) -> Node:
-        return self.trace.node(op, self, *others)
-
-    def __add__(self, other: Any) -> Node:
-        return self if not isinstance(other, Node) and other == 0 else self._with("+", other)
-
-    def __sub__(self, other: Any) -> Node:
-        return self._with("-", other)
-
-    def __rsub__(self, other: Any) -> Node:
-        return self.trace.node("-", other, self)
-
-    def __mul__(self, other: Any) -> Node:
-        return self._with("*", other)
-
-    def __truediv__(self, other: Any) -> Node:
-        return self._with("/", other)
-
-    def __rtruediv__(self, other: Any) -> Node:
-        return self.trace.node("/", other, self)
-
-    def __pow__(self, other: Any) -> Node:
-        return self._with("**", other)
-
-    def __neg__(self) -> Node:
-        return self.trace.node("-", 0, self)
-
-    def __abs__(self) -> Node:
-        return self._with("abs")
-
-    def __gt__(self, other: Any) -> Node:
-        return self._with(">", other)
-
-    def __lt__(self, other: Any) -> Node:
-        return self._with("<", other)
+    def _operation(self, name: str, *operands: Any) -> Node:
+        nothing = name == "+" and not isinstance(operands[1], Node) and operands[1] == 0
+        return self if nothing else self.trace.node(name, *operands)
 
     def __ge__(self, other: Any) -> Node:
-        return self._with(">=", other)
+        return self._operation(">=", self, other)
 
     def __le__(self, other: Any) -> Node:
-        return self._with("<=", other)
+        return self._operation("<=", self, other)
 
     def __and__(self, other: Any) -> Node:
-        return self._with("&&", other)
+        return self._operation("&&", self, other)
 
     def __eq__(self, other: object) -> Any:
-        return self._with("===", repr(other) if isinstance(other, str) else other)
+        return self._operation("===", self, repr(other) if isinstance(other, str) else other)
 
     def __ne__(self, other: object) -> Any:
-        return self._with("!==", repr(other) if isinstance(other, str) else other)
-
-    __radd__, __rmul__ = __add__, __mul__
+        return self._operation("!==", self, repr(other) if isinstance(other, str) else other)
 
     def __bool__(self) -> bool:
-        return bool(self.trace.decide([(self, True), (self._with("!"), False)]))
+        return bool(self.trace.decide([(self, True), (self._operation("!", self), False)]))
 
     def __index__(self) -> int:
         return int(self.trace.decide([(self == n, n) for n in range(MOST_TERMS + 1)]))

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from qunify.hf.criterion import CausalLoss, loss
-    from qunify.hf.schedule import Schedule
-    from qunify.hf.trainer import SFTTrainer
+from qunify._lib.exports import exported
 
-_EXTRA = ("transformers", "trl", "datasets", "accelerate", "peft")
-_HOME = {"loss": "criterion", "CausalLoss": "criterion", "Schedule": "schedule", "SFTTrainer": "trainer"}
-
-__all__ = ["CausalLoss", "SFTTrainer", "Schedule", "loss"]
-
-for _package in _EXTRA:
+for _package in ("transformers", "trl", "datasets", "accelerate", "peft"):
     if importlib.util.find_spec(_package) is None:
         raise ImportError(f"qunify.hf needs {_package}: pip install 'qunify[hf]'", name=_package)
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'qunify.hf' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"qunify.hf.{_HOME[name]}"), name)
+if TYPE_CHECKING:
+    from qunify.hf.criterion import CausalLoss as CausalLoss
+    from qunify.hf.criterion import loss as loss
+    from qunify.hf.schedule import Schedule as Schedule
+    from qunify.hf.trainer import SFTTrainer as SFTTrainer
+else:
+    __getattr__, __dir__ = exported(__name__)

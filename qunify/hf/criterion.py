@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,6 @@ class CausalLoss:
     method : QMap
         May be set between steps, as a `Schedule` does.
     """
-
-    _asks: ClassVar[bool] = False  # some loss is calling models of its own: no such call is one of the policy's
 
     def __init__(self, method: QMap, models: dict[str, frozen.Given], prior_logits: Tensor | None) -> None:
         self._loss = Loss(method)
@@ -85,7 +83,7 @@ class CausalLoss:
         return self
 
     def _record(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not CausalLoss._asks:
+        if not frozen.is_constant(model):  # else some loss asks it, as a reference or a teacher
             inputs = {k: v for k, v in kwargs.items() if k not in ("labels", "num_items_in_batch")}
             self._call = args, inputs, tokens.shifted(inputs)
 
@@ -126,16 +124,12 @@ class CausalLoss:
         context |= numbers
         if "negative_mask" in needs:
             context["negative_mask"] = tokens.previous_tokens(inputs, labels, vocab)
-        CausalLoss._asks = True
-        try:
-            for key, use in self._models.items():
-                with use() as model, self._autocast():
-                    outputs = model(*args, **inputs | {"use_cache": False})
-                context[key] = _logits(outputs, name, _ARGUMENTS[key])
-                if (got := context[key].shape[-1]) != vocab:
-                    raise ValueError(f"{name}: {_ARGUMENTS[key]}: expected a vocabulary of {vocab}, got {got}")
-        finally:
-            CausalLoss._asks = False
+        for key, use in self._models.items():
+            with use() as model, self._autocast():
+                outputs = model(*args, **inputs | {"use_cache": False})
+            context[key] = _logits(outputs, name, _ARGUMENTS[key])
+            if (got := context[key].shape[-1]) != vocab:
+                raise ValueError(f"{name}: {_ARGUMENTS[key]}: expected a vocabulary of {vocab}, got {got}")
         return context
 
 

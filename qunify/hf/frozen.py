@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel, TrainerCallback
 
-from qunify import files
+from qunify._lib import files
 from qunify.hf.heads import Head, core, last_hidden
 from qunify.qmap import QMap
 
@@ -29,14 +29,23 @@ Use = Callable[[], AbstractContextManager[nn.Module]]
 
 @contextmanager
 def constant(model: nn.Module) -> Iterator[nn.Module]:
-    training = {module: module.training for module in model.modules()}
+    """The model in evaluation mode and without gradients; all of its parts know that they are."""
+    before = {module: (module.training, is_constant(module)) for module in model.modules()}
     model.eval()
     try:
+        for module in before:
+            vars(module)["_is_constant"] = True
         with torch.no_grad():
             yield model
     finally:
-        for module, was in training.items():
-            module.training = was
+        for module, (training, was) in before.items():
+            module.training = training
+            vars(module)["_is_constant"] = was
+
+
+def is_constant(model: nn.Module) -> bool:
+    """Whether a model is being called inside `constant`: not to train it, but for what it says."""
+    return bool(vars(model).get("_is_constant", False))
 
 
 def check(model: nn.Module, name: str, argument: str) -> None:

@@ -73,14 +73,16 @@ def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[QTarget, bool]:
     weight times p − δ. `mass` is Σ exp z, which matters to losses that are not shift-invariant."""
     import torch
 
+    from qunify.gauges import Gated
+
     others = torch.tensor(WEIGHTS, dtype=torch.float64)
     others[LABEL] = 0
     p = (1 - u)[:, None] * others / others.sum()
     p[:, LABEL] = u
-    q = m((mass * p).log(), torch.full((len(u),), LABEL), **_context(len(u)))
-    gate = (-q.gradient[:, LABEL] / (1 - u))[:, None] * p
-    gate[:, LABEL] = q.gradient[:, LABEL]
-    return q, torch.allclose(q.gradient, gate, rtol=1e-9, atol=1e-12)
+    labels = torch.full((len(u),), LABEL)
+    q = m((mass * p).log(), labels, **_context(len(u)))
+    gate = Gated.of(q.gradient, p, labels[:, None], 1e-9 * q.gradient.abs() + 1e-12)
+    return q, bool(gate.holds.all())
 
 
 def _context(rows: int) -> dict[str, Any]:

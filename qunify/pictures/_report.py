@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from qunify import files
+from qunify._lib import files
 from qunify.pictures._templates import environment
 
 

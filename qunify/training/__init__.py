@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
-    from qunify.training.loss import Loss
-    from qunify.training.many import Data, Job, Stack
-    from qunify.training.networks import Linear, Network, Tabular, TwoLayer
-    from qunify.training.sweeps import sweep
-
-_HOME = {"Loss": "loss", "Data": "many", "Job": "many", "Stack": "many", "sweep": "sweeps"}
-_HOME |= dict.fromkeys(("Linear", "Network", "Tabular", "TwoLayer"), "networks")
-
-__all__ = ["Data", "Job", "Linear", "Loss", "Network", "Stack", "Tabular", "TwoLayer", "sweep"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'qunify.training' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"qunify.training.{_HOME[name]}"), name)
+    from qunify.training.loss import Loss as Loss
+    from qunify.training.many import Data as Data
+    from qunify.training.many import Job as Job
+    from qunify.training.many import Stack as Stack
+    from qunify.training.networks import Linear as Linear
+    from qunify.training.networks import Network as Network
+    from qunify.training.networks import Tabular as Tabular
+    from qunify.training.networks import TwoLayer as TwoLayer
+    from qunify.training.sweeps import sweep as sweep
+else:
+    __getattr__, __dir__ = exported(__name__)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from qunify import catalogue, gauges, tensors
 from qunify.qmap import QMap
-from qunify.targets import Foreign, LossFunction, Method
+from qunify.targets import Foreign, LossFunction, Method, arguments, check_losses
 from qunify.token import CONTEXTS
 from qunify.training import buffers
 from qunify.training.loss import Reduction, checked, denominator
@@ -367,13 +367,10 @@ def _by_autograd(
     name: str, f: LossFunction, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """A Python loss of one chunk."""
-    flat = {k: v[:, 0] if k.startswith("token_") else v for k, v in context.items()}
     with torch.enable_grad():
         z = z.detach().requires_grad_(with_gradient)
-        loss = f(z, labels, **flat)
-        if not isinstance(loss, Tensor) or loss.shape != labels.shape:
-            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
-            raise ValueError(f"{name}: expected one loss per token, shape {tuple(labels.shape)}, got {got}")
+        loss = f(z, labels, **arguments(context))
+        check_losses(name, loss, tuple(labels.shape))
         if not with_gradient:
             return loss.detach(), None
         (g,) = torch.autograd.grad(loss.sum(), z)

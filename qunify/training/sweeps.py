@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import itertools
 import json
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 import qunify
-from qunify import files
+from qunify._lib import files
 from qunify.training.many import Job, Stack
 from qunify.training.networks import Network
 
@@ -35,6 +33,7 @@ def sweep(
     *,
     size: int = 128,
     folder: Path | str | None = None,
+    key: str = "",
     workers: int | None = None,
     progress: bool = False,
     **options: Any,
@@ -53,7 +52,10 @@ def sweep(
         Models per stack.
     folder : path, optional
         Finished stacks are kept there and not trained again, by the next call with the same jobs, data, options and
-        measure (their code and what they close over). A file is complete or absent.
+        key. A file is complete or absent.
+    key : str
+        Required with a folder: a name for the code that runs, such as a version of `measure` and of the functions of
+        designed methods. Parts that were kept under another key are not used.
     workers : int, optional
         Processes. By default what `joblib.parallel_config` says, which also switches to Dask or Ray, else one.
     progress : bool
@@ -69,7 +71,7 @@ def sweep(
     ------
     ValueError
         If there is no job, `steps` does not increase from 0 on, a tag has the name of a column, `measure` does not
-        give one number per model, the folder is none, or for what `Stack` refuses.
+        give one number per model, the folder is none or has no key, or for what `Stack` refuses.
     """
     jobs = list(jobs)
     if not jobs:
@@ -86,10 +88,12 @@ def sweep(
     kept = None if folder is None else Path(folder)
     if kept is not None and kept.exists() and not kept.is_dir():
         raise ValueError(f"sweep: folder: expected a folder, got the file {kept}")
+    if kept is not None and not key:
+        raise ValueError("sweep: key: expected a name for the code whose parts the folder keeps, got none")
     found: dict[int, pd.DataFrame] = {}
     missing = []
     for i, part in enumerate(parts):
-        path = kept / f"{_digest(network, [jobs[k] for k in part], steps, measure, options)}.json" if kept else None
+        path = kept / f"{_digest(key, network, [jobs[k] for k in part], steps, options)}.json" if kept else None
         table = _read(path)
         if table is None:
             missing.append((i, path))
@@ -166,10 +170,9 @@ def _read(path: Path | None) -> pd.DataFrame | None:
         return None
 
 
-def _digest(
-    network: Network, jobs: Sequence[Job], steps: Sequence[int], measure: Measure, options: Mapping[str, Any]
-) -> str:
-    """A name for what makes a part."""
+def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
+    """A name for a part: of the key and of every value that makes it. Functions have no value, the key stands for
+    them."""
     h = hashlib.sha256()
 
     def add(x: Any) -> None:
@@ -182,18 +185,10 @@ def _digest(
         elif isinstance(x, list | tuple):
             for item in x:
                 add(item)
-        elif isinstance(x, functools.partial):
-            add((x.func, x.args, x.keywords))
-        elif isinstance(x, types.FunctionType):
-            add((x.__module__, x.__qualname__, x.__code__, x.__defaults__, x.__kwdefaults__))
-            add([cell.cell_contents for cell in x.__closure__ or ()])
-        elif isinstance(x, types.CodeType):
-            add((x.co_code.hex(), x.co_names, x.co_consts))
         else:
             h.update(repr(x).encode())
 
-    add(qunify.__version__)
-    for x in (network, list(steps), measure, options):
+    for x in (key, qunify.__version__, network, list(steps), options):
         add(x)
     order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # where each first stands
     for i, job in enumerate(jobs):

@@ -1,0 +1,52 @@
+"""A package's public names, stated once: what type checkers import is what everybody else loads when it is first used.
+
+A package whose parts take long to load says in its `__init__.py`
+
+    if TYPE_CHECKING:
+        from qunify.catalogue import get as get
+    else:
+        __getattr__, __dir__ = exported(__name__)
+
+and has `get`, `dir()` and `__all__`, as if it had imported `get` itself.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from collections.abc import Callable
+from typing import Any
+
+
+def exported(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package, from what its source imports under `if TYPE_CHECKING`.
+
+    `__all__` is one of the names that `__getattr__` knows: the source is not read before a name is asked for.
+    """
+    module = sys.modules[package]
+
+    @functools.cache
+    def homes() -> dict[str, str]:
+        return _imported(module.__spec__.loader.get_source(package))  # type: ignore[union-attr]
+
+    def get(name: str) -> Any:
+        if name == "__all__":
+            value: Any = sorted(homes())
+        elif name in homes():
+            value = getattr(importlib.import_module(homes()[name]), name)
+        else:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        setattr(module, name, value)  # asked for once
+        return value
+
+    return get, lambda: sorted({*vars(module), *homes()})
+
+
+def _imported(source: str) -> dict[str, str]:
+    """Name: its module, of every `from module import name as name` in the blocks `if TYPE_CHECKING`."""
+    import ast
+
+    blocks = [n for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
+    imports = [n for block in blocks for n in block.body if isinstance(n, ast.ImportFrom)]
+    return {alias.name: str(n.module) for n in imports for alias in n.names if alias.asname == alias.name}

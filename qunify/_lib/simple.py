@@ -1,0 +1,34 @@
+"""The simple number behind a float: what somebody would have written, or what arithmetic with such numbers gives."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+
+def simplest(x: float, within: float) -> Fraction:
+    """The fraction of the smallest denominator that lies no farther from x than `within` · |x|: 0.333333 is 1/3 within
+    1e-5, and 333333/1000000 within 1e-9."""
+    middle, reach = Fraction(x), Fraction(within) * abs(Fraction(x))
+    if middle < 0:
+        return -_between(-middle - reach, -middle + reach)
+    return _between(middle - reach, middle + reach)
+
+
+def _between(low: Fraction, high: Fraction) -> Fraction:
+    """The simplest fraction of an interval of numbers ≥ 0, by continued fractions: a whole number if it has one, else
+    the same whole part and the simplest reciprocal of what is left."""
+    whole = math.ceil(low)
+    if whole <= high:
+        return Fraction(whole)
+    return whole - 1 + 1 / _between(1 / (high - whole + 1), 1 / (low - whole + 1))
+
+
+def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
+    """Numbers near x that somebody would have written, the simplest first."""
+    found = [0.0, *(round(x, d) for d in range(3))]
+    found += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
+    if x:
+        places = -math.floor(math.log10(abs(x)))
+        found += [round(x, places + d) for d in range(5)]
+    return [v for v in dict.fromkeys(found) if abs(v - x) <= within * max(abs(x), 1e-3)]
