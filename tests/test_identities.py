@@ -153,3 +153,26 @@ def test_a_false_identity_is_caught() -> None:
     wrong = Identity(Term("tailr", {"gamma": 0.5}), (Term("dft"),))
     with pytest.raises(AssertionError):
         test_identity(wrong)
+
+
+def test_proportional_at_the_label_alone_is_not_proportional() -> None:
+    """Both put 9/10 on the label; what is left goes to the other tokens evenly, or as the teacher has it."""
+    even, taught = (
+        qu.design(name, trust=lambda t: 0.9, residual=residual)
+        for name, residual in (("even", lambda t: t.others(t.uniform)), ("taught", lambda t: t.others(t.teacher)))
+    )
+    assert vanishes(proving.gradient(even).label - proving.gradient(taught).label)
+    assert proving.proportional(even, taught, ()) is None
+    assert proving.proportional(even, even, ()) is not None
+
+
+def test_a_factor_is_one_number_for_all_tokens_of_every_vocabulary() -> None:
+    sft, halved, shared = (
+        qu.design(name, trust=trust, residual=lambda t: t.policy)
+        for name, trust in (("sft", lambda t: 1), ("halved", lambda t: 0.5), ("shared", lambda t: 1 / t.vocab))
+    )
+    found = proving.proportional(sft, halved, ())
+    assert found is not None
+    assert found.factor == sp.Rational(1, 2)
+    assert proving.proportional(sft, shared, ()) is None, "1/V is another number in another vocabulary"
+    assert proving.proportional(sft, shared, (), 1 / symbols.V) is not None

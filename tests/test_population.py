@@ -11,7 +11,7 @@ from torch import Tensor
 import qunify as qu
 from qunify import closed_forms, separable
 from qunify.catalogue import ENTRIES
-from qunify.flow import follow
+from qunify.flow import follow, rests
 from qunify.population import _flow
 from tests.battery import Batch, autograd, settings
 
@@ -279,6 +279,23 @@ def test_the_theorem_finds_the_vertices_without_the_flow() -> None:
         exact = separable.solve(flow)
     assert exact is not None
     assert torch.equal(exact.alone, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "held"),
+    [("dft", 1.0), ("mae", 1.0), ("agce", 2.0), ("beyond_log", 0.0), ("gce", 0.0), ("brier", 0.0), ("target_sft", 0.0)],
+)
+def test_a_token_alone_rests_where_no_other_comes_back(name: str, held: float) -> None:
+    """All drifts are zero at a vertex, where no other token has mass; whether one comes back is a matter of rates. Of a
+    gate with h = w/u, token k comes back if truth_k h(0) > truth_j h(1): `held` is h(1)/h(0), and 0 where h has a pole.
+    Under Brier's score it grows at the rate 2 (1 + truth_k − truth_j) > 0, in a geometric mean at an unbounded one."""
+    flow, vertices = flow_of(name, 4, 6), torch.eye(4, dtype=torch.float64)
+    for i, truth in enumerate(flow.truth):
+        for token, vertex in enumerate(vertices):
+            with torch.no_grad():
+                found = rests(flow, vertex[None], torch.tensor([i]))
+            others = truth[torch.arange(4) != token]
+            assert found.tolist() == [bool(held * truth[token] > others.max())], (truth, token)
 
 
 def test_a_start_beside_a_saddle_leaves_it() -> None:

@@ -150,6 +150,38 @@ def test_a_loss_that_is_unbiased_and_not_concave_shows_where() -> None:
     assert w.gap > 0
 
 
+def test_proper_and_not_strictly() -> None:
+    """The squared error of one token's probability is least at its truth, however the others share the rest."""
+
+    def of_one_token(logits: Tensor, labels: Tensor) -> Tensor:
+        return (logits.softmax(-1)[:, 0] - (labels == 0).to(logits.dtype)).square()
+
+    for loss in (of_one_token, lambda logits, labels: 0 * logits.sum(-1)):
+        v = qu.is_proper(loss)
+        assert (v.unbiased, v.proper, v.strict) == (True, True, False)
+        assert "is proper, not strictly" in str(v)
+
+
+def test_a_bias_too_small_to_measure_is_refuted_in_fractions() -> None:
+    v = qu.is_proper(qu.get("poly1", epsilon=1e-10))
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    expected = 1e-10 * (p**2 - p * (p**2).sum())  # that of ε u, by hand: below what counts as rounding in floats
+    assert expected.abs().max() < miscalibration.ROUNDING
+    assert (v.unbiased, v.proper, v.proved) == (False, False, True)
+    assert isinstance(v.witness, properness.Biased)
+    assert v.witness.truth == (Fraction(1, 2), Fraction(3, 10), Fraction(1, 5))
+    assert v.witness.drift == pytest.approx(expected.tolist(), rel=1e-9)
+
+
+def test_a_loss_that_is_detached_at_some_tokens_is_detached() -> None:
+    """Where the model is sure it trusts half: a weight that no label changes leaves the truth alone."""
+    v = qu.is_proper(
+        qu.design("sure", trust=lambda t: t.where(t.entropy(t.policy) < 1, 0.5, 1.0), residual=lambda t: t.policy)
+    )
+    assert (v.unbiased, v.attracts, v.proper, v.strict) == (True, True, False, False)
+    assert "detached" in v.reason
+
+
 def test_somebodys_functions() -> None:
     def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
         return -logits.log_softmax(-1).gather(-1, labels[:, None])[:, 0]

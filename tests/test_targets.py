@@ -10,7 +10,7 @@ from torch import Tensor
 import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.qmap import Gate
-from tests.battery import Batch, batch
+from tests.battery import Batch, batch, every_setting
 
 
 def mean_squared_logits(logits: Tensor, labels: Tensor) -> Tensor:
@@ -222,3 +222,56 @@ def test_a_loss_that_casts_to_float32_is_measured_as_such() -> None:
     cast = qu.induced(lambda z, y: F.cross_entropy(z.float(), y, reduction="none"), logits, labels)
     assert cast.shift_invariant
     torch.testing.assert_close(cast.trust, torch.ones(8).double(), rtol=1e-4, atol=0)
+
+
+# ---- at the ends of floating point --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_token_next_to_impossible_does_not_set_the_boundary(dtype: torch.dtype) -> None:
+    """A gate's boundary is its weight. Below the normal numbers a probability is a few units of the least one, and a
+    ratio of two such is anything: 0.3 · 2 units is 1 unit, which would say that the weight is a half."""
+    least = torch.tensor(torch.finfo(dtype).tiny, dtype=dtype).log().item()
+    far = torch.arange(least - 40, least + 10, 0.25, dtype=dtype)
+    logits = torch.stack([torch.zeros_like(far), torch.full_like(far, -1.0), far], 1)
+    p = logits.softmax(-1)[:, 2]
+    assert bool(((p > 0) & (p < torch.finfo(dtype).tiny)).any()), "some are below the normal numbers"
+    for weight in (0.1, 0.3, 0.6, 0.9):
+        given = torch.full_like(far, weight)
+        q = qu.get("iw_sft")(logits, torch.zeros(len(far), dtype=torch.long), token_weight=given)
+        torch.testing.assert_close(q.in_gauge("boundary").scale, given, rtol=1e2 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize("case", [c for c in every_setting() if isinstance(c.values[0], Gate)])
+def test_what_a_gate_takes_from_others_is_what_it_gives_the_label(case: Gate) -> None:
+    """To all digits, also where the model is sure and u is 1 in floating point: they are in 1 − u."""
+    sure = torch.arange(1.0, 60.0, dtype=torch.float64)
+    logits = torch.stack([sure, torch.zeros_like(sure), torch.full_like(sure, -1.0)], 1)
+    assert bool((logits.softmax(-1)[-20:, 0] == 1).all())
+    context = {k: v[:1].expand(len(sure), *v.shape[1:]) for k, v in batch(3).context.items()}
+    context |= {"token_weight": torch.full_like(sure, 1.3), "token_mask": torch.ones_like(sure)}
+    g = case(logits, torch.zeros(len(sure), dtype=torch.long), **context).gradient
+    torch.testing.assert_close(g[:, 0], -g[:, 1:].sum(-1), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("case", [c for c in every_setting() if isinstance(c.values[0], Gate)])
+def test_nothing_remains_of_a_gate_at_the_boundary(case: Gate) -> None:
+    """There its target is the label alone, and what is left of one is rounding: no distribution is read into that."""
+    b = batch(5)
+    gauge = case(b.logits, b.labels, **b.context).in_gauge("boundary")
+    whole = gauge.trust > 0.5  # a weight below zero takes from the label
+    torch.testing.assert_close(gauge.trust[whole], torch.ones(int(whole.sum())).double(), rtol=0, atol=1e-12)
+    assert bool(gauge.residual[whole].isnan().all())
+    assert bool(whole.any()) == bool((gauge.trust > 0).any())
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_what_remains_is_seen_to_the_last_bit_of_doubt(eta: float) -> None:
+    """Where u is 1 but for rounding, 1 − u gives what remains its size, and not its shape."""
+    sure = torch.arange(1.0, 36.0, dtype=torch.float64)
+    logits = torch.stack([sure, torch.zeros_like(sure), torch.full_like(sure, -1.0)], 1)
+    teacher = torch.tensor([0.2, 0.3, 0.5], dtype=torch.float64).log().expand(len(sure), -1)
+    labels = torch.zeros(len(sure), dtype=torch.long)
+    found = qu.get("target_sft", eta=eta)(logits, labels, teacher_logits=teacher).residual
+    blend = ((1 - eta) * logits.log_softmax(-1) + eta * teacher).softmax(-1)
+    torch.testing.assert_close(found, blend, rtol=0, atol=1e-9)
