@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, sweep
+from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, many, sweep
 from qunify.training import sweeps as sweeps_module
 from tests.battery import settings
 
@@ -62,7 +62,7 @@ def by_hand(network: Network, job: Job, steps: int, batch: int | None, optimiser
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize(("batch", "optimiser"), [(None, "sgd"), (8, "adam")])
+@pytest.mark.parametrize(("batch", "optimiser"), [(None, "sgd"), (8, "adam"), (10, "sgd")])  # 30 is 3 batches of 10
 def test_a_stack_trains_as_automatic_differentiation_does(kind: str, batch: int | None, optimiser: Any) -> None:
     mine = [data(seed, states=kind == "tabular") for seed in range(2)]
     jobs = [Job(qu.get(m), d, seed) for m in METHODS for seed, d in enumerate(mine)]
@@ -71,6 +71,16 @@ def test_a_stack_trains_as_automatic_differentiation_does(kind: str, batch: int 
         expected = by_hand(NETWORKS[kind], job, 25, batch, optimiser)
         torch.testing.assert_close(stack.probs(job.data.inputs)[i], expected, rtol=0, atol=1e-10)
     assert (stack.diverged == -1).all()
+
+
+@pytest.mark.parametrize(("examples", "batch"), [(12, 4), (12, 5), (7, 7), (3, 1)])
+def test_an_epoch_takes_every_example_once_but_for_a_rest_too_small(examples: int, batch: int) -> None:
+    order = many._Order([3, 4, 3], examples, batch)
+    for _ in range(3):
+        epoch = torch.cat([order.next() for _ in range(examples // batch)], 1)
+        assert epoch.shape == (3, examples // batch * batch)
+        assert all(len(set(row.tolist())) == len(row) for row in epoch)
+        assert torch.equal(epoch[0], epoch[2])
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -243,7 +243,8 @@ class _Examples:
         """The examples `order` (M, B) of every job."""
         i = self._of_job[:, None], order
         context = {k: v[i] for k, v in self._context.items()}
-        return _Batch(self._inputs[i], self._labels[i], context, torch.tensor(1 / order.shape[1]))
+        share = torch.tensor(1 / order.shape[1], dtype=self.all.share.dtype)
+        return _Batch(self._inputs[i], self._labels[i], context, share)
 
 
 def _given(vocab: int, data: Data, methods: Sequence[QMap]) -> Mapping[str, Tensor]:
