@@ -150,6 +150,31 @@ def test_a_loop_of_ones_own() -> None:
         hf.loss("kd", teacher=teacher)(m(ids), ids)
 
 
+def test_the_inputs_of_one_call_serve_one_loss() -> None:
+    """Else a batch that the model has not seen would be read with the teacher's logits of the batch before."""
+    m = model()
+    criterion = hf.loss("kd", teacher=model(seed=1)).attach(m)
+    first, second = (torch.tensor([ids]) for ids in (DATA[1][0], DATA[1][0][::-1]))
+    outputs = m(first)
+    value = criterion(outputs, first).item()
+    with pytest.raises(ValueError, match=r"kd: teacher_logits: expected a loss that sees the model"):
+        criterion(outputs, second)
+    assert criterion(m(second), second).item() != value
+    assert criterion(m(first), first).item() == value
+
+
+def test_a_frozen_model_keeps_no_cache_whatever_the_policy_does() -> None:
+    m, teacher, seen = model(), model(seed=1), []
+    teacher.register_forward_hook(lambda *a: seen.append(a[-1].past_key_values))
+    criterion = hf.loss("kd", teacher=teacher).attach(m)
+    ids = torch.tensor([DATA[1][0]])
+    for use_cache in (True, False):
+        outputs = m(input_ids=ids, use_cache=use_cache)
+        assert (outputs.past_key_values is not None) == use_cache
+        criterion(outputs, ids)
+    assert seen == [None, None]
+
+
 def test_losses_of_one_model_do_not_disturb_each_other() -> None:
     ids = torch.tensor([DATA[1][0]])
     kinds: dict[str, dict[str, Any]] = {"asft": {"reference": "base"}, "iw_sft": {}, "unlikelihood": {}}

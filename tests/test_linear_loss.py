@@ -100,6 +100,41 @@ def test_other_heads_and_listed_tokens_as_contexts() -> None:
         )
 
 
+@pytest.mark.parametrize("more", [{}, {"logit_scale": 0.6}, {"softcap": 3.0}, {"logit_scale": 0.6, "softcap": 3.0}])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("name", ["target_sft", "asft", "psft"])  # a teacher, a reference and an older policy
+def test_another_head_is_scaled_and_capped_as_the_models_own(name: str, with_bias: bool, more: dict[str, Any]) -> None:
+    (context,) = qu.get(name).needs
+    other_h, other_w, other_b = normal(N, 4, seed=30), normal(V, 4, seed=31), normal(V, seed=32) if with_bias else None
+    z = more.get("logit_scale", 1.0) * (other_h @ other_w.T + (0 if other_b is None else other_b))
+    cap = more.get("softcap", math.inf)
+    capped = z if math.isinf(cap) else cap * (z / cap).tanh()
+    assert float(z.abs().max()) > 4, "or a cap of 3 would not show"
+    found = [
+        qu.linear_loss(HIDDEN, WEIGHT, LABELS, name, chunk_size=4, **{DISTRIBUTIONS[context]: given}, **more)
+        for given in ((other_h, other_w, other_b), capped)
+    ]
+    torch.testing.assert_close(found[0], found[1], rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalise"])
+def test_listed_tokens_that_hold_all_the_mass_and_a_rounding_more(tail: Any) -> None:
+    """As stored teachers do: log-probabilities are rounded, and may add up to a little more than one."""
+    listed = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    values, indices = listed.log().add(1e-7).expand(N, -1), torch.tensor([4, 1, 7]).expand(N, -1)
+    assert bool((values.exp().sum(-1) > 1).all())
+    teacher = torch.full((N, V), -torch.inf, dtype=torch.float64)
+    teacher[:, indices[0]] = listed.log()
+    h = HIDDEN.clone().requires_grad_()
+    loss = qu.linear_loss(h, WEIGHT, LABELS, "kd", teacher=qu.TopK(values, indices, tail))
+    loss.backward()
+    g = HIDDEN.clone().requires_grad_()
+    expected = qu.linear_loss(g, WEIGHT, LABELS, "kd", teacher=teacher)
+    expected.backward()
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(h.grad, g.grad, rtol=1e-6, atol=1e-7)
+
+
 def test_any_python_loss_chunk_by_chunk() -> None:
     def smoothed(logits: Tensor, labels: Tensor) -> Tensor:
         return torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1, reduction="none")
