@@ -290,6 +290,7 @@ def test_every_study_bears_its_own_name() -> None:
         assert study.question.endswith("?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["worked_example", "paper_table"])
 def test_two_runs_give_the_same_pixels(name: str, ran: Path, tmp_path: Path) -> None:
     assert runner.run(name, False, tmp_path, "commit").error == ""
@@ -298,6 +299,7 @@ def test_two_runs_give_the_same_pixels(name: str, ran: Path, tmp_path: Path) -> 
         assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_a_run_gives_its_rows(name: str, tables: dict[str, pd.DataFrame], ran: Path, tmp_path: Path) -> None:
     tables[name].to_csv(tmp_path / f"{name}.csv", index=False)

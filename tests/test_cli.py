@@ -179,6 +179,7 @@ def test_version() -> None:
     assert run("--version").stdout == f"qunify {qunify.__version__}\n"
 
 
+@pytest.mark.slow
 def test_a_program_error_has_no_traceback() -> None:
     done = run("show", "sfft")
     assert done.returncode == 2
@@ -186,6 +187,7 @@ def test_a_program_error_has_no_traceback() -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("argv", [["list"], ["list", "--family", "anchored"]], ids=["long", "short"])
 def test_a_closed_pipe_is_not_an_error(argv: list[str]) -> None:
     read, write = os.pipe()
@@ -196,6 +198,7 @@ def test_a_closed_pipe_is_not_an_error(argv: list[str]) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 def test_piped_output_has_no_colours_and_survives_an_old_encoding() -> None:
     plain = run("show", "target_sft").stdout
     assert "\x1b" not in plain

@@ -126,8 +126,8 @@ def test_through_another_link_the_prediction_is_the_truth(name: str) -> None:
 
 # ---- derived ---------------------------------------------------------------------------------------------------
 
-DERIVED = [
-    pytest.param(m, id=name + "".join(f",{k}={v}" for k, v in given.items()))
+DERIVED = [  # at default parameters in the quick tier
+    pytest.param(m, id=name + "".join(f",{k}={v}" for k, v in given.items()), marks=[pytest.mark.slow] if given else [])
     for name in ENTRIES
     if name not in closed_forms.TABLE and ENTRIES[name].shift_invariant
     for given in settings(name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,7 +147,11 @@ def test_calibration_error_tells_honest_from_overconfident() -> None:
 
 # ---- table ------------------------------------------------------------------------------------------------
 def test_rows_are_the_same_twice(table: pd.DataFrame) -> None:
-    pd.testing.assert_frame_equal(table, run(TINY), check_exact=True)
+    """Of one method, with all that is trained before it."""
+    again = run(dataclasses.replace(TINY, methods=("psft",)))
+    first = table[table["method"].isin(set(again["method"]))].reset_index(drop=True)
+    assert len(first) == len(again) > 0
+    pd.testing.assert_frame_equal(first, again, check_exact=True)
 
 
 def test_rows_are_complete(table: pd.DataFrame) -> None:

@@ -31,6 +31,19 @@ def test_every_pair_is_decided_once(pairs: pd.DataFrame) -> None:
     assert set(pairs["level"]) == set(qu.equivalence.LEVELS)
 
 
+def missing(pairs: pd.DataFrame) -> set[tuple[str, str]]:
+    """Who shares the optima of one that shares another's, and not that other's."""
+    found = set(pairs.loc[pairs["same_optimum"], ["a", "b"]].itertuples(index=False, name=None))
+    found |= {(b, a) for a, b in found}
+    return {(a, c) for a, b in found for also, c in found if b == also and a != c} - found
+
+
+def test_optima_are_shared_transitively(pairs: pd.DataFrame) -> None:
+    assert missing(pairs) == set()
+    wrong = pairs["same_optimum"] & ~((pairs["a"] == "kd") & (pairs["b"] == "reverse_kl"))
+    assert ("kd", "reverse_kl") in missing(pairs.assign(same_optimum=wrong))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["mbls", "unlikelihood", "elr", "z_loss"])
 def test_committed_verdicts_come_out_again(pairs: pd.DataFrame, name: str) -> None:

@@ -12,6 +12,8 @@ from analyses.studies import peers
 from analyses.studies.peers.losses import Peer
 from analyses.studies.peers.losses import peers as all_peers
 
+pytestmark = pytest.mark.slow
+
 FOUND = list(all_peers())
 
 
