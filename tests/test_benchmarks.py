@@ -11,6 +11,7 @@ from benchmarks.__main__ import table
 from benchmarks.timing import Result, alternate, sandwiched
 from qunify import gauges
 from qunify.tensors import TensorToken
+from qunify.training import sweep
 from tests.battery import batch
 
 
@@ -47,6 +48,10 @@ def test_the_table_says_which_bars_are_missed() -> None:
 
 @pytest.mark.slow
 def test_the_sweep_that_is_timed_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = populations._jobs(8)
+    jobs, swept = populations._jobs(8), []
     monkeypatch.setattr(populations, "_jobs", lambda count: jobs)
+    monkeypatch.setattr(populations, "sweep", lambda *args, **kwargs: swept.append(sweep(*args, **kwargs)))
     populations._sweep(1)
+    (table,) = swept
+    assert table["step"].value_counts().to_dict() == {0: len(jobs), 200: len(jobs)}
+    assert (table["lost"] == -1).all()
