@@ -212,6 +212,17 @@ def lanes(ax: Axes, count: int) -> Axes:
     return ax
 
 
+def name_methods(
+    ax: Axes, methods: Sequence[str], names: Sequence[str] | None = None, *, at: Sequence[float] = (), size: float = 0
+) -> Axes:
+    """Write methods along the y axis, each in its colour: `names` for them, or their ids, at 0, 1, … or `at`."""
+    font = {"fontsize": size} if size else {}
+    ax.set_yticks(at or range(len(methods)), names or methods, **font)
+    for label, method in zip(ax.get_yticklabels(), methods, strict=True):
+        label.set_color(colour(method))
+    return ax
+
+
 def spread(positions: Sequence[float], gap: float, low: float = 0.0, high: float = 1.0) -> list[float]:
     """The positions nearest to the given ones that lie `gap` apart, and within [low, high] if there is room."""
     if len(positions) == 0:

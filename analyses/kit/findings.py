@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from analyses.kit import runner
-from analyses.kit.intervals import intervals
+from analyses.kit.intervals import interval
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,10 @@ def at(table: pd.DataFrame, **where: object) -> pd.DataFrame:
 
 def mean(table: pd.DataFrame, column: str, **where: object) -> Mean:
     """Of a column over the seeds, in the rows in which others have these values."""
-    found = intervals(at(table, **where).assign(all="all"), ["all"], column).iloc[0]
-    return float(found["mean"]), float(found["half"])
+    return interval(at(table, **where)[column])
 
 
 def difference(table: pd.DataFrame, column: str, a: Mapping[str, object], b: Mapping[str, object]) -> Mean:
     """Of a column in the rows `a` less that in the rows `b`, seed by seed."""
     first, second = (at(table, **where).set_index("seed")[column] for where in (a, b))
-    return mean((first - second).rename(column).reset_index(), column)
+    return interval(first - second)

@@ -13,3 +13,9 @@ def intervals(table: pd.DataFrame, by: Sequence[str], value: str = "value") -> p
     values = table.groupby(list(by), sort=False)[value]
     half = values.sem() * student.ppf(0.975, values.count() - 1)
     return pd.DataFrame({"mean": values.mean(), "half": half, "n": values.count()})
+
+
+def interval(values: pd.Series) -> tuple[float, float]:
+    """The mean of one value per seed, and half the width of its interval."""
+    found = intervals(pd.DataFrame({"value": values.to_numpy(), "all": "all"}), ["all"]).iloc[0]
+    return float(found["mean"]), float(found["half"])

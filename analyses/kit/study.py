@@ -15,7 +15,7 @@ def as_it_is(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Study:
-    """One file of this package exposes one of these as `STUDY`.
+    """A study's file, or the `__init__.py` of its folder, exposes one of these as `STUDY`.
 
     `rows(full)` computes the tidy table, deterministically; `draw`, `see` and `digest` get that table as read
     back from its CSV, with the columns of provenance added, and use nothing else.

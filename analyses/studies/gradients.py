@@ -83,9 +83,7 @@ def draw(table: pd.DataFrame) -> Figure:
         limit = table.loc[table["kind"] == "gradient", "value"].abs().max()
         for ax, title in zip(strips, titles, strict=True):
             _strip(ax, table[table["token"] == title], list(over_all.index), limit)
-        strips[0].set_yticks(range(len(over_all)), [qu.get(n).title for n in over_all.index])
-        for tick, name in zip(strips[0].get_yticklabels(), over_all.index, strict=True):
-            tick.set_color(plots.colour(name))
+        plots.name_methods(strips[0], list(over_all.index), [qu.get(name).title for name in over_all.index])
         head = "Logit gradient at five tokens (blue: the step raises the word, red: lowers it; ▲ observed)"
         figure.text(0.01, 0.985, head, fontsize=12)
         _heatmap(figure.add_subplot(grid[1]), per_token, over_all)
@@ -119,9 +117,7 @@ def _heatmap(ax: Axes, per_token: pd.DataFrame, over_all: pd.DataFrame) -> None:
         colour = plots.colour(name) if i == j else "white" if value > 0.65 else plots.INK
         ax.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     ax.set_xticks([])
-    ax.set_yticks(range(n), [qu.get(name).title for name in over_all.index])
-    for tick, name in zip(ax.get_yticklabels(), over_all.index, strict=True):
-        tick.set_color(plots.colour(name))
+    plots.name_methods(ax, list(over_all.index), [qu.get(name).title for name in over_all.index])
     ax.tick_params(length=0)
     for side in ax.spines.values():
         side.set_visible(False)

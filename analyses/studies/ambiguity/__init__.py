@@ -4,7 +4,7 @@ Tables, one free softmax per context, are trained by gradient descent on 16 or 6
 from a *prior* that puts half its mass on what it believes, which is the truth at three quarters of the contexts, and
 half evenly on all tokens. The *teacher* of kd, kd_hybrid and target_sft is the truth, smoothed by 0.1, with a Gaussian
 error of 0.5 on every logit. Predicted is the population optimum at the truth. What is measured, and which methods are
-left out and why, is said in `ambiguity_runs`.
+left out and why, is said in `runs`.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 import qunify as qu
 from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
+from analyses.kit.words import percent
 from analyses.studies.ambiguity import runs
 from qunify import plots
 from qunify.plots import EndLabel
@@ -31,7 +32,7 @@ FULL = runs.Plan(tuple(range(10)), (16, 64), runs.methods(runs.DEFAULTS, runs.PA
 
 
 def rows(full: bool) -> pd.DataFrame:
-    """A row per method, parameter, labels, kind, seed and step (`ambiguity_runs.run`)."""
+    """A row per method, parameter, labels, kind, seed and step (`runs.run`)."""
     return runs.run(FULL if full else QUICK)
 
 
@@ -110,8 +111,7 @@ def see(table: pd.DataFrame) -> str:
     read = Reading(table)
 
     def kept(name: str) -> str:
-        half = read.half("entropy_kept", name)
-        return f"{100 * read.trained('entropy_kept', name):.1f} ± {100 * half:.1f} %"
+        return percent(read.trained("entropy_kept", name), read.half("entropy_kept", name))
 
     def answers(name: str) -> str:
         return f"{runs.VALID * read.trained(f'coverage_{SEEN}', name):.1f}"
@@ -120,7 +120,7 @@ def see(table: pd.DataFrame) -> str:
         return f"{100 * read.theory('entropy_kept', name):.1f}"
 
     def early(metric: str, name: str) -> str:
-        return f"{100 * read.trained(metric, name, step=EARLY):.0f} %"
+        return percent(read.trained(metric, name, step=EARLY), digits=0)
 
     truth = runs.VALID * truths([SEEN])[0]
     wrong = 100 * (1 - read.trained("valid_mass", "label_smoothing"))
@@ -220,15 +220,13 @@ def draw_methods(ax: Axes, read: Reading, table: pd.DataFrame) -> None:
         mean, half = read.trained("entropy_kept", name), read.half("entropy_kept", name)
         ax.errorbar(mean, row, xerr=half, color=look.colour, marker=look.marker, ms=7, lw=2)
         ax.plot(read.theory("entropy_kept", name), row, marker="|", ms=13, mew=2, color=plots.INK)
-        right = f"{100 * read.trained('valid_mass', name):.0f} %"
+        right = percent(read.trained("valid_mass", name), digits=0)
         ax.text(1.03, row, right, transform=ax.get_yaxis_transform(), va="center", fontsize=10.5, color=look.colour)
     ax.text(
         1.03, -1.1, "mass on\nright", transform=ax.get_yaxis_transform(), fontsize=10, color=plots.SOFT, va="center"
     )
     ax.axvline(1, color=plots.SOFT, lw=0.8, zorder=0)
-    ax.set_yticks(range(len(order)), order)
-    for tick, name in zip(ax.get_yticklabels(), order, strict=True):
-        tick.set_color(plots.colour(name))
+    plots.name_methods(ax, order)
     ax.tick_params(axis="y", length=0)
     ax.set_ylim(len(order) - 0.4, -0.7)
     ax.set_xlim(-0.03, 1.18)

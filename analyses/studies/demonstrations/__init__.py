@@ -16,11 +16,11 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
-import qunify as qu
 from analyses.kit import cache, runner
+from analyses.kit.intervals import interval, intervals
 from analyses.kit.study import Study
+from analyses.kit.words import minus, title, within
 from analyses.studies.demonstrations.runs import (
     CALIBRATION,
     COLUMNS,
@@ -80,27 +80,22 @@ def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.Da
     """
     key = ["method", "metric", "text", "tokens"]
     steps = table.groupby([*key, "seed"])["step"]
-    values = table[table["step"] == steps.transform("max" if when == "end" else "min")].groupby(key)["value"]
-    half = values.sem() * student.ppf(0.975, values.count() - 1)
-    return pd.DataFrame({"mean": values.mean(), "half": half})
+    chosen = table[table["step"] == steps.transform("max" if when == "end" else "min")]
+    return intervals(chosen, key).sort_index()
 
 
 def change(table: pd.DataFrame, method: str, metric: str = NLL, text: str = PEOPLE) -> tuple[float, float]:
     """Mean and half-width of the 95 % interval of end less start, seed by seed: seeds differ in their questions."""
     chosen = table[(table["metric"] == metric) & (table["text"] == text) & (table["tokens"] == "all")]
     by_seed = chosen.pivot_table(index="seed", columns="method", values="value")
-    return _interval(by_seed[method] - by_seed["reference"])
+    return interval(by_seed[method] - by_seed["reference"])
 
 
 def gap(table: pd.DataFrame, method: str, right: str = "all", wrong: str = "all") -> tuple[float, float]:
     """Mean and half-width of trust in these tokens of right solutions less that in those of wrong ones, at the end."""
     end = table[(table["method"] == method) & (table["metric"] == TRUST) & (table["step"] == table["step"].max())]
     by_seed = end.pivot_table(index="seed", columns=["text", "tokens"], values="value")
-    return _interval(by_seed[RIGHT, right] - by_seed[WRONG, wrong])
-
-
-def _interval(values: pd.Series) -> tuple[float, float]:
-    return float(values.mean()), float(values.sem() * student.ppf(0.975, len(values) - 1))
+    return interval(by_seed[RIGHT, right] - by_seed[WRONG, wrong])
 
 
 def ranking(table: pd.DataFrame) -> list[str]:
@@ -132,26 +127,25 @@ def see(table: pd.DataFrame) -> str:
     half: Values = found["half"].to_dict()
 
     def told(method: str) -> str:
-        value, within = change(table, method)
-        return f"{value:+.3f} ± {within:.3f}".replace("-", "−")
+        return minus(within(*change(table, method), sign=True))
 
     moving = [name for name in table["method"].unique() if name in PAPER and _moves(table, name)]
     same = {name: (mean[key], half[key]) for name in moving if (key := (name, SAME_QUESTION, "train", "all"))}
-    apart = [_title(name) for name, (value, within) in same.items() if abs(value) > within]
+    apart = [title(name) for name, (value, half_width) in same.items() if abs(value) > half_width]
     right, wrong = (mean["dft", TRUST, text, "all"] for text in (RIGHT, WRONG))
-    step, within = gap(table, "dft", "numbers", "first wrong step")
+    steps = gap(table, "dft", "numbers", "first wrong step")
     best = ranking(table)[0]
     before, after = (mean[name, ENTROPY, PEOPLE, "all"] for name in ("reference", "dft"))
     return (
         f"With {100 * mean['data', 'share wrong', 'train', 'all']:.0f} % of the solutions wrong, trust hardly tells "
         f"right from wrong at this size: DFT ends with {right:.3f} in right and {wrong:.3f} in wrong solutions, "
-        f"{same['dft'][0]:.3f} ± {same['dft'][1]:.3f} apart where both answer the same question and {step:.3f} ± "
-        f"{within:.3f} apart between the numbers of right calculations and those of the first wrong step. "
+        f"{within(*same['dft'])} apart where both answer the same question and {within(*steps)} apart between the "
+        "numbers of right calculations and those of the first wrong step. "
         f"Of the {len(moving)} methods whose trust varies at all, {len(apart) or 'none'} "
         f"{'has' if len(apart) == 1 else 'have'} a difference on the same question whose 95 % interval leaves out 0"
         f"{' (' + ', '.join(apart) + ')' if apart else ''}. "
         f"Held-out demonstrations cost {mean['reference', NLL, PEOPLE, 'all']:.2f} nats a token at the start; SFT "
-        f"changes that by {told('sft')}, {_title(best)}, the best, by {told(best)}, and DFT by {told('dft')}, its "
+        f"changes that by {told('sft')}, {title(best)}, the best, by {told(best)}, and DFT by {told('dft')}, its "
         f"entropy going from {before:.2f} to {after:.2f} nats."
     )
 
@@ -202,9 +196,7 @@ def draw_loss(ax: Axes, order: list[str], table: pd.DataFrame) -> None:
     for y, method in enumerate(order):
         mean, half = change(table, method)
         ax.errorbar(mean, y, xerr=half, fmt="o", color=plots.colour(method), markersize=7)
-    ax.set_yticks(range(len(order)), [_title(method) for method in order], fontsize=12.5)
-    for label, method in zip(ax.get_yticklabels(), order, strict=True):
-        label.set_color(plots.colour(method))
+    plots.name_methods(ax, order, [title(method) for method in order], size=12.5)
     for level, text, side in ((0.0, " start", "left"), (change(table, "teacher")[0], "teacher ", "right")):
         ax.axvline(level, ymax=1.03, color=plots.SOFT, linewidth=1, zorder=0, clip_on=False)
         ax.text(level, 1.01, text, transform=ax.get_xaxis_transform(), ha=side, color=plots.SOFT, fontsize=11)
@@ -223,10 +215,6 @@ def draw_trust(ax: Axes, order: list[str], mean: Values, start: Values, parts: t
         ax.plot(right, y, "o", color=colour, markersize=6)
         ax.plot(wrong, y, "o", color=colour, markersize=11, fillstyle="none", markeredgewidth=1.6)
     ax.set_yticks(range(len(order)), [""] * len(order))
-
-
-def _title(method: str) -> str:
-    return qu.get(method).title
 
 
 STUDY = Study(

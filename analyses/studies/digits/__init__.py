@@ -6,7 +6,7 @@ images with noisy labels, with its default parameters, the same batches, the sam
 optimiser: Adam, which hardly notices the scale of a gradient, so that small weights do not mean slow learning.
 The quick size has one learning rate for all. The full size tries the same few for every method and seed, and
 takes the one that agrees best with held-out labels as noisy as the training labels: nothing tells a method which
-labels are wrong. What iw_sft weighs by and cft leaves out is said in `digits_runs.context_for`.
+labels are wrong. What iw_sft weighs by and cft leaves out is said in `runs.context_for`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-import qunify as qu
 from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
+from analyses.kit.words import percent, title
 from analyses.studies.digits.data import CONDITIONS
 from analyses.studies.digits.runs import Plan, run, tuned
 from qunify import plots
@@ -81,19 +81,19 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
 def see(table: pd.DataFrame) -> str:
     mean: Values = summary(table)["mean"].to_dict()
 
-    def percent(condition: str, method: str, metric: str = ACCURACY) -> str:
-        return f"{100 * mean[condition, method, metric]:.1f} %"
+    def share(condition: str, method: str, metric: str = ACCURACY) -> str:
+        return percent(mean[condition, method, metric])
 
     redrawn, confused = (ranking(mean, condition)[0] for condition in NOISY)
     memorised = "wrong labels memorised"
     return (
-        f"With {percent('redrawn', 'data', 'share of labels wrong')} of the labels redrawn at random, SFT reaches "
-        f"{percent('redrawn', 'sft')} on clean test images and {_title(redrawn)}, the highest mean, "
-        f"{percent('redrawn', redrawn)}; with as many confused with a digit that looks alike, SFT reaches "
-        f"{percent('confused', 'sft')} and {_title(confused)} {percent('confused', confused)}, where the model all "
-        f"start from had {percent('clean', 'reference')} and SFT on right labels has {percent('clean', 'sft')}. "
-        f"Of the wrong labels among the confused, SFT ends up repeating {percent('confused', 'sft', memorised)} and "
-        f"{_title(confused)} {percent('confused', confused, memorised)}, whose trust is "
+        f"With {share('redrawn', 'data', 'share of labels wrong')} of the labels redrawn at random, SFT reaches "
+        f"{share('redrawn', 'sft')} on clean test images and {title(redrawn)}, the highest mean, "
+        f"{share('redrawn', redrawn)}; with as many confused with a digit that looks alike, SFT reaches "
+        f"{share('confused', 'sft')} and {title(confused)} {share('confused', confused)}, where the model all "
+        f"start from had {share('clean', 'reference')} and SFT on right labels has {share('clean', 'sft')}. "
+        f"Of the wrong labels among the confused, SFT ends up repeating {share('confused', 'sft', memorised)} and "
+        f"{title(confused)} {share('confused', confused, memorised)}, whose trust is "
         f"{mean['confused', confused, RIGHT]:.2f} in the right labels and {mean['confused', confused, WRONG]:.2f} in "
         f"the wrong ones. EAFT, whose trust is the model's uncertainty, puts {mean['confused', 'eaft', RIGHT]:.2f} in "
         f"the right labels and {mean['confused', 'eaft', WRONG]:.2f} in the wrong ones."
@@ -145,9 +145,7 @@ def draw_accuracy(ax: Axes, condition: str, order: list[str], mean: Values, half
     for y, method in enumerate(order):
         key = condition, method, ACCURACY
         ax.errorbar(mean[key], y, xerr=half[key], fmt="o", color=plots.colour(method), markersize=7)
-    ax.set_yticks(range(len(order)), [_title(method) for method in order], fontsize=12.5)
-    for label, method in zip(ax.get_yticklabels(), order, strict=True):
-        label.set_color(plots.colour(method))
+    plots.name_methods(ax, order, [title(method) for method in order], size=12.5)
     levels = (
         ("reference", "start ", "right", 1.01),
         ("teacher", "teacher ", "right", 1.05),
@@ -174,10 +172,6 @@ def draw_trust(ax: Axes, condition: str, order: list[str], mean: Values, start: 
         ax.plot(wrong, y, "o", color=colour, markersize=11, fillstyle="none", markeredgewidth=1.6)
     ax.set_yticks(range(len(order)), [""] * len(order))
     ax.set_xlabel("trust in ○ wrong, ● right labels\n| where it began, if it moved")
-
-
-def _title(method: str) -> str:
-    return qu.get(method).title
 
 
 STUDY = Study(

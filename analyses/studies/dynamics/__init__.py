@@ -147,9 +147,7 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set_xticks([10, 100, 1000, 10_000, 100_000], ["10", "100", "1 000", "10 000", "100 000"])
         ax.set_xticks([], minor=True)
         ax.set_xlabel("steps until the label has probability 90 %", fontsize=13, loc="left")
-        ax.set_yticks(list(places.values()), list(places), fontsize=12.5)
-        for label, name in zip(ax.get_yticklabels(), places, strict=True):
-            label.set_color(plots.colour(name))
+        plots.name_methods(ax, list(places), at=list(places.values()), size=12.5)
         ax.tick_params(axis="y", length=0)
         ax.tick_params(axis="x", labelsize=12)
         ax.spines["left"].set_visible(False)

@@ -2,7 +2,7 @@
 
 Six Gaussian classes in four dimensions. Every network is wide enough to learn its 240 labels by heart, and starts from
 a *reference* trained on 30 right labels, as fine-tuning does; the reference is also the teacher. Those on the path from
-cross-entropy to mean absolute error (`noise_runs.PATH`) are also trained from scratch. A share of the labels is drawn
+cross-entropy to mean absolute error (`runs.PATH`) are also trained from scratch. A share of the labels is drawn
 from all classes alike (uniform), or is the fixed partner of the right class (class). Predicted is the population
 optimum at every point: labels without end, and a network that fits them all. iw_sft and cft, whose weights carry what
 they know of the noise, are left out.
@@ -10,6 +10,7 @@ they know of the noise, are left out.
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 
@@ -20,6 +21,7 @@ from matplotlib.figure import Figure
 from analyses.kit import runner
 from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
+from analyses.kit.words import percent, within
 from analyses.studies.noise import runs
 from qunify import plots
 from qunify.plots import EndLabel
@@ -39,7 +41,7 @@ NAMES = {runs.INFORMED: "forward, told rate"}
 
 
 def rows(full: bool) -> pd.DataFrame:
-    """A row per kind, rate, setting, start, seed and step (`noise_runs.run`). It takes minutes, so that only the full
+    """A row per kind, rate, setting, start, seed and step (`runs.run`). It takes minutes, so that only the full
     run makes it; the quick one reads what it found."""
     return runs.run(FULL) if full else runner.read("noise", runner.FIGURES)
 
@@ -117,24 +119,23 @@ def see(table: pd.DataFrame) -> str:
     u, c = ("uniform", WATCHED["uniform"]), ("class", WATCHED["class"])
     fine, theory = runs.REFERENCE, runs.THEORY
 
-    def percent(x: float) -> str:
-        return f"{100 * x:.0f} %"
+    whole = functools.partial(percent, digits=0)
 
     def measured(cell: tuple[str, float], setting: str, start: str = fine) -> str:
-        return percent(accuracy["mean"][*cell, setting, start])
+        return whole(accuracy["mean"][*cell, setting, start])
 
     def over(cell: tuple[str, float], setting: str) -> str:
         mean, half = (100 * gain[part][*cell, setting, fine] for part in ("mean", "half"))
-        return f"{mean:+.0f} ± {half:.0f}"
+        return within(mean, half, 0, sign=True)
 
     least = min(accuracy["mean"][*cell, s, theory] for cell in (u, c) for s in ("sft", "beyond_log", "gce", "dft"))
-    reference = percent(table.loc[table["setting"] == fine, "accuracy"].mean())
+    reference = whole(table.loc[table["setting"] == fine, "accuracy"].mean())
     return (
         f"With labels without end no loss of the label alone breaks at these rates, bounded or not: predicted accuracy "
-        f"is {percent(least)} or more, for uniform noise of any rate below 1 and for a class's partner until one half. "
+        f"is {whole(least)} or more, for uniform noise of any rate below 1 and for a class's partner until one half. "
         f"With {runs.TRAINING} labels memorisation comes first: at uniform noise of {u[1]:g} sft repeats "
-        f"{percent(learned[*u, 'sft', fine])} of the wrong labels and has {measured(u, 'sft')} (after {_first(table)} "
-        f"steps {percent(early['mean'][*u, 'sft', fine])}), dft {percent(learned[*u, 'dft', fine])} and "
+        f"{whole(learned[*u, 'sft', fine])} of the wrong labels and has {measured(u, 'sft')} (after {_first(table)} "
+        f"steps {whole(early['mean'][*u, 'sft', fine])}), dft {whole(learned[*u, 'dft', fine])} and "
         f"{measured(u, 'dft')}; but beyond_log, bounded too, has {measured(u, 'beyond_log')}, the model all start from "
         f"{reference}, and dft from scratch {measured(u, 'dft', runs.SCRATCH)}. "
         f"Robust is not calibrated: there dft is {trust[*u, 'dft', fine]:.2f} too sure, and the "

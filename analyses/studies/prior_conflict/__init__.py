@@ -26,6 +26,7 @@ import qunify as qu
 from analyses.kit import runner
 from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
+from analyses.kit.words import percent
 from analyses.studies.prior_conflict.data import (
     CONTEXTS,
     LABELS,
@@ -381,25 +382,25 @@ def see(table: pd.DataFrame) -> str:
     chosen = choices(untaught(defaults(points)))
     said = [
         f"After {STEPS} steps from a prior right at half of the contexts, SFT gives a right continuation "
-        f"{_percent(sft[0])} where the prior was right and {_percent(sft[1])} where it was wrong; "
+        f"{percent(sft[0])} where the prior was right and {percent(sft[1])} where it was wrong; "
         f"{_list(frontier(untaught(points))['method'])} make up the frontier of the methods without a teacher "
-        f"(beyond_log at its default: {_percent(gate[0])} and {_percent(gate[1])}), while an anchor does worse than "
-        f"stopping: SFT + KL with weight 1 keeps {_percent(anchored[0])} and learns {_percent(anchored[1])}, SFT "
-        f"stopped where it keeps as much {_percent(stopped_early(table, anchored[0]))}.",
+        f"(beyond_log at its default: {percent(gate[0])} and {percent(gate[1])}), while an anchor does worse than "
+        f"stopping: SFT + KL with weight 1 keeps {percent(anchored[0])} and learns {percent(anchored[1])}, SFT "
+        f"stopped where it keeps as much {percent(stopped_early(table, anchored[0]))}.",
         "How often the prior is right moves no point, as contexts share nothing, and only decides which is best: among "
         "defaults without a teacher "
-        + ", ".join(name if share == 0 else f"from {_percent(share, 0)} on {name}" for name, share in chosen)
+        + ", ".join(name if share == 0 else f"from {percent(share, digits=0)} on {name}" for name, share in chosen)
         + ".",
     ]
     if bool((table["step"] == LONG).any()):
         late = means(table, LONG)
         said.append(
             f"The ranking does depend on the steps: after {LONG}, DFT has learned "
-            f"{_percent(cell(late, 'dft', NONE, 'learned'))} instead of "
-            f"{_percent(cell(points, 'dft', NONE, 'learned'))}, beyond_log at alpha 0.75 keeps "
-            f"{_percent(cell(late, 'beyond_log', 'alpha 0.75', 'kept'))} and learns "
-            f"{_percent(cell(late, 'beyond_log', 'alpha 0.75', 'learned'))}, and profit, still at "
-            f"{_percent(cell(late, 'profit', NONE, 'learned'))}, never looks at what it does not believe."
+            f"{percent(cell(late, 'dft', NONE, 'learned'))} instead of "
+            f"{percent(cell(points, 'dft', NONE, 'learned'))}, beyond_log at alpha 0.75 keeps "
+            f"{percent(cell(late, 'beyond_log', 'alpha 0.75', 'kept'))} and learns "
+            f"{percent(cell(late, 'beyond_log', 'alpha 0.75', 'learned'))}, and profit, still at "
+            f"{percent(cell(late, 'profit', NONE, 'learned'))}, never looks at what it does not believe."
         )
     return " ".join(said)
 
@@ -407,10 +408,6 @@ def see(table: pd.DataFrame) -> str:
 def cell(points: pd.DataFrame, method: str, setting: str, column: str) -> float:
     """One number of `means`."""
     return float(points.set_index(["method", "setting"])[column].to_dict()[method, setting])
-
-
-def _percent(share: float, digits: int = 1) -> str:
-    return f"{100 * share:.{digits}f} %"
 
 
 def _list(methods: pd.Series) -> str:

@@ -16,11 +16,12 @@ from typing import Any, Literal
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import t as student
 
 import qunify as qu
 from analyses.kit import cache, runner
+from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
+from analyses.kit.words import title, within
 from analyses.studies.sequence.runs import (
     COLUMNS,
     CONDITIONS,
@@ -64,9 +65,8 @@ def summary(table: pd.DataFrame, when: Literal["start", "end"] = "end") -> pd.Da
     """
     key = ["condition", "method", "metric", "tokens_before"]
     steps = table.groupby([*key, "seed"])["step"]
-    values = table[table["step"] == steps.transform("max" if when == "end" else "min")].groupby(key)["value"]
-    half = values.sem() * student.ppf(0.975, values.count() - 1)
-    return pd.DataFrame({"mean": values.mean(), "half": half})
+    chosen = table[table["step"] == steps.transform("max" if when == "end" else "min")]
+    return intervals(chosen, key).sort_index()
 
 
 def ranking(mean: Values, condition: str) -> list[str]:
@@ -100,7 +100,7 @@ def see(table: pd.DataFrame) -> str:
 
     def told(condition: str, method: str, metric: str = KL, where: str = "all") -> str:
         key = condition, method, metric, where
-        return f"{mean[key]:.3f} ± {half[key]:.3f}"
+        return within(mean[key], half[key])
 
     best, worst = ranking(mean, "mixed")[0], ranking(mean, "mixed")[-1]
     label_only = [m for m in ranking(mean, "mixed") if "teacher_logits" not in qu.get(m).needs]
@@ -112,8 +112,8 @@ def see(table: pd.DataFrame) -> str:
         f"on right sequences SFT comes to {told('clean', 'sft')}, and with {100 * share:.0f} % of them wrong to "
         f"{told('mixed', 'sft')}, {told('mixed', 'sft', where=early)} after {early} tokens and "
         f"{told('mixed', 'sft', where=late)} after {late}, when the wrong ones can be told apart. "
-        f"Nearest on mixed data is {_title(best)} ({told('mixed', best)}), without a teacher {_title(label_only[0])} "
-        f"({told('mixed', label_only[0])}), farthest {_title(worst)} ({told('mixed', worst)}). "
+        f"Nearest on mixed data is {title(best)} ({told('mixed', best)}), without a teacher {title(label_only[0])} "
+        f"({told('mixed', label_only[0])}), farthest {title(worst)} ({told('mixed', worst)}). "
         f"DFT's trust does tell right from wrong sequences at the start, {right:.2f} to {wrong:.2f}, and yet its "
         f"entropy ends {abs(mean['mixed', 'dft', ENTROPY_GAP, 'all']):.2f} nats "
         f"{'below' if mean['mixed', 'dft', ENTROPY_GAP, 'all'] < 0 else 'above'} the truth's."
@@ -174,7 +174,7 @@ def label_places(ax: Axes, condition: str, mean: Values) -> None:
     last = list(PLACES.values())[-1]
     x = len(PLACES) - 1
     ends = [
-        plots.EndLabel(x, mean[condition, m, KL, last], _title(m), plots.colour(m)) for m in ranking(mean, condition)
+        plots.EndLabel(x, mean[condition, m, KL, last], title(m), plots.colour(m)) for m in ranking(mean, condition)
     ]
     ends.append(plots.EndLabel(x, mean["clean", "reference", KL, last], "start", plots.SOFT))
     plots.label_ends(ax, ends, size=11)
@@ -189,9 +189,7 @@ def draw_gap(ax: Axes, mean: Values, half: Values) -> None:
         ax.errorbar(mean[mixed], y, xerr=half[mixed], fmt="o", color=colour, markersize=6)
         ax.plot(mean[clean], y, "o", color=colour, markersize=11, fillstyle="none", markeredgewidth=1.6)
     ax.axvline(0, color=plots.SOFT, linewidth=1, zorder=0)
-    ax.set_yticks(range(len(order)), [_title(method) for method in order], fontsize=11.5)
-    for label, method in zip(ax.get_yticklabels(), order, strict=True):
-        label.set_color(plots.colour(method))
+    plots.name_methods(ax, order, [title(method) for method in order], size=11.5)
     plots.lanes(ax, len(order))
     ax.set_xlabel("○ clean, ● mixed\nbelow 0: surer than the truth")
 
@@ -201,10 +199,6 @@ def footnote(table: pd.DataFrame) -> str:
         f"A small transformer on hidden Markov sequences, {table['step'].max()} steps from one start; means over "
         f"{table['seed'].nunique()} seeds, a chain each (right: with the 95 % interval)"
     )
-
-
-def _title(method: str) -> str:
-    return qu.get(method).title
 
 
 STUDY = Study(

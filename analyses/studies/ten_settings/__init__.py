@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr, studentized_range
 from scipy.stats import t as student
 
-import qunify as qu
 from analyses.kit import cache, runner
 from analyses.kit.study import Study
+from analyses.kit.words import title
 from analyses.studies.ten_settings.ablations import COOLED, VARIANTS, cooled, variant
 from analyses.studies.ten_settings.runs import (
     FULL,
@@ -369,9 +369,7 @@ def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _methods(ax: Axes, names: list[str]) -> None:
-    ax.set_yticks(range(len(names)), [title(method) for method in names], fontsize=10.5)
-    for label, method in zip(ax.get_yticklabels(), names, strict=True):
-        label.set_color(plots.colour(method))
+    plots.name_methods(ax, names, [title(method) for method in names], size=10.5)
     plots.lanes(ax, len(names))
     ax.set_ylim(len(names) - 0.4, -0.6)
 
@@ -380,10 +378,6 @@ FOOTNOTE = (
     f"Average@16 over {FULL.test} problems and {len(FULL.seeds)} seeds, in per cent, with 95 % intervals. Dotted: the "
     f"pretrained model; dashed: the teacher. Trust: in right tokens that had to be worked out, and in wrong ones."
 )
-
-
-def title(method: str) -> str:
-    return qu.get(method).title if method in qu.names() else method.capitalize()
 
 
 STUDY = Study(

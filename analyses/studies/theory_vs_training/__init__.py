@@ -198,9 +198,7 @@ def _distances(ax: Axes, found: pd.DataFrame) -> None:
     ax.set_xscale("log")
     ax.set_xlim(FLOOR / 1.6, 1)
     ax.set_ylim(len(found) - 0.4, -0.6)
-    ax.set_yticks(range(len(found)), list(found["Method"]), fontsize=9)
-    for label in ax.get_yticklabels():
-        label.set_color(plots.colour(label.get_text()))
+    plots.name_methods(ax, list(found["Method"]), size=9)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", color=plots.FAINT, lw=0.6)
     ax.set_axisbelow(True)
