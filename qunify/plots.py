@@ -216,10 +216,9 @@ def name_methods(
     ax: Axes, methods: Sequence[str], names: Sequence[str] | None = None, *, at: Sequence[float] = (), size: float = 0
 ) -> Axes:
     """Write methods along the y axis, each in its colour: `names` for them, or their ids, at 0, 1, … or `at`."""
-    font = {"fontsize": size} if size else {}
-    ax.set_yticks(at or range(len(methods)), names or methods, **font)
+    ax.set_yticks(at or range(len(methods)), names or methods)
     for label, method in zip(ax.get_yticklabels(), methods, strict=True):
-        label.set_color(colour(method))
+        label.set(color=colour(method), **({"fontsize": size} if size else {}))
     return ax
 
 

@@ -66,7 +66,7 @@ def seeds() -> str:
 
 
 def _worst(rows: pd.DataFrame) -> pd.Series:
-    return rows.loc[rows["average"].idxmin()]
+    return rows.sort_values("average", kind="stable").iloc[0]
 
 
 def _others(rows: pd.DataFrame) -> pd.Series:
@@ -106,7 +106,7 @@ def varied() -> str:
     t = committed(NAME)
     both = {"Average@16": ablated(t), "KL from the truth": ablated(t, "kl_truth")}
     lines = [
-        [it.about, name, *(f"{each.loc[name, task]:.3f}" for each in both.values() for task in FULL.ablated)]
+        [it.about, name, *(f"{each[name, task]:.3f}" for each in both.values() for task in FULL.ablated)]
         for name, it in VARIANTS.items()
     ]
     head = [f"{what}, {TASKS[task].title.lower()}" for what in both for task in FULL.ablated]
@@ -148,7 +148,7 @@ def hours(t: pd.DataFrame) -> float:
     """The whole experiment on two cores like the slower machine's."""
     pace = part(t, "pace").set_index("method")["step_seconds"]
     shapes = {**{size: name for name, size in FULL.sizes.items()}, FULL.teacher: "teacher"}
-    schools = [schooling(FULL, row.method, row.seed) for row in part(t, "model").itertuples()]
+    schools = [schooling(FULL, str(name), int(seed)) for name, seed in part(t, "model")[["method", "seed"]].to_numpy()]
     seconds = sum(it.steps * pace[shapes[it.size]] for it in schools)
     cells = part(t[t["torch"].str.contains("cpu")], "cell")
     each = (cells["training_seconds"] + cells["measuring_seconds"]).groupby(cells["size"]).mean()
