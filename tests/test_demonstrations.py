@@ -12,11 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
 
 import qunify as qu
-from analyses.fine_tuning import REFRESH, Task, batches, fine_tuned, weights
-from analyses.small_transformer import Size, SmallTransformer, step, windows
 from analyses.studies import demonstrations
 from analyses.studies.demonstrations import data
 from analyses.studies.demonstrations.data import ANSWER, END, FIRST_WRONG, NUMBER, PROMPT, TEXT, WRITERS
@@ -25,6 +22,7 @@ from analyses.studies.demonstrations.runs import (
     FULL,
     KL,
     NLL,
+    OLD_EVERY,
     SAME_QUESTION,
     TRUST,
     Plan,
@@ -34,10 +32,11 @@ from analyses.studies.demonstrations.runs import (
     world,
 )
 from qunify import plots
+from qunify.training import TransformerSize
 
 pytestmark = pytest.mark.slow
 
-SMALL = Size(data.VOCAB, width=16, layers=1, heads=2)
+SMALL = TransformerSize(data.VOCAB, width=16, layers=1, heads=2)
 TINY = Plan(
     seeds=(0, 1),
     reference=SMALL,
@@ -49,7 +48,7 @@ TINY = Plan(
     questions=6,
     held_out=4,
     watched=6,
-    steps=2 * REFRESH,
+    steps=2 * OLD_EVERY,
     batch=2,
     rate=1e-3,
     checkpoints=2,
@@ -193,13 +192,6 @@ def test_questions_to_train_on_and_to_hold_out_are_apart() -> None:
     assert first.train.right.double().mean() == 0.5
 
 
-def test_windows_read_every_document_before_any_again() -> None:
-    documents = [[i] * 3 for i in range(5)]
-    found = windows(documents, count=4, length=15, seed=0)
-    assert all(sorted(row.tolist()) == sorted([*range(5)] * 3) for row in found)
-    assert not torch.equal(found[0], found[1])
-
-
 @pytest.mark.skipif(not REAL, reason="needs GSM8K in $QUNIFY_DATA/gsm8k")
 def test_the_real_data_are_what_the_text_says() -> None:
     forget()
@@ -212,69 +204,9 @@ def test_the_real_data_are_what_the_text_says() -> None:
 
 
 # ---- training ---------------------------------------------------------------------------------------------
-def test_a_step_is_the_loss_on_the_marked_tokens_alone() -> None:
-    tokens = torch.randint(1, 30, (3, 12), generator=torch.Generator().manual_seed(0))
-    at = torch.arange(12).expand(3, 12) >= torch.tensor([[5], [3], [9]])
-    size = Size(30, width=16, layers=2, heads=2)
-    ours, theirs = (SmallTransformer(size, 0, torch.float64) for _ in range(2))
-    start = SmallTransformer(size, 0, torch.float64)
-    step(qu.get("sft"), ours, torch.optim.SGD(ours.parameters(), lr=0.1), tokens, at)
-    labels = tokens.masked_fill(~at, -100)
-    cross_entropy(theirs.logits(theirs(tokens))[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).backward()
-    for p, q, p0 in zip(ours.parameters(), theirs.parameters(), start.parameters(), strict=True):
-        torch.testing.assert_close(p, p0 - 0.1 * q.grad, rtol=1e-10, atol=1e-12)
-        assert not torch.equal(p, p0)
-
-
-def test_the_first_token_cannot_be_trained_on() -> None:
-    model = SmallTransformer(Size(30, width=16, layers=1, heads=2), 0)
-    with pytest.raises(ValueError, match="expected no mark on the first token"):
-        model.predictions(torch.zeros(1, 4, dtype=torch.long), torch.ones(1, 4, dtype=torch.bool))
-
-
-def little_task() -> Task:
-    tokens = torch.randint(1, 30, (8, 12), generator=torch.Generator().manual_seed(1))
-    at = torch.arange(12).expand(8, 12) >= 5
-    reference, teacher = (SmallTransformer(Size(30, w, layers=1, heads=2), 0).requires_grad_(False) for w in (16, 24))
-    return Task.of(reference, teacher, tokens, at)
-
-
-def test_the_old_policy_is_a_snapshot_from_the_last_refresh() -> None:
-    task = little_task()
-    order = batches(8, 2 * REFRESH, 2, seed=0)
-    weight, old = {}, {}
-    for at, model, before in fine_tuned(qu.get("psft"), task, order, 1e-2, REFRESH):
-        weight[at], old[at] = model.embedding.weight.detach().clone(), before.embedding.weight.clone()
-    assert torch.equal(old[0], weight[0])
-    assert torch.equal(old[REFRESH], weight[0])
-    assert torch.equal(old[2 * REFRESH], weight[REFRESH])
-    assert not torch.equal(weight[0], weight[REFRESH])
-
-
-def test_contexts_have_the_scales_they_claim() -> None:
-    task = little_task()
-    assert task.token_weight[task.at].mean().item() == pytest.approx(1)
-    assert (task.token_weight == task.token_weight[:, :1]).all()  # one weight per sequence
-    assert task.token_mask[task.at].mean().item() == pytest.approx(0.5, abs=0.02)
-    assert task.token_mask[~task.at].sum() == 0
-    log = task.reference.predictions(task.tokens, task.at).log_softmax(-1).view(8, 7, 30)
-    labels = task.tokens[:, 5:]
-    frequency = torch.bincount(labels.flatten(), minlength=30) / labels.numel()
-    ratio = (log.gather(-1, labels[..., None])[..., 0] - frequency[labels].log()).mean(1).exp()
-    torch.testing.assert_close(task.token_weight[:, 0], ratio / ratio.mean(), rtol=1e-4, atol=1e-5)
-    assert torch.equal(weights(task.reference, task.tokens, task.at)[0], task.token_weight)
-
-
-def test_every_solution_is_seen_before_any_again() -> None:
-    order = batches(8, steps=6, size=4, seed=3)
-    assert sorted(order[:2].flatten().tolist()) == list(range(8))
-    assert torch.equal(order, batches(8, steps=6, size=4, seed=3))
-    assert not torch.equal(order, batches(8, steps=6, size=4, seed=4))
-
-
 @pytest.mark.parametrize("plan", [FULL, TINY])
 def test_psft_is_measured_a_whole_refresh_after_its_snapshot(plan: Plan) -> None:
-    assert plan.steps % (plan.checkpoints * REFRESH) == 0
+    assert plan.steps % (plan.checkpoints * OLD_EVERY) == 0
 
 
 def test_in_the_full_plan_every_solution_is_seen_once() -> None:
@@ -295,7 +227,7 @@ def test_rows_are_complete(table: pd.DataFrame) -> None:
     assert not table.duplicated(COLUMNS[:-1]).any()
     assert set(table["method"]) == {"data", "reference", "teacher", *TINY.methods}
     trust = table[(table["metric"] == TRUST) & (table["method"] == "dft")]
-    assert trust.groupby("seed")["step"].unique().map(list).tolist() == [[0, REFRESH, 2 * REFRESH]] * 2
+    assert trust.groupby("seed")["step"].unique().map(list).tolist() == [[0, OLD_EVERY, 2 * OLD_EVERY]] * 2
     assert trust["value"].between(0, 1).all()
 
 

@@ -10,7 +10,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analyses import demonstrations, demonstrations_runs, runner, sequence, sequence_runs
+from analyses.kit import runner
+from analyses.studies import demonstrations, sequence
+from analyses.studies.demonstrations import runs as demonstrations_runs
+from analyses.studies.sequence import runs as sequence_runs
 from qunify.catalogue import PAPER
 
 

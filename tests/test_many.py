@@ -17,6 +17,7 @@ from qunify.training import sweeps as sweeps_module
 from tests.battery import settings
 
 V, N, D = 4, 30, 3
+FIRST = torch.zeros(2, 3, dtype=torch.long)
 METHODS = ("sft", "dft", "label_smoothing", "target_sft", "sft_kl", "gem", "brier")
 
 
@@ -35,24 +36,37 @@ def data(seed: int = 0, *, states: bool = False) -> Data:
     return Data(inputs, torch.randint(V, (N,), generator=g), logits | rest)
 
 
-NETWORKS: dict[str, Network] = {"tabular": Tabular(5, V), "linear": Linear(D, V), "two_layer": TwoLayer(D, 6, V)}
+NETWORKS: dict[str, Network] = {
+    "tabular": Tabular(5, V),
+    "linear": Linear(D, V),
+    "two_layer": TwoLayer(D, 6, V),
+    "relu": TwoLayer(D, 6, V, activation="relu"),
+}
 
 
-def by_hand(network: Network, job: Job, steps: int, batch: int | None, optimiser: str) -> Tensor:
+def by_hand(
+    network: Network, job: Job, steps: int, batch: int | None, optimiser: str, old_every: int | None = None
+) -> Tensor:
     """One model trained by torch alone, through the method's published loss."""
     g = torch.Generator().manual_seed(job.seed)
     parameters = {k: v[None].clone().requires_grad_() for k, v in network.start(job.seed).items()}
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
     optimise = kinds[optimiser](list(parameters.values()), lr=job.lr)  # type: ignore[operator]
     epoch: Tensor = torch.empty(0, dtype=torch.long)
-    for _ in range(steps):
+    for step in range(steps):
         at = torch.arange(N)
-        if batch is not None:
+        if job.order is not None:
+            at = job.order[step]
+        elif batch is not None:
             if len(epoch) < batch:
                 epoch = torch.randperm(N, generator=g)
             at, epoch = epoch[:batch], epoch[batch:]
         z = network.logits(parameters, network.represent(parameters, job.data.inputs[at][None]))[0]
         context = {k: v[at] for k, v in job.data.context.items() if k in job.method.needs}
+        if old_every is not None:
+            if step % old_every == 0:
+                old = {k: v.detach().clone() for k, v in parameters.items()}
+            context["old_logits"] = network.logits(old, network.represent(old, job.data.inputs[at][None]))[0]
         t, _ = qu.tensors.read("test", job.method.needs, z, job.data.labels[at], -100, context)
         optimise.zero_grad()
         job.method.loss(t).mean().backward()
@@ -81,6 +95,85 @@ def test_an_epoch_takes_every_example_once_but_for_a_rest_too_small(examples: in
         assert epoch.shape == (3, examples // batch * batch)
         assert all(len(set(row.tolist())) == len(row) for row in epoch)
         assert torch.equal(epoch[0], epoch[2])
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_an_older_policy_is_renewed_every_so_many_steps(kind: str) -> None:
+    """The data's `old_logits` are not looked at; a method without an older policy trains as it would alone."""
+    d = data(states=kind == "tabular")
+    jobs = [Job(qu.get(m), d, lr=2.0) for m in ("psft", "sft")]
+    renewed = Stack(NETWORKS[kind], jobs, batch=8, old_every=3).run(10)
+    for i, job in enumerate(jobs):
+        expected = by_hand(NETWORKS[kind], job, 10, 8, "sgd", old_every=3 if i == 0 else None)
+        torch.testing.assert_close(renewed.probs(d.inputs)[i], expected, rtol=0, atol=1e-10)
+    other = Stack(NETWORKS[kind], jobs, batch=8, old_every=4).run(10)
+    fixed = Stack(NETWORKS[kind], jobs, batch=8).run(10)
+    for stack in (other, fixed):
+        assert not torch.equal(stack.probs(d.inputs)[0], renewed.probs(d.inputs)[0])
+        assert torch.equal(stack.probs(d.inputs)[1], renewed.probs(d.inputs)[1])
+
+
+def test_without_a_renewed_policy_the_data_must_hold_one() -> None:
+    bare = Data(data().inputs, data().labels)
+    with pytest.raises(ValueError, match="psft: missing context, expected the keyword argument old_logits"):
+        Stack(Linear(D, V), [Job(qu.get("psft"), bare)])
+    assert Stack(Linear(D, V), [Job(qu.get("psft"), bare)], old_every=2).run(5).step == 5
+
+
+def test_an_order_of_ones_own_says_what_each_step_sees() -> None:
+    orders = torch.randint(N, (2, 12, 4), generator=torch.Generator().manual_seed(0))
+    jobs = [Job(qu.get("dft"), data(i), order=order) for i, order in enumerate(orders)]
+    stack = Stack(TwoLayer(D, 6, V), jobs, optimiser="adam").run(5).run(7)
+    for i, job in enumerate(jobs):
+        expected = by_hand(TwoLayer(D, 6, V), job, 12, None, "adam")
+        torch.testing.assert_close(stack.probs(job.data.inputs)[i], expected, rtol=0, atol=1e-10)
+    with pytest.raises(
+        ValueError, match="Stack: steps: expected at most 0, which is what the jobs' order has left, got 1"
+    ):
+        stack.run(1)
+
+
+def test_orders_of_two_lengths_are_swept_apart() -> None:
+    orders = [torch.zeros(3, b, dtype=torch.long) for b in (1, 2, 1)]
+    several = [Job(qu.get("sft"), data(states=True), order=order) for order in orders]
+    table = sweep(Tabular(5, V), several, [3], confidence)
+    alone = [sweep(Tabular(5, V), [job], [3], confidence)["confidence"].item() for job in several]
+    assert table["confidence"].tolist() == pytest.approx(alone, abs=1e-13)
+
+
+def test_another_order_is_not_taken_from_the_folder(tmp_path: Path) -> None:
+    for i in range(2):
+        job = Job(qu.get("sft"), data(states=True), order=torch.full((3, 1), i))
+        sweep(Tabular(5, V), [job], [3], confidence, folder=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_trust_is_that_of_the_method_in_every_example() -> None:
+    """In the order of the jobs, however they are grouped, with the older policy of a stack that renews it."""
+    several = [Job(qu.get(m), data(s), s) for s, m in enumerate(("dft", "psft", "iw_sft", "dft", "kd"))]
+    stack = Stack(Linear(D, V), several, old_every=3).run(4)
+    old = Stack(Linear(D, V), several, old_every=3).run(3)  # the present policy when it was last renewed
+    for i, job in enumerate(several):
+        logits = stack.logits(job.data.inputs)[i]
+        context = job.data.context | {"old_logits": old.logits(job.data.inputs)[i]}
+        expected = job.method(logits, job.data.labels, **context).trust
+        torch.testing.assert_close(stack.trust()[i], expected, rtol=0, atol=1e-12)
+    stack.diverged[1] = 2
+    assert stack.trust()[1].isnan().all()
+    assert stack.trust()[[0, 2, 3, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_models_are_asked_about_shared_inputs_or_each_about_its_own(kind: str) -> None:
+    own = [data(s, states=kind == "tabular") for s in range(3)]
+    stack = Stack(NETWORKS[kind], [Job(qu.get("sft"), d, s) for s, d in enumerate(own)]).run(3)
+    found = stack.logits(torch.stack([d.inputs for d in own]))
+    assert found.shape == (3, N, V)
+    for i, d in enumerate(own):
+        torch.testing.assert_close(found[i], stack.logits(d.inputs)[i], rtol=0, atol=1e-13)
+    assert torch.equal(stack.probs(own[0].inputs), stack.logits(own[0].inputs).softmax(-1))
+    with pytest.raises(ValueError, match="Stack: inputs: expected those of 3 models, got"):
+        stack.logits(torch.stack([d.inputs for d in own[:2]]))
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
@@ -305,6 +398,24 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
             lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())], decay=0),
             "Stack: decay: expected a number of steps",
         ),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("psft"), data())], old_every=0),
+            "Stack: old_every: expected a number of steps, at least 1, got 0",
+        ),
+        (
+            lambda: Job(qu.get("sft"), data(), order=torch.full((2, 3), N)),
+            r"Job: order: expected integers \(S, B\) in \[0, 30\), got \(2, 3\) of torch.int64",
+        ),
+        (lambda: Job(qu.get("sft"), data(), order=torch.zeros(2, 3)), "Job: order: expected .* of torch.float32"),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data(), order=FIRST), Job(qu.get("sft"), data())]),
+            "Stack: jobs: expected an order of one shape for all or for none, and no batch beside it",
+        ),
+        (
+            lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data(), order=FIRST)], batch=2),
+            "Stack: jobs: expected an order of one shape for all or for none, and no batch beside it",
+        ),
+        (lambda: TwoLayer(D, 6, V, activation="gelu"), "TwoLayer: activation: expected tanh or relu, got 'gelu'"),  # type: ignore[arg-type]
         (lambda: Stack(Linear(D, V), [Job(qu.get("sft"), data())]).run(-1), "Stack: steps: expected an integer of 0"),
     ],
 )

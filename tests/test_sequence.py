@@ -1,4 +1,4 @@
-"""The small transformer, and the study that holds it against an exact truth."""
+"""The study that holds a small transformer against an exact truth."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ import pytest
 import torch
 
 import qunify as qu
-from analyses.fine_tuning import REFRESH
-from analyses.small_transformer import Size, SmallTransformer, before, pretrain, rotary_angles, rotated
 from analyses.studies import sequence
 from analyses.studies.sequence.runs import (
     COLUMNS,
@@ -18,12 +16,12 @@ from analyses.studies.sequence.runs import (
     ENTROPY_GAP,
     FULL,
     KL,
+    OLD_EVERY,
     PLACES,
     TRUST,
     VARIATION,
     Plan,
     distances,
-    marked,
     method_rows,
     mixture,
     probabilities,
@@ -33,10 +31,11 @@ from analyses.studies.sequence.runs import (
 )
 from qunify import plots
 from qunify.synthetic import HiddenMarkov
+from qunify.training import TransformerSize
 
 pytestmark = pytest.mark.slow
 
-SMALL = Size(8, width=16, layers=1, heads=2)
+SMALL = TransformerSize(8, width=16, layers=1, heads=2)
 TINY = Plan(
     seeds=(0, 1),
     states=3,
@@ -48,7 +47,7 @@ TINY = Plan(
     pretraining_batch=4,
     reference_steps=6,
     teacher_steps=12,
-    steps=REFRESH,
+    steps=OLD_EVERY,
     batch=8,
     rate=1e-3,
     test=6,
@@ -69,44 +68,6 @@ def table() -> pd.DataFrame:
 # ---- the transformer --------------------------------------------------------------------------------------
 def some_tokens(n: int = 3, length: int = 10) -> torch.Tensor:
     return torch.randint(8, (n, length), generator=torch.Generator().manual_seed(0))
-
-
-def test_what_comes_later_changes_no_prediction() -> None:
-    model = SmallTransformer(dataclasses.replace(SMALL, layers=2), 0, torch.float64)
-    tokens = some_tokens()
-    changed = tokens.clone()
-    changed[:, 6:] = (changed[:, 6:] + 1) % 8
-    ours, theirs = (model.logits(model(x)) for x in (tokens, changed))
-    torch.testing.assert_close(ours[:, :6], theirs[:, :6], rtol=1e-12, atol=1e-12)
-    assert (ours[:, 6:] - theirs[:, 6:]).abs().max() > 1e-3
-    first = tokens.clone()
-    first[:, 0] = (first[:, 0] + 1) % 8
-    assert (model.logits(model(first))[:, -1] - ours[:, -1]).abs().max() > 1e-6
-
-
-def test_rotary_positions_tell_distances_alone() -> None:
-    g = torch.Generator().manual_seed(0)
-    q, k = (torch.randn(6, generator=g, dtype=torch.float64) for _ in range(2))
-    angles = rotary_angles(20, 6)
-    at = [float(rotated(q, angles[i]) @ rotated(k, angles[i - 3])) for i in (3, 11, 19)]
-    assert at == pytest.approx([at[0]] * 3, rel=1e-12)
-    assert abs(float(rotated(q, angles[9]) @ rotated(k, angles[4])) - at[0]) > 1e-3
-
-
-def test_predictions_are_those_of_the_place_before() -> None:
-    x = torch.arange(24.0).view(2, 4, 3)
-    at = torch.tensor([[False, True, False, True], [False, False, False, True]])
-    assert torch.equal(before(x, at), torch.stack([x[0, 0], x[0, 2], x[1, 2]]))
-
-
-def test_two_models_of_one_seed_are_alike_and_pretraining_learns() -> None:
-    a, b, c = (SmallTransformer(SMALL, seed) for seed in (0, 0, 1))
-    assert torch.equal(a.embedding.weight, b.embedding.weight)
-    assert not torch.equal(a.embedding.weight, c.embedding.weight)
-    repeated = torch.arange(8).repeat(4, 3)
-    pretrain(a, [repeated] * 60, 1e-2)
-    p = a.predictions(repeated, marked(repeated)).softmax(-1).gather(-1, repeated[:, 1:].reshape(-1, 1))
-    assert p.mean() > 0.7
 
 
 # ---- the truth --------------------------------------------------------------------------------------------

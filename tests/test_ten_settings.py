@@ -14,7 +14,6 @@ from scipy import stats
 
 import qunify as qu
 from analyses.kit import cache, runner
-from analyses.small_transformer import Size, SmallTransformer
 from analyses.studies import ten_settings
 from analyses.studies.ten_settings import __main__ as command
 from analyses.studies.ten_settings.ablations import VARIANTS
@@ -35,7 +34,6 @@ from analyses.studies.ten_settings.runs import (
 from analyses.studies.ten_settings.tasks import (
     ANSWER,
     END,
-    INDEX,
     LENGTH,
     MOVES,
     TASKS,
@@ -48,6 +46,7 @@ from analyses.studies.ten_settings.tasks import (
     worlds,
     written,
 )
+from qunify.training import TransformerSize
 
 PRIOR, TAUGHT = worlds(0)
 CLEAN = clean(TAUGHT)
@@ -150,23 +149,6 @@ def test_facts_and_exceptions_change_in_the_stated_dose() -> None:
     assert not (texts.conflict & texts.slipped).any()
 
 
-@pytest.mark.slow
-def test_sampling_with_a_memory_is_sampling_without() -> None:
-    model = SmallTransformer(Size(len(VOCAB), 16, 2, 2, LENGTH), 0, torch.float64).requires_grad_(False)
-    prompts = torch.randint(len(VOCAB), (5, 4), generator=torch.Generator().manual_seed(0))
-    found = model.sample(prompts, 12, INDEX[END], None)
-    tokens = prompts
-    for _ in range(8):
-        tokens = torch.cat([tokens, model.logits(model(tokens)[:, -1]).argmax(-1, keepdim=True)], 1)
-    ended = (tokens[:, 4:] == INDEX[END]).cumsum(1) > 0
-    assert torch.equal(found[:, 4:], tokens[:, 4:].masked_fill(ended, INDEX[END]))
-    draw = torch.Generator().manual_seed(1)
-    p = model.logits(model(prompts[:1])[:, -1]).softmax(-1)[0]
-    drawn = model.sample(prompts[:1].repeat(4000, 1), 5, INDEX[END], draw)[:, 4]
-    frequency = torch.bincount(drawn, minlength=len(VOCAB)) / 4000
-    assert (frequency - p).abs().sum() < 0.15
-
-
 def test_posterior_learns_a_right_teacher_from_labels_with_slips() -> None:
     v, noise = 7, 0.2
     teacher = torch.randn(v, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -219,7 +201,7 @@ def test_more_questions_than_there_are_are_refused() -> None:
 def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
     questions = {name: asked(task, 2, 0) for name, task in TASKS.items()}
-    sizes = [Size(len(VOCAB), width, 1, 2, LENGTH) for width in (8, 16)]
+    sizes = [TransformerSize(len(VOCAB), width, 1, 2, LENGTH) for width in (8, 16)]
     models = [read(TINY, "teacher", size, CLEAN, 2, questions, 0) for size in (*sizes, sizes[0])]
     assert [model.size for model in models[:2]] == sizes
     for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
@@ -279,27 +261,9 @@ def test_an_interval_of_few_seeds_is_students() -> None:
     assert mean - low == pytest.approx(high - mean)
 
 
-def test_what_is_no_model_temperature_or_share_is_refused() -> None:
+def test_what_is_no_model_or_share_is_refused() -> None:
     with pytest.raises(ValueError, match=r"schooling: name: expected one of 0.1 M, .* wrong teacher, got '0.2 M'"):
         schooling(TINY, "0.2 M", 0)
     for noise in (-0.1, 1.0, 2.0):
         with pytest.raises(ValueError, match="posterior: noise: expected a share from 0 to below 1, got"):
             posterior(noise)
-    model = SmallTransformer(Size(5, 8, 1, 2), 0)
-    for temperature in (0.0, -1.0, float("nan")):
-        with pytest.raises(ValueError, match="sample: temperature: expected a number above 0, got"):
-            model.sample(torch.zeros(1, 1, dtype=torch.long), 3, 4, torch.Generator(), temperature)
-
-
-def test_a_cooler_draw_is_nearer_to_the_likeliest() -> None:
-    model = SmallTransformer(Size(6, 8, 1, 2), 0)
-    with torch.no_grad():
-        model.embedding.weight.mul_(100)  # as initialised, all tokens are alike
-    prompts = torch.zeros(400, 1, dtype=torch.long)
-    likeliest = model.sample(prompts, 2, 5, None)
-    agree = [
-        (model.sample(prompts, 2, 5, torch.Generator().manual_seed(0), t) == likeliest).all(1).double().mean().item()
-        for t in (2.0, 1.0, 0.3)
-    ]
-    assert agree == sorted(agree)
-    assert agree[-1] > agree[0] + 0.1

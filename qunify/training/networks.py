@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -89,11 +90,19 @@ class Linear(Network):
 
 @dataclass(frozen=True)
 class TwoLayer(Network):
-    """One hidden layer of tanh units; inputs are features (M, N, D). Weights begin Gaussian, of variance 1 / fan-in."""
+    """One hidden layer; inputs are features (M, N, D). Weights begin Gaussian, of variance 1 / fan-in.
+
+    `activation` of the hidden units is "tanh" or "relu"; ValueError for another one.
+    """
 
     features: int
     hidden: int
     vocab: int
+    activation: Literal["tanh", "relu"] = "tanh"
+
+    def __post_init__(self) -> None:
+        if self.activation not in ("tanh", "relu"):
+            raise ValueError(f"TwoLayer: activation: expected tanh or relu, got {self.activation!r}")
 
     def start(self, seed: int) -> Parameters:
         g = torch.Generator().manual_seed(seed)
@@ -112,14 +121,18 @@ class TwoLayer(Network):
         _check_features("TwoLayer", inputs, self.features)
 
     def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        return torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"]).tanh_()
+        sums = torch.baddbmm(parameters["bias"][:, None], inputs, parameters["weight"])
+        return sums.tanh_() if self.activation == "tanh" else sums.relu_()
 
     def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
         return torch.baddbmm(parameters["head_bias"][:, None], hidden, parameters["head"])
 
     def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
         back = gradient @ parameters["head"].mT
-        back.addcmul_(back * hidden, hidden, value=-1)  # tanh′ = 1 − tanh²
+        if self.activation == "tanh":
+            back.addcmul_(back * hidden, hidden, value=-1)  # tanh′ = 1 − tanh²
+        else:
+            back *= hidden > 0
         return {
             "weight": inputs.mT @ back,
             "bias": back.sum(1),

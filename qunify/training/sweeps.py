@@ -121,7 +121,8 @@ def _parts(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
     """Jobs that fit in one stack, in portions; those of one method stay together."""
     alike: dict[Any, list[int]] = {}
     for i, job in enumerate(jobs):
-        alike.setdefault((job.lr, len(job.data.labels)), []).append(i)
+        order = None if job.order is None else tuple(job.order.shape)
+        alike.setdefault((job.lr, len(job.data.labels), order), []).append(i)
     for group in alike.values():
         first = {m: k for k, m in reversed(list(enumerate(jobs[i].method for i in group)))}
         ordered = sorted(group, key=lambda i, first=first: first[jobs[i].method])  # type: ignore[misc]
@@ -196,6 +197,7 @@ def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int
         add(job.method.params)
         add((job.seed, job.lr, order[id(job.data)]))
         add(job.start or {})
+        add({} if job.order is None else {"order": job.order})
         if order[id(job.data)] == i:
             add({"inputs": job.data.inputs, "labels": job.data.labels, "counts": job.data.counts, **job.data.context})
     return h.hexdigest()[:24]

@@ -5,7 +5,7 @@ A small transformer is pretrained on half of GSM8K's demonstrations: the *refere
 models wrote for other questions, about half of them wrong, every solution once, with its default parameters, the same
 batches and the same rate of Adam, which hardly notices the scale of a gradient. Only the tokens of the solutions are
 trained on; which solutions are right is known to the measurement alone. What iw_sft weighs by and cft leaves out is
-said in `fine_tuning.weights`.
+said in `qunify.training.weights_and_mask`.
 """
 
 from __future__ import annotations

@@ -12,12 +12,21 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.fine_tuning import CHUNK, Task, batches, fine_tuned, means
-from analyses.small_transformer import Size, SmallTransformer, pretrain, windows
 from analyses.studies.demonstrations.data import PARTS, VOCAB, Split, Texts, split
 from qunify.catalogue import PAPER
+from qunify.training import (
+    FineTuningTask,
+    SmallTransformer,
+    TransformerSize,
+    fine_tune,
+    mean_per_sequence,
+    pack_documents,
+    pretrain,
+)
 
 COLUMNS = ["method", "seed", "step", "metric", "text", "tokens", "value"]
+OLD_EVERY = 10  # steps between two snapshots of the old policy
+CHUNK = 16  # texts predicted at a time
 ROUNDED = 6  # decimals kept: the arithmetic is float32
 
 TRUST, NLL, CALIBRATION, ENTROPY, KL = "trust", "negative log-likelihood", "calibration error", "entropy", "KL to start"
@@ -28,11 +37,11 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run. `checkpoints` divides `steps` into multiples of REFRESH, so that psft is measured on its way."""
+    """How much is run. `checkpoints` divides `steps` into multiples of OLD_EVERY: psft is measured on its way."""
 
     seeds: tuple[int, ...]
-    reference: Size
-    teacher: Size
+    reference: TransformerSize
+    teacher: TransformerSize
     pretraining_steps: int
     pretraining_batch: int  # windows
     window: int  # tokens
@@ -49,8 +58,8 @@ class Plan:
 
 FULL = Plan(
     seeds=tuple(range(5)),
-    reference=Size(VOCAB, width=64, layers=2, heads=4),
-    teacher=Size(VOCAB, width=96, layers=2, heads=4),
+    reference=TransformerSize(VOCAB, width=64, layers=2, heads=4),
+    teacher=TransformerSize(VOCAB, width=96, layers=2, heads=4),
     pretraining_steps=200,
     pretraining_batch=16,
     window=256,
@@ -70,18 +79,18 @@ class World:
     """What all methods of one seed share."""
 
     split: Split
-    task: Task
+    task: FineTuningTask
 
 
 @functools.lru_cache(maxsize=1)
 def world(plan: Plan, seed: int) -> World:
     data = split(seed, plan.questions, plan.held_out)
-    order = windows(data.clean, plan.pretraining_steps * plan.pretraining_batch, plan.window, seed)
+    order = pack_documents(data.clean, plan.pretraining_steps * plan.pretraining_batch, plan.window, seed)
     reference, teacher = (SmallTransformer(size, seed) for size in (plan.reference, plan.teacher))
     for model in (reference, teacher):
         pretrain(model, order.split(plan.pretraining_batch), plan.pretraining_rate)
         model.requires_grad_(False)
-    return World(data, Task.of(reference, teacher, data.train.tokens, data.train.solution))
+    return World(data, FineTuningTask.of(reference, teacher, data.train.tokens, data.train.solution))
 
 
 def start_rows(plan: Plan, seed: int) -> pd.DataFrame:
@@ -100,11 +109,23 @@ def method_rows(plan: Plan, name: str, seed: int) -> pd.DataFrame:
     method = qu.get(name)
     question = w.split.train.question
     watched = torch.isin(question, question.unique()[: plan.watched]).nonzero()[:, 0]
-    order = batches(len(question), plan.steps, plan.batch, seed)
     found: list[Row] = []
-    for at, model, old in fine_tuned(method, w.task, order, plan.rate, plan.steps // plan.checkpoints):
+
+    def watch(step: int, model: SmallTransformer, old: SmallTransformer) -> None:
         trust = w.task.trust(method, model, old, watched)
-        found += [{"step": at} | row for row in trust_rows(trust, w.split.train, watched)]
+        found.extend({"step": step} | row for row in trust_rows(trust, w.split.train, watched))
+
+    model = fine_tune(
+        method,
+        w.task,
+        steps=plan.steps,
+        batch=plan.batch,
+        lr=plan.rate,
+        seed=seed,
+        old_every=OLD_EVERY,
+        every=plan.steps // plan.checkpoints,
+        measure=watch,
+    )
     found += [{"step": plan.steps} | row for row in final_rows(model, w)]
     return _table([{"method": name} | row for row in found], seed)
 
@@ -118,7 +139,7 @@ def trust_rows(trust: Tensor, texts: Texts, watched: Tensor) -> Iterator[Row]:
         for tokens, chosen in parts.items():
             if bool((which & chosen).any()):
                 yield _row(TRUST, f"train, {name}", tokens, trust[which & chosen].mean())
-    each = means(trust, owner, len(texts.right))[watched]
+    each = mean_per_sequence(trust, at)
     yield _row(SAME_QUESTION, "train", "all", paired(each, texts.right[watched], texts.question[watched]))
 
 

@@ -6,7 +6,7 @@ images with noisy labels, with its default parameters, the same batches, the sam
 optimiser: Adam, which hardly notices the scale of a gradient, so that small weights do not mean slow learning.
 The quick size has one learning rate for all. The full size tries the same few for every method and seed, and
 takes the one that agrees best with held-out labels as noisy as the training labels: nothing tells a method which
-labels are wrong. What iw_sft weighs by and cft leaves out is said in `runs.context_for`.
+labels are wrong. What iw_sft weighs by and cft leaves out is said in `qunify.training.weights_and_mask`.
 """
 
 from __future__ import annotations

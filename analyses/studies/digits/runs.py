@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 import qunify as qu
-from analyses.studies.digits.data import CLASSES, CONDITIONS, Images, Split, stack
-from analyses.studies.digits.model import Context, Networks, batches, train
+from analyses.studies.digits.data import CLASSES, CONDITIONS, Split, stack
 from qunify.catalogue import PAPER
+from qunify.training import Data, Job, Stack, TwoLayer, weights_and_mask
+from qunify.training.networks import Parameters
 
+PIXELS = 64
 WIDTH = 64  # hidden units of the reference, and so of every model that is fine-tuned
 TEACHER_WIDTH = 256
 PRETRAINING_STEPS = 300
 PRETRAINING_RATE = 3e-3
+BATCH = 64
+OLD_EVERY = 10  # steps between two snapshots of the old policy
 CHECKPOINTS = 5
 
 #: Measured on the training images on the way. Trust is that of the unit gauge, where all of the fifteen have one.
@@ -30,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run. `steps` is a multiple of CHECKPOINTS · REFRESH, so that psft is measured on its way."""
+    """How much is run. `steps` is a multiple of CHECKPOINTS · OLD_EVERY, so that psft is measured on its way."""
 
     seeds: tuple[int, ...]
     steps: int
@@ -77,56 +82,94 @@ def tuned(rows: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
     return rows.merge(best[[*run, "lr"]], on=[*run, "lr"])
 
 
-def pretrained(seeds: list[int], split: Split, width: int) -> Networks:
-    networks = Networks.fresh(seeds, width)
-    order = batches(seeds, split.trusted.labels.shape[1], PRETRAINING_STEPS)
-    for _ in train(qu.get("sft"), networks, split.trusted, order, PRETRAINING_RATE, {}, PRETRAINING_STEPS):
-        pass
-    return networks
+def network(width: int) -> TwoLayer:
+    return TwoLayer(PIXELS, width, CLASSES, activation="relu")
+
+
+def fresh(seed: int, width: int) -> Parameters:
+    """Gaussian weights of variance 2 / fan-in below the hidden units and 1 / fan-in above them."""
+    draw = np.random.default_rng((seed, width))
+    below = draw.standard_normal((PIXELS, width)) * (2 / PIXELS) ** 0.5
+    above = draw.standard_normal((width, CLASSES)) * (1 / width) ** 0.5
+    return {
+        "weight": torch.from_numpy(below),
+        "bias": torch.zeros(width, dtype=torch.float64),
+        "head": torch.from_numpy(above),
+        "head_bias": torch.zeros(CLASSES, dtype=torch.float64),
+    }
+
+
+def order(seed: int, images: int, steps: int) -> Tensor:
+    """Which images each step sees, (steps, BATCH); it depends on the seed alone, so that methods are paired."""
+    return torch.from_numpy(np.random.default_rng((seed, 2)).integers(images, size=(steps, BATCH)))
+
+
+def pretrained(seeds: Sequence[int], split: Split, width: int) -> Stack:
+    images = split.trusted
+    jobs = [
+        Job(
+            qu.get("sft"),
+            Data(images.pixels[i], images.labels[i]),
+            lr=PRETRAINING_RATE,
+            start=fresh(seed, width),
+            order=order(seed, images.labels.shape[1], PRETRAINING_STEPS),
+        )
+        for i, seed in enumerate(seeds)
+    ]
+    return Stack(network(width), jobs, optimiser="adam").run(PRETRAINING_STEPS)
 
 
 def fine_tuned(
-    name: str, conditions: list[str], lr: float, plan: Plan, reference: Networks, teacher: Networks
+    name: str, conditions: list[str], lr: float, plan: Plan, reference: Stack, teacher: Stack
 ) -> Iterator[Row]:
+    """Measurements of one method, in all conditions and for all seeds at once."""
     runs = [(condition, seed) for condition in conditions for seed in plan.seeds]
-    owner = torch.arange(len(plan.seeds)).repeat(len(conditions))  # (R,) which seed's reference and teacher
+    owner = list(range(len(plan.seeds))) * len(conditions)  # which seed's reference and teacher
     split = stack(runs)
-    networks = reference.copies(owner)
-    context = context_for(split.train, reference.copies(owner), teacher.copies(owner))
-    order = batches([seed for _, seed in runs], split.train.labels.shape[1], plan.steps)
-    method = qu.get(name)
-    for step, given in train(method, networks, split.train, order, lr, context, plan.steps // CHECKPOINTS):
-        logits = networks.logits(split.train.pixels)
-        trust = method(logits, split.train.labels, **given).trust
-        learned = (logits.argmax(-1) == split.train.labels).double()
-        wrong = split.train.wrong
-        watched = (_mean_where(trust, ~wrong), _mean_where(trust, wrong), _mean_where(learned, wrong))
+    images = split.train
+    context = context_for(
+        images.labels, *(model.logits(images.pixels[: len(plan.seeds)])[owner] for model in (reference, teacher))
+    )
+    jobs = [
+        Job(
+            qu.get(name),
+            Data(images.pixels[i], images.labels[i], {key: value[i] for key, value in context.items()}),
+            lr=lr,
+            start={key: value[owner[i]] for key, value in reference.parameters.items()},
+            order=order(seed, images.labels.shape[1], plan.steps),
+        )
+        for i, (_, seed) in enumerate(runs)
+    ]
+    networks = Stack(network(WIDTH), jobs, optimiser="adam", old_every=OLD_EVERY)
+    every = plan.steps // CHECKPOINTS
+    for step in range(0, plan.steps + 1, every):
+        networks.run(step - networks.step)
+        trust = networks.trust()
+        learned = (networks.logits(images.pixels).argmax(-1) == images.labels).double()
+        watched = (
+            _mean_where(trust, ~images.wrong),
+            _mean_where(trust, images.wrong),
+            _mean_where(learned, images.wrong),
+        )
         for metric, values in zip(WATCHED, watched, strict=True):
             yield from _each(runs, step, metric, values)
     yield from _final(runs, networks, split, plan.steps)
 
 
-def context_for(data: Images, reference: Networks, teacher: Networks) -> Context:
-    """What the methods that need more than a label are given; nothing here knows which labels are wrong.
-
-    token_weight (iw_sft): the importance ratio reference(y | x) / frequency(y), scaled to mean 1: how much more
-    likely the reference makes the label than a policy that does not see the image.
-    token_mask (cft): an image is critical where the reference's entropy is above the median.
-    """
-    logits = reference.logits(data.pixels)
-    probs = logits.softmax(-1)
-    frequency = torch.nn.functional.one_hot(data.labels, CLASSES).double().mean(1)  # (R, 10)
-    ratio = probs.gather(-1, data.labels[..., None])[..., 0] / frequency.gather(-1, data.labels)
-    entropy = -torch.special.xlogy(probs, probs).sum(-1)
+def context_for(labels: Tensor, reference_logits: Tensor, teacher_logits: Tensor) -> dict[str, Tensor]:
+    """What the methods that need more than a label are given, for labels (R, N) and logits (R, N, V); nothing here
+    knows which labels are wrong. What iw_sft weighs by and cft leaves out is said in `weights_and_mask`."""
+    each = zip(reference_logits, labels, strict=True)
+    weight, mask = (torch.stack(x) for x in zip(*(weights_and_mask(*run) for run in each), strict=True))
     return {
-        "reference_logits": logits,
-        "teacher_logits": teacher.logits(data.pixels),
-        "token_weight": ratio / ratio.mean(1, keepdim=True),
-        "token_mask": (entropy > entropy.quantile(0.5, dim=1, keepdim=True)).double(),
+        "reference_logits": reference_logits,
+        "teacher_logits": teacher_logits,
+        "token_weight": weight,
+        "token_mask": mask,
     }
 
 
-def _final(runs: list[tuple[str, int]], networks: Networks, split: Split, step: int = 0) -> Iterator[Row]:
+def _final(runs: list[tuple[str, int]], networks: Stack, split: Split, step: int = 0) -> Iterator[Row]:
     logits = networks.logits(split.test.pixels)
     right = (logits.argmax(-1) == split.test.truth).double()
     held_out = networks.logits(split.validation.pixels).argmax(-1) == split.validation.labels

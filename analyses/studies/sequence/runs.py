@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.fine_tuning import Task, batches, fine_tuned
-from analyses.small_transformer import Size, SmallTransformer, pretrain
 from qunify.calibration import against_truth
 from qunify.catalogue import PAPER
 from qunify.synthetic import HiddenMarkov
+from qunify.training import FineTuningTask, SmallTransformer, TransformerSize, fine_tune, pretrain
 
 COLUMNS = ["condition", "method", "seed", "step", "metric", "tokens_before", "value"]
+OLD_EVERY = 10  # steps between two snapshots of the old policy
 ROUNDED = 6  # decimals kept: the arithmetic of the models is float32
 
 KL, VARIATION, ENTROPY_GAP = "KL from the truth", "total variation", "entropy gap"
@@ -36,14 +36,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run; every training sequence is seen once. `steps` // 2 is a multiple of REFRESH."""
+    """How much is run; every training sequence is seen once. `steps` // 2 is a multiple of OLD_EVERY."""
 
     seeds: tuple[int, ...]
     states: int
     vocab: int
     length: int  # tokens
-    reference: Size
-    teacher: Size
+    reference: TransformerSize
+    teacher: TransformerSize
     pretraining_rate: float
     pretraining_batch: int  # sequences
     reference_steps: int
@@ -61,8 +61,8 @@ FULL = Plan(
     states=6,
     vocab=24,
     length=64,
-    reference=Size(24, width=32, layers=2, heads=2),
-    teacher=Size(24, width=48, layers=2, heads=2),
+    reference=TransformerSize(24, width=32, layers=2, heads=2),
+    teacher=TransformerSize(24, width=48, layers=2, heads=2),
     pretraining_rate=1e-2,
     pretraining_batch=32,
     reference_steps=60,
@@ -109,14 +109,14 @@ def mixture(chain: HiddenMarkov, other: HiddenMarkov, rate: float) -> HiddenMark
 
 
 @functools.lru_cache(maxsize=1)
-def task(plan: Plan, seed: int, condition: str) -> tuple[Task, Tensor]:
+def task(plan: Plan, seed: int, condition: str) -> tuple[FineTuningTask, Tensor]:
     """What is trained on, and which of the sequences are right (N,); no method sees the latter."""
     w = world(plan, seed)
     count = plan.steps * plan.batch
     right = torch.rand(count, generator=torch.Generator().manual_seed(seed)) >= CONDITIONS[condition]
     ours, others = (c.sample(count, plan.length, seed=4 * seed + 3) for c in (w.chain, w.other))
     tokens = torch.where(right[:, None], ours, others)
-    return Task.of(w.reference, w.teacher, tokens, marked(tokens)), right
+    return FineTuningTask.of(w.reference, w.teacher, tokens, marked(tokens)), right
 
 
 def marked(tokens: Tensor) -> Tensor:
@@ -148,13 +148,16 @@ def method_rows(plan: Plan, name: str, condition: str, seed: int) -> pd.DataFram
     method = qu.get(name)
     watched = torch.arange(plan.watched)
     found: list[Row] = []
-    order = batches(len(right), plan.steps, plan.batch, seed)
-    for at, model, old in fine_tuned(method, given, order, plan.rate, plan.steps):
+
+    def watch(step: int, model: SmallTransformer, old: SmallTransformer) -> None:
         trust = given.trust(method, model, old, watched).view(plan.watched, -1)
         for which, metric in TRUST.items():
             chosen = trust[right[watched] == which]
             if len(chosen) > 0:
-                found.append({"step": at, "metric": metric, "value": chosen.mean().item()})
+                found.append({"step": step, "metric": metric, "value": chosen.mean().item()})
+
+    recipe = {"steps": plan.steps, "batch": plan.batch, "lr": plan.rate, "seed": seed, "old_every": OLD_EVERY}
+    model = fine_tune(method, given, **recipe, measure=watch)
     truth = w.chain.next_token(w.test)[:, 1:]
     found += [{"step": plan.steps} | row for row in distances(probabilities(model, w.test), truth)]
     return _table([{"condition": condition, "method": name} | row for row in found], seed)

@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.fine_tuning import Task, batches, fine_tuned
 from analyses.kit import cache
-from analyses.small_transformer import Size, SmallTransformer, pretrain
 from analyses.studies.ten_settings.tasks import (
     END,
     INDEX,
@@ -35,9 +33,11 @@ from analyses.studies.ten_settings.tasks import (
     worlds,
     written,
 )
+from qunify import training
 from qunify.calibration import against_truth
 from qunify.catalogue import PAPER
 from qunify.qmap import QMap
+from qunify.training import FineTuningTask, SmallTransformer, TransformerSize, pretrain, shuffled_batches
 
 NAME = "ten_settings"
 ROUNDED = 6  # decimals kept: the arithmetic is float32
@@ -97,9 +97,9 @@ class Plan:
 
     seeds: tuple[int, ...]
     claim_seeds: tuple[int, ...]
-    small: Size
-    large: Size
-    teacher: Size
+    small: TransformerSize
+    large: TransformerSize
+    teacher: TransformerSize
     pretraining_steps: int
     teacher_steps: int
     pretraining_batch: int  # texts
@@ -114,7 +114,7 @@ class Plan:
     dtype: torch.dtype = torch.float32
 
     @property
-    def sizes(self) -> dict[str, Size]:
+    def sizes(self) -> dict[str, TransformerSize]:
         """By how many parameters they have at full size, in millions."""
         return {"0.1 M": self.small, "0.35 M": self.large}
 
@@ -125,9 +125,9 @@ class Plan:
 FULL = Plan(
     seeds=(0, 1, 2),
     claim_seeds=(0, 1, 2, 3, 4),
-    small=Size(len(VOCAB), 64, 2, 4, LENGTH),
-    large=Size(len(VOCAB), 96, 3, 4, LENGTH),
-    teacher=Size(len(VOCAB), 128, 3, 4, LENGTH),
+    small=TransformerSize(len(VOCAB), 64, 2, 4, LENGTH),
+    large=TransformerSize(len(VOCAB), 96, 3, 4, LENGTH),
+    teacher=TransformerSize(len(VOCAB), 128, 3, 4, LENGTH),
     pretraining_steps=4000,
     teacher_steps=3000,
     pretraining_batch=32,
@@ -145,9 +145,9 @@ FULL = Plan(
 #: Small enough for a test, and in double precision, so that it gives the same row everywhere.
 TINY = dataclasses.replace(
     FULL,
-    small=Size(len(VOCAB), 16, 1, 2, LENGTH),
-    large=Size(len(VOCAB), 16, 1, 2, LENGTH),
-    teacher=Size(len(VOCAB), 24, 1, 2, LENGTH),
+    small=TransformerSize(len(VOCAB), 16, 1, 2, LENGTH),
+    large=TransformerSize(len(VOCAB), 16, 1, 2, LENGTH),
+    teacher=TransformerSize(len(VOCAB), 24, 1, 2, LENGTH),
     pretraining_steps=60,
     teacher_steps=120,
     pretraining_rate=1e-2,
@@ -230,14 +230,14 @@ def _against(task: ReasoningTask, question: Question, pen: Writer, prior: World)
 
 
 @dataclass(frozen=True)
-class Told(Task):
+class Told(FineTuningTask):
     """A task whose frozen models have said what they have to say."""
 
     said: Mapping[str, Tensor]  # (N, T, V): logits of each token, from what stands before it
 
-    def context(self, method: QMap, old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
-        known = {name: logits[rows][self.at[rows]] for name, logits in self.said.items() if name in method.needs}
-        return known | self.asked([name for name in method.needs if name not in known], old, rows)
+    def context(self, needs: Sequence[str], old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
+        known = {name: logits[rows][self.at[rows]] for name, logits in self.said.items() if name in needs}
+        return known | super().context([name for name in needs if name not in known], old, rows)
 
 
 @dataclass(frozen=True)
@@ -281,7 +281,7 @@ TEACHERS = ("noisy teacher", "small teacher", "wrong teacher")
 class Schooling:
     """How large a model is, what it reads, and for how many steps."""
 
-    size: Size
+    size: TransformerSize
     world: World
     steps: int
 
@@ -333,7 +333,13 @@ PACED = 50  # steps
 
 
 def read(
-    plan: Plan, name: str, size: Size, world: World, steps: int, questions: Mapping[str, list[Question]], seed: int
+    plan: Plan,
+    name: str,
+    size: TransformerSize,
+    world: World,
+    steps: int,
+    questions: Mapping[str, list[Question]],
+    seed: int,
 ) -> SmallTransformer:
     """A model trained on text of a world, all but these questions; frozen. On an accelerator where one is at hand."""
     model = SmallTransformer(size, seed, plan.dtype)
@@ -384,7 +390,7 @@ def _texts(world: World, questions: Mapping[str, list[Question]], count: int, se
         for together in zip(*asks, strict=True)
         for task, question in zip(TASKS.values(), together, strict=True)
     ]
-    return padded(texts)[batches(len(texts), 1, count, seed)[0]]
+    return padded(texts)[shuffled_batches(len(texts), 1, count, seed)[0]]
 
 
 #: Documents of pretraining, a fifth of them on each task: more of them are read again.
@@ -415,9 +421,9 @@ def setting(plan: Plan, name: str, size: str, seed: int) -> Setting:
 
 
 def told(reference: SmallTransformer, teacher: SmallTransformer, texts: Texts) -> Told:
-    base = Task.of(reference, teacher, texts.tokens, texts.at)
+    base = FineTuningTask.of(reference, teacher, texts.tokens, texts.at)
     said = {"reference_logits": _said(reference, texts.tokens), "teacher_logits": _said(teacher, texts.tokens)}
-    return Told(**{f.name: getattr(base, f.name) for f in dataclasses.fields(Task)}, said=said)
+    return Told(**{f.name: getattr(base, f.name) for f in dataclasses.fields(FineTuningTask)}, said=said)
 
 
 @torch.no_grad()
@@ -428,9 +434,7 @@ def _said(model: SmallTransformer, tokens: Tensor) -> Tensor:
 
 
 def fine_tune(plan: Plan, task: Told, method: QMap, rate: float, seed: int) -> SmallTransformer:
-    order = batches(plan.demonstrations, plan.steps, plan.batch, seed)
-    *_, (_, model, _) = fine_tuned(method, task, order, rate, plan.steps, decay=True)
-    return model
+    return training.fine_tune(method, task, steps=plan.steps, batch=plan.batch, lr=rate, seed=seed, decay=True)
 
 
 def solutions(

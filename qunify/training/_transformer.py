@@ -1,4 +1,4 @@
-"""A small decoder transformer, its pretraining, and one step of fine-tuning by the logit gradient of any method."""
+"""A small decoder transformer that learns and samples on a CPU, and its pretraining."""
 
 from __future__ import annotations
 
@@ -7,28 +7,54 @@ import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qunify.qmap import QMap
-
 ROPE_BASE = 10_000.0
 
 
 @dataclass(frozen=True)
-class Size:
-    """How large a transformer is. `width` is a multiple of 2 · `heads`. With `places`, so many first positions have a
-    learned vector each, beside the rotations."""
+class TransformerSize:
+    """How large a `SmallTransformer` is.
+
+    Attributes
+    ----------
+    vocab : int
+        V, how many tokens there are.
+    width : int
+        Of the hidden states; a multiple of 2 · `heads`.
+    layers : int
+        Blocks of attention and perceptron.
+    heads : int
+        Of each block's attention.
+    places : int
+        So many first positions have a learned vector each, beside the rotations; none by default. No sequence may then
+        be longer.
+
+    Raises
+    ------
+    ValueError
+        If a number is not an integer, is too small, or `width` is no multiple of 2 · `heads`.
+    """
 
     vocab: int
     width: int
     layers: int
     heads: int
     places: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("vocab", 2), ("width", 2), ("layers", 1), ("heads", 1), ("places", 0)):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < least:
+                raise ValueError(f"TransformerSize: {name}: expected an integer of at least {least}, got {value!r}")
+        if self.width % (2 * self.heads):
+            raise ValueError(
+                f"TransformerSize: width: expected a multiple of 2 · heads = {2 * self.heads}, got {self.width}"
+            )
 
 
 class Memory:
@@ -52,7 +78,7 @@ class Memory:
 class Block(nn.Module):
     """Pre-norm attention and a two-layer perceptron, both added to the stream."""
 
-    def __init__(self, size: Size) -> None:
+    def __init__(self, size: TransformerSize) -> None:
         super().__init__()
         self.heads = size.heads
         self.attention_norm, self.norm = nn.RMSNorm(size.width), nn.RMSNorm(size.width)
@@ -73,9 +99,35 @@ class Block(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """Token ids (B, T) → hidden states (B, T, width); `logits` of them gives (…, V) by the tied embedding."""
+    """A decoder with rotary positions, pre-norm blocks and a head tied to the embedding; float32 unless told otherwise.
 
-    def __init__(self, size: Size, seed: int, dtype: torch.dtype = torch.float32) -> None:
+    Called with token ids (B, T) it gives hidden states (B, T, width), and `logits` of those gives (B, T, V). Two models
+    of one size, seed and type are equal.
+
+    Parameters
+    ----------
+    size : TransformerSize
+    seed : int
+        Draws the weights, all Gaussian.
+    dtype : torch.dtype
+
+    Raises
+    ------
+    ValueError
+        When called with tokens that are no integers (B, T) in [0, V), or longer than there are `places`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from qunify.training import SmallTransformer, TransformerSize, pretrain
+    >>> model = SmallTransformer(TransformerSize(vocab=8, width=16, layers=1, heads=2), seed=0)
+    >>> counting = (torch.arange(8)[:, None] + torch.arange(6)) % 8  # from every number on
+    >>> pretrain(model, [counting] * 60, lr=1e-2)
+    >>> model.sample(torch.tensor([[5, 6]]), length=6, end=4)
+    tensor([[5, 6, 7, 0, 1, 2]])
+    """
+
+    def __init__(self, size: TransformerSize, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.size = size
         self.embedding = nn.Embedding(size.vocab, size.width)
@@ -91,7 +143,18 @@ class SmallTransformer(nn.Module):
         self.to(dtype)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        self._check(tokens)
         return self._from(0, tokens, tokens.shape[1], [None] * len(self.blocks))
+
+    def _check(self, tokens: Tensor) -> None:
+        whole = tokens.dim() == 2 and tokens.dtype == torch.long and tokens.numel() > 0
+        if not whole or not bool(((tokens >= 0) & (tokens < self.size.vocab)).all()):
+            got = f"{tuple(tokens.shape)} of {tokens.dtype}"
+            raise ValueError(f"SmallTransformer: tokens: expected integers (B, T) in [0, {self.size.vocab}), got {got}")
+        if 0 < self.size.places < tokens.shape[1]:
+            raise ValueError(
+                f"SmallTransformer: tokens: expected at most {self.size.places} places, got {tokens.shape[1]}"
+            )
 
     def _from(self, first: int, tokens: Tensor, length: int, memories: Sequence[Memory | None]) -> Tensor:
         """Hidden states of tokens that stand at `first` and after it, of `length` in all."""
@@ -105,23 +168,46 @@ class SmallTransformer(nn.Module):
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
+        """Of hidden states (…, width), (…, V)."""
         return hidden @ self.embedding.weight.T
 
     @torch.no_grad()
     def sample(
-        self, prompts: Tensor, length: int, end: int, draw: torch.Generator | None, temperature: float = 1.0
+        self,
+        prompts: Tensor,
+        length: int,
+        end: int,
+        generator: torch.Generator | None = None,
+        temperature: float = 1.0,
     ) -> Tensor:
-        """Go on from prompts (B, P) to `length` tokens in all, (B, length); after `end` stands `end`. Without a
-        generator, always the likeliest token. ValueError for a temperature that is not above zero."""
+        """Go on from prompts (B, P) to `length` tokens in all, (B, length).
+
+        Parameters
+        ----------
+        prompts : Tensor of int, (B, P)
+        length : int
+        end : int
+            The token that ends a text: only `end` stands after it.
+        generator : torch.Generator, optional
+            Draws the tokens; without it, always the likeliest one.
+        temperature : float
+            Above 0; the logits are divided by it.
+
+        Raises
+        ------
+        ValueError
+            For a temperature that is not above 0.
+        """
         if not temperature > 0:
             raise ValueError(f"sample: temperature: expected a number above 0, got {temperature}")
+        self._check(prompts)
         memories = [Memory(length) for _ in self.blocks]
         tokens, new = prompts, prompts
         done = torch.zeros(len(prompts), dtype=torch.bool)
         while tokens.shape[1] < length and not bool(done.all()):
             hidden = self._from(tokens.shape[1] - new.shape[1], new, length, memories)
             p = (self.logits(hidden[:, -1]) / temperature).softmax(-1)
-            drawn = p.argmax(-1) if draw is None else torch.multinomial(p, 1, generator=draw)[:, 0]
+            drawn = p.argmax(-1) if generator is None else torch.multinomial(p, 1, generator=generator)[:, 0]
             done |= drawn == end
             new = drawn.masked_fill(done, end)[:, None]
             tokens = torch.cat([tokens, new], dim=1)
@@ -129,7 +215,9 @@ class SmallTransformer(nn.Module):
 
     @torch.no_grad()
     def predictions(self, tokens: Tensor, at: Tensor) -> Tensor:
-        """Logits for the tokens at `at` (B, T) bool, from what stands before them: (N, V)."""
+        """Logits (N, V) for the N tokens that `at` (B, T) marks, each from what stands before it; without gradients.
+
+        ValueError where the first token of a sequence is marked, before which nothing stands."""
         return self.logits(before(self(tokens), at))
 
     def snapshot(self) -> SmallTransformer:
@@ -157,29 +245,54 @@ def before(x: Tensor, at: Tensor) -> Tensor:
     The first token of a sequence has nothing before it, so that it is never marked.
     """
     if bool(at[:, 0].any()):
-        raise ValueError("before: at: expected no mark on the first token, got one")
+        raise ValueError("at: expected no mark on the first token, got one")
     return x[:, :-1][at[:, 1:]]
 
 
-def windows(documents: Sequence[list[int]], count: int, length: int, seed: int) -> Tensor:
-    """`count` windows (count, length) of the documents one after the other, in a new order each time round."""
+def pack_documents(documents: Sequence[Sequence[int]], count: int, length: int, seed: int) -> Tensor:
+    """`count` windows (count, length) of token ids to pretrain on: the documents one after the other, cut wherever a
+    window ends, in a new order each time round. ValueError where there is no token.
+
+    >>> pack_documents([[1, 2, 3], [4, 5]], count=2, length=4, seed=0)
+    tensor([[1, 2, 3, 4],
+            [5, 4, 5, 1]])
+    """
+    if not any(len(document) for document in documents):
+        raise ValueError("pack_documents: documents: expected at least one token, got none")
     draw = np.random.default_rng((seed, 1))
     orders = itertools.chain.from_iterable(draw.permutation(len(documents)) for _ in itertools.count())
     stream = itertools.chain.from_iterable(documents[i] for i in orders)
     return torch.tensor(list(itertools.islice(stream, count * length))).view(count, length)
 
 
-def pretrain(model: SmallTransformer, batches: Sequence[Tensor], rate: float, muon: bool = True) -> None:
-    """Plain next-token cross-entropy on every token of every batch (B, T).
+def pretrain(model: SmallTransformer, batches: Sequence[Tensor], lr: float, muon: bool = True) -> None:
+    """Train a model, in place, by plain next-token cross-entropy on every token of every batch but the first.
 
-    Muon for the blocks' matrices, at twice the rate, and Adam for the rest, or Adam alone, which learns less in a step
-    and takes a fifth of the time; the rates rise for a twentieth of the steps, then fall to zero.
+    Parameters
+    ----------
+    model : SmallTransformer
+    batches : sequence of Tensor of int, each (B, T)
+        One for each step.
+    lr : float
+        The highest learning rate: it rises for a twentieth of the steps, then falls to zero.
+    muon : bool
+        Muon for the blocks' matrices, at twice the rate, and Adam for the rest; else Adam alone, which learns less in a
+        step and takes a fifth of the time.
+
+    Raises
+    ------
+    ValueError
+        If there is no batch, or the rate is not above 0.
     """
+    if len(batches) == 0:
+        raise ValueError("pretrain: batches: expected at least one, got none")
+    if not 0 < lr < float("inf"):
+        raise ValueError(f"pretrain: lr: expected a positive number, got {lr!r}")
     inner = [p for p in model.blocks.parameters() if p.ndim == 2] if muon else []
     outer = [p for p in model.parameters() if not any(p is other for other in inner)]
-    optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(outer, lr=rate)]
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.Adam(outer, lr=lr)]
     if muon:
-        optimisers.append(torch.optim.Muon(inner, lr=2 * rate, weight_decay=0.0))
+        optimisers.append(torch.optim.Muon(inner, lr=2 * lr, weight_decay=0.0))
     rise = max(1, len(batches) // 20)
     ramps = [
         torch.optim.lr_scheduler.LambdaLR(
@@ -194,22 +307,3 @@ def pretrain(model: SmallTransformer, batches: Sequence[Tensor], rate: float, mu
         for optimiser, ramp in zip(optimisers, ramps, strict=True):
             optimiser.step()
             ramp.step()
-
-
-def step(
-    method: QMap,
-    model: SmallTransformer,
-    optimiser: torch.optim.Optimizer,
-    tokens: Tensor,
-    at: Tensor,
-    **context: Any,
-) -> None:
-    """One step on the marked tokens: the method's closed-form gradient at the logits, carried back by autograd.
-
-    tokens (B, T); at (B, T) bool with N marks; contexts as the method needs them, flat: (N, …).
-    """
-    logits = model.logits(before(model(tokens), at))
-    gradient = method(logits.detach(), tokens[at], **context).gradient
-    optimiser.zero_grad()
-    logits.backward(gradient=gradient / len(gradient))
-    optimiser.step()
