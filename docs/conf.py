@@ -1,7 +1,7 @@
 """Sphinx, set so that building needs no address outside this checkout and a warning is an error (see the Makefile).
 
-Pages are written by hand, save for the parts below: the catalogue, whose pages are made before anything is read, and
-the places marked `<!-- NAME -->`, which a function fills.
+Pages are written by hand, save for the catalogue, whose pages are made before anything is read, and for the places in
+which the directive `made` of docs/_ext names the function that writes them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sphinx.util.parallel import make_chunks
 
 import qunify
-from analyses.studies.ten_settings import page as ten_settings
-from docs import commands, findings, methods, notebooks, studies
+from docs import methods, notebooks
 from qunify import explorer
 
 HERE = Path(__file__).parent
@@ -36,9 +35,10 @@ project = "qunify"
 author = copyright = "The qunify developers"
 version = release = qunify.__version__
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_templates", "notebooks"]
-myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "fieldlist", "attrs_inline"]
+extensions = ["docs._ext", "myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_ext", "_templates", "notebooks"]
+myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline", "substitution"]
+myst_substitutions = {"count": len(qunify.names())}
 myst_heading_anchors = 3
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
@@ -73,27 +73,10 @@ mathjax3_config = {"options": {"enableMenu": False}}  # the menu would fetch wha
 
 CATALOGUE, NOTEBOOKS = HERE / "catalogue", HERE / "notebooks"
 
-#: Marker on a page → what it stands for.
-FILLED = {
-    "commands": commands.page,
-    "findings": findings.page,
-    "front": methods.front,
-    "studies": studies.page,
-    "count": lambda: str(len(qunify.names())),
-    "ten settings: card": ten_settings.card,
-    "ten settings: findings": lambda: findings.told("ten_settings"),
-    "ten settings: digest": ten_settings.digest,
-    "ten settings: ablations": ten_settings.varied,
-    "ten settings: how": ten_settings.how,
-    "ten settings: seeds": ten_settings.seeds,
-    "ten settings: ledger": ten_settings.ledger,
-}
-
 
 def make(app: Any) -> None:
     """The catalogue's pages and the notebooks of the pages that run: files that git ignores."""
-    text = methods.write(CATALOGUE)
-    FILLED["catalogue"] = lambda: text
+    methods.write(CATALOGUE)
     NOTEBOOKS.mkdir(exist_ok=True)
     (NOTEBOOKS / ".gitignore").write_text("*\n")
     for page in lessons():
@@ -115,11 +98,8 @@ def lessons() -> list[str]:
 
 
 def fill(app: Any, name: str, source: list[str]) -> None:
-    """The parts of a page that are not written by hand, and the notebook of a lesson."""
+    """The notebook of a lesson, below its title."""
     text = source[0]
-    for marker, made in FILLED.items():
-        if f"<!-- {marker} -->" in text:
-            text = text.replace(f"<!-- {marker} -->", made())
     if name in lessons():
         up = "../" * name.count("/")
         link = f"{{download}}`Open as a notebook <{up}notebooks/{name.replace('/', '_')}.ipynb>`"

@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-import jinja2
 import joblib
 import pandas as pd
-from qunify.terminal import number
 
 import qunify
-from qunify import catalogue, files
-from qunify.catalogue import identities
-from qunify.qmap import QMap, range_text
+from qunify import catalogue
+from qunify._lib import files
+from qunify.pictures._markdown import code
+from qunify.pictures._markdown import table as markdown
+from qunify.pictures._templates import environment
+from qunify.qmap import QMap
+
+if TYPE_CHECKING:
+    from qunify.pictures._facts import Facts
 
 README = Path(__file__).parents[1] / "README.md"
 BEGIN, END = "<!-- methods:begin -->", "<!-- methods:end -->"
 TEMPLATES = Path(__file__).parent / "_templates"
 
-SIMPLEX = {
-    "always": "always a distribution",
-    "sometimes": "signed at some tokens",
-    "never": "always signed",
-}
-NO_TARGET = "none: the loss is not shift-invariant"
-
 #: The order of what the index tells apart; … are all others.
 ENDS = ("the truth", "the teacher", "…", "several, as the start decides", "no stable zero", "no target")
-UNIT = (*SIMPLEX.values(), "…", "none")
+UNIT = ("always a distribution", "signed at some tokens", "always signed", "…", "none")
 
-#: What an identity's context is, in words.
-GIVEN = {"label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher"}
 #: Context → a line that makes one, and how the trainer gets it.
 MADE = {
     "reference_logits": "torch.randn(4, 50)",
@@ -72,11 +66,6 @@ def table() -> str:
     return "\n".join(["<details>", summary, "", *lines, "", "</details>"])
 
 
-def code(text: str) -> str:
-    """Inline code that may stand in a table cell."""
-    return f"`{text}`".replace("|", r"\|")
-
-
 def filled(readme: str) -> str:
     """The README with the table between its markers as the catalogue now has it."""
     before, rest = readme.split(BEGIN)
@@ -96,12 +85,13 @@ class Line:
 
     m: QMap
     year: int
+    target: str  # its unit target
     at_truth: str  # what it does to a model that predicts the truth
     ends: str  # where training by it ends
 
 
-def write(folder: Path) -> str:
-    """The pages and pictures of all methods and families, in a folder that git ignores; returns the indexes. A file
+def write(folder: Path) -> None:
+    """The pages and pictures of all methods and families and the index of them, in a folder that git ignores. A file
     that would not change is left alone."""
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -112,28 +102,25 @@ def write(folder: Path) -> str:
     lines = [line for line, _ in made if line is not None]
     kept = {path for _, paths in made for path in paths}
     kept |= {_put(folder / f"{family}.md", family_page(family).encode()) for family in catalogue.families()}
-    kept.add(_put(folder / ".gitignore", b"*\n"))
+    kept |= {_put(folder / "index.txt", index(lines).encode()), _put(folder / ".gitignore", b"*\n")}
     for path in folder.rglob("*"):
         if path.is_file() and path not in kept:
             path.unlink()
-    return index(lines)
 
 
 def _make(name: str, folder: Path) -> tuple[Line | None, list[Path]]:
     """The files of one method, or the pictures of the front page if there is no name."""
-    from docs import facts, pictures
+    from docs import pictures
+    from qunify.pictures import _facts, _method_page
 
     drawn: dict[str, Callable[[bool], bytes]]
     if not name:
         made, line = [], None
         drawn = {f"front-{shown}": functools.partial(pictures.front, shown) for shown in pictures.FRONT}
     else:
-        found = facts.of(name)
-        made = [_put(folder / f"{name}.md", page(found).encode())]
-        line = Line(found.m, found.year, _at_truth(found), facts.rest(found))
-        drawn = {f"{name}-curve": functools.partial(pictures.curve, found)}
-        if found.field is not None:
-            drawn[f"{name}-field"] = functools.partial(pictures.field, found)
+        facts = _facts.of(name)
+        made, line = [_put(folder / f"{name}.md", page(facts).encode())], listed(facts)
+        drawn = {f"{name}-{kind}": draw for kind, draw in _method_page.drawings(facts).items()}
     for stem, draw in drawn.items():
         for dark in (False, True):
             path = folder / "pictures" / f"{stem}-{'dark' if dark else 'light'}.svg"
@@ -147,143 +134,38 @@ def _put(path: Path, content: bytes) -> Path:
     return path
 
 
-def page(found: Any) -> str:
-    """A method's page in MyST, of its `docs.facts.Facts`."""
-    from docs import facts
-    from qunify.commands import one_token
+def page(facts: Facts) -> str:
+    """A method's page in MyST: the one that the package writes, its pictures as files, and its links, relations and
+    use beside."""
+    from qunify.pictures import _method_page
 
-    m = found.m
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    text = environment.get_template("method.md.j2").render(
-        facts=found,
-        m=m,
-        target=SIMPLEX[m.simplex] if m.shift_invariant else NO_TARGET,
-        source=linked(m.source),
-        pictures=pictured((alt, f"pictures/{m.name}-{kind}") for kind, alt in _alt(found).items()),
-        caption=_caption(found),
-        stated=one_token.stated(m.needs),
-        token=_token_table(found.example),
-        reading=_reading(found),
-        ending=facts.ending(found),
-        legend=_legend(found.closed_form or ""),
-        verdict=f"At $p=\\eta$: {found.verdict}",
-        identities=identity_lines(m.name),
-        relations=relation_lines(m.name),
-        parameters=[_parameter(f) for f in m.parameters()],
-        release=_sentence(linked(m.release)),
-        usage=usage(m),
-    )
-    return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def linked(text: str) -> str:
-    """arXiv numbers as links."""
-    return re.sub(r"arXiv:(\d{4}\.\d{4,5})", r"[arXiv:\1](https://arxiv.org/abs/\1)", text)
-
-
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def _parameter(f: dataclasses.Field[Any]) -> dict[str, str]:
-    return {
-        "name": f.name,
-        "default": code(repr(f.default)),
-        "range": range_text(f).replace("|", r"\|"),
-        "doc": f.metadata["doc"].replace("|", r"\|"),
-    }
-
-
-def _token_table(example: dict[str, Any]) -> str:
-    """Prediction, gradient, and the target, its trust and its residual in three gauges."""
-    tokens, label = example["tokens"], example["label"]
-    head = ["", *(f"{t} (label)" if k == label else t for k, t in enumerate(tokens)), "scale $s$", "trust $\\gamma$"]
-    rows = [["prediction $p$", *map(number, example["p"]), "", ""]]
-    rows += [
-        [name.removesuffix("_logits"), *map(number, _softmax(value)), "", ""]
-        for name, value in example["context"].items()
-        if name.endswith("_logits")
-    ]
-    rows.append(["gradient $g$", *map(number, example["gradient"]), "", ""])
-    for what in ("target", "residual"):
-        symbol = {"target": "$Q$", "residual": r"$\tilde\pi$"}[what]
-        for name, gauge in example["gauges"].items():
-            more = [number(gauge["scale"]), number(gauge["trust"])] if what == "target" else ["", ""]
-            rows.append([f"{what} {symbol}, {name}", *map(number, gauge[what]), *more])
-    return markdown(head, rows)
-
-
-def _softmax(logits: Sequence[float]) -> list[float]:
-    import torch
-
-    return torch.tensor(logits, dtype=torch.float64).softmax(-1).tolist()
-
-
-def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, [":--", *["--:"] * (len(head) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _reading(found: Any) -> str:
-    m, example = found.m, found.example
-    if not m.shift_invariant:
-        total = number(sum(example["gradient"]))
-        return f"The loss is {number(example['loss'])}. The gradient sums to {total}, not to zero: there is no target."
-    inside = "is a distribution" if example["in_simplex"] else "has a negative entry, so it is no distribution"
-    return (
-        f"The loss is {number(example['loss'])}. The unit target {inside}. In each gauge "
-        r"$Q=\gamma\,\delta+(1-\gamma)\,\tilde\pi$, with $\delta$ the one-hot label; a dash stands where the gauge or "
-        f"the residual is undefined. `qunify show {m.name}` prints the same token."
+    return _method_page.markdown(
+        facts,
+        environment(markdown=True, folders=[TEMPLATES]),
+        "entry.md.j2",
+        link=link,
+        pictured=pictured,
+        relations=relation_lines(facts.m.name),
+        usage=usage(facts.m),
     )
 
 
-def _caption(found: Any) -> str:
-    from docs import facts
+def listed(facts: Facts) -> Line:
+    """The method's line in the indexes."""
+    from qunify.pictures import _words
 
-    left = (
-        "*Left:* its weight, which is its trust in the unit gauge; dotted, those of SFT and DFT."
-        if found.curve.gate
-        else "*Left:* its pull on the label's logit; dotted, that of SFT; dashed, its trust in the unit gauge."
-    )
-    left += " The other tokens keep their shares of what remains; ● is the token of the next section."
-    if found.field is None:
-        return left
-    truth = ", ".join(f"{x:g}" for x in facts.TRUTH)
-    return (
-        f"{left} *Right:* labels drawn from the truth ({truth}) on three tokens. Arrows: where the drift moves a "
-        "prediction. Lines: training by gradient flow from five starts ○. ●: stable optimum."
-    )
+    target = facts.target if facts.has_target else "none"
+    return Line(facts.m, _year(facts), target, _at_truth(facts), _words.rest(facts))
 
 
-def _alt(found: Any) -> dict[str, str]:
-    from docs import facts
-
-    c = found.curve
-    what = "Weight" if c.gate else "Pull on the label's logit"
-    shown = c.trust if c.gate else c.pull
-    at = ", ".join(f"{float(shown[(c.u - u).abs().argmin()]):.2f} at u = {u}" for u in (0.01, 0.5, 0.99))
-    alt = {"curve": f"{what} of {found.m.name}: {at}."}
-    if found.field is not None:
-        alt["field"] = f"Drift and training paths on three tokens. {facts.ending(found)}".replace("$p^*$", "p*")
-    return alt
+def _year(facts: Facts) -> int:
+    if facts.year is None:
+        raise ValueError(f"{facts.m.name}: source: expected a year, got {facts.m.source!r}")
+    return facts.year
 
 
-def _legend(latex: str) -> str:
-    parts = [r"$\eta$ is the truth"]
-    if re.search(r"(?<![a-zA-Z\\])C(?![a-zA-Z])", latex):
-        parts.append("$C$ the number at which $p^*$ sums to 1")
-    if "_+" in latex or "_{+}" in latex:
-        parts.append("$x_+=\\max(x,0)$")
-    return f"{parts[0]}{''.join(', ' + p for p in parts[1:])}."
-
-
-def _at_truth(found: Any) -> str:
-    v = found.verdict
+def _at_truth(facts: Facts) -> str:
+    v = facts.verdict
     if v.direction == "no target":
         return "no target"
     if v.proper:
@@ -294,31 +176,6 @@ def _at_truth(found: Any) -> str:
 
 
 # ---- relations ----------------------------------------------------------------------------------------------------
-
-
-def identity_lines(name: str) -> list[str]:
-    """The identities that the method takes part in, the other methods as links."""
-    lines = []
-    for i in identities.IDENTITIES:
-        if name in {i.left.name, *(term.name for term in i.right)}:
-            right = " + ".join(_term(term, name) for term in i.right)
-            given = [f"`{key}` are those of {GIVEN[value]}" for key, value in i.given.items()]
-            where = f", where {' and '.join(given)}" if given else ""
-            lines.append(f"{_term(i.left, name)} = {right}{where}")
-    for c in identities.CHANNELS:
-        if name in {c.method.name, c.equals.name}:
-            lines.append(
-                f"{_term(c.method, name)} on labels that stay with probability `{c.stay}` and move to each other token "
-                f"with `{c.move}`, on average = {_term(c.equals, name)}"
-            )
-    return lines
-
-
-def _term(term: identities.Term, own: str) -> str:
-    settings = ", ".join(f"{key}={value}" for key, value in term.params.items())
-    shown = f"`{term.name}`" if term.name == own else link(term.name)
-    factor = "" if term.factor == 1 else f"`{term.factor}` · "
-    return f"{factor}{shown}{f' `({settings})`' if settings else ''}"
 
 
 def link(name: str, folder: str = "") -> str:
@@ -409,13 +266,13 @@ def pictured(pictures: Iterable[tuple[str, str]]) -> str:
 
 def family_page(family: str) -> str:
     """One family: its methods in a table, and as entries of the navigation."""
+    from qunify.pictures import _facts
+
     rows = []
     for m in map(qunify.get, qunify.names(family)):
-        cells = (f"[{m.title}]({m.name}.md)", code(m.loss_text), code(m.pulls_text), SIMPLEX[m.simplex])
-        rows.append(cells if m.shift_invariant else (*cells[:3], NO_TARGET))
-    head = ["Method", "Loss", "Pulls", "Unit target"]
-    lines = [head, ["---"] * len(head), *rows]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        target = _facts.unit_target(m) if m.shift_invariant else _facts.NO_TARGET
+        rows.append([f"[{m.title}]({m.name}.md)", code(m.loss_text), code(m.pulls_text), target])
+    body = markdown(["Method", "Loss", "Pulls", "Unit target"], rows, align=":--")
     entries = "\n".join(qunify.names(family))
     return f"# {family.capitalize()}\n\n{about(family)}\n\n{body}\n\n```{{toctree}}\n:hidden:\n\n{entries}\n```\n"
 
@@ -423,7 +280,8 @@ def family_page(family: str) -> str:
 def about(family: str) -> str:
     """What the family has in common: the first line of its file."""
     (module,) = (m for m in catalogue.MODULES if m.__name__.endswith(f".{family}"))
-    return _sentence((module.__doc__ or "").splitlines()[0].partition(": ")[2])
+    text = (module.__doc__ or "").splitlines()[0].partition(": ")[2]
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 
 def index(lines: Sequence[Line]) -> str:
@@ -448,7 +306,7 @@ def index(lines: Sequence[Line]) -> str:
     parts.append("Decided by `qu.is_proper` at default parameters, in every context. Biased: where it drifts to.\n")
     parts += groups("Where training ends", lambda x: x.ends, ENDS)
     parts.append("Computed on three tokens with labels from one truth, as on each method's page.\n")
-    parts += groups("The unit target", lambda x: SIMPLEX[x.m.simplex] if x.m.shift_invariant else "none", UNIT)
+    parts += groups("The unit target", lambda x: x.target, UNIT)
     parts.append("### What it needs beside logits and labels\n")
     for context in dict.fromkeys(name for x in lines for name in x.m.needs):
         parts.append(f"`{context}`\n: {listed(x for x in lines if context in x.m.needs)}\n")

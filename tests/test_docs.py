@@ -15,16 +15,21 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from qunify.commands.one_token import LABEL
 
 import qunify as qu
 import qunify.hf
 import qunify.training
-from docs import check_site, commands, facts, methods, notebooks, pictures, studies
-from docs.check_site import problems
+from docs import methods, notebooks
+from docs._ext import commands, studies
 from qunify import catalogue, plots
 from qunify.catalogue import ENTRIES, PAPER
 from qunify.commands import COMMANDS
+from qunify.pictures import _drawings as drawings
+from qunify.pictures import _facts as facts
+from qunify.pictures import _markdown, _words
+from qunify.pictures._one_token import LABEL
+from tests import check_site
+from tests.check_site import problems
 
 DOCS = Path(methods.__file__).parent
 NAMES = list(ENTRIES)
@@ -47,7 +52,7 @@ def test_a_page_says_all_there_is(found: dict[str, facts.Facts], name: str) -> N
     assert page.startswith(f"# {m.title}\n")
     assert m.formula in page
     assert m.pulls_text in page
-    assert str(found[name].verdict) in page
+    assert _markdown.plain(found[name].verdict) in page
     assert all(f"`{f.name}`" in page for f in m.parameters())
     assert all(f"`{need}`" in page for need in m.needs)
     assert ("released code" in page) == bool(m.release)
@@ -70,13 +75,13 @@ def test_a_page_shows_the_numbers_of_the_command_line(found: dict[str, facts.Fac
 
 
 def test_ends_in_words(found: dict[str, facts.Facts]) -> None:
-    assert "the truth itself" in facts.ending(found["sft"])
-    assert facts.rest(found["sft"]) == "the truth"
-    assert facts.rest(found["agce"]) == "several, as the start decides"
-    assert "the start decides" in facts.ending(found["agce"])
-    assert facts.rest(found["nce"]) == "no stable zero"
-    assert facts.rest(found["z_loss"]) == "no target"
-    assert "sharper" in facts.ending(found["temperature_ce"])
+    assert "the truth itself" in _words.ending(found["sft"])
+    assert _words.rest(found["sft"]) == "the truth"
+    assert _words.rest(found["agce"]) == "several, as the start decides"
+    assert "the start decides" in _words.ending(found["agce"])
+    assert _words.rest(found["nce"]) == "no stable zero"
+    assert _words.rest(found["z_loss"]) == "no target"
+    assert "sharper" in _words.ending(found["temperature_ce"])
 
 
 def test_paths_end_where_the_optimum_is(found: dict[str, facts.Facts]) -> None:
@@ -99,7 +104,7 @@ def test_gates_are_told_from_other_methods(found: dict[str, facts.Facts]) -> Non
 
 @pytest.mark.parametrize("name", TELLING)
 def test_pictures_are_the_same_twice_and_have_no_ground(found: dict[str, facts.Facts], name: str) -> None:
-    light, again, dark = (pictures.curve(found[name], dark) for dark in (False, False, True))
+    light, again, dark = (drawings.curve(found[name], dark) for dark in (False, False, True))
     assert light == again != dark
     assert plots.INK.encode() in light
     assert plots.INK.encode() not in dark
@@ -127,7 +132,7 @@ def test_the_trainer_of_a_page_gives_what_the_method_needs(name: str) -> None:
 
 
 def test_every_source_has_a_year() -> None:
-    years = {name: facts.year(qu.get(name)) for name in NAMES}
+    years = {name: facts.year(qu.get(name)) or 0 for name in NAMES}
     assert (years["brier"], years["spherical"], years["dft"], years["taylor_ce"]) == (1950, 1971, 2025, 2020)
     assert all(1900 < year < 2100 for year in years.values())
 
@@ -140,16 +145,15 @@ def test_no_family_has_the_name_of_a_method() -> None:
 
 
 def test_identities_name_the_other_methods_as_links() -> None:
-    lines = methods.identity_lines("luffy")
+    lines = _words.identity_lines("luffy", methods.link)
     assert lines == ["`luffy` `(gamma=g)` = `g` · [`agce`](agce.md) `(a=g, q=-1)`"]
-    assert any("redrawn" in line or "labels that stay" in line for line in methods.identity_lines("kd"))
+    assert any("redrawn" in line or "labels that stay" in line for line in _words.identity_lines("kd", methods.link))
     assert methods.relation_lines("mae")[0].startswith("At default parameters. Equal gradients: [`dft`](dft.md)")
     assert methods.relation_lines("gem") == []
 
 
 def test_the_index_holds_every_method_in_every_order(found: dict[str, facts.Facts]) -> None:
-    lines = [methods.Line(f.m, f.year, methods._at_truth(f), facts.rest(f)) for f in found.values()]
-    text = methods.index(lines)
+    text = methods.index([methods.listed(f) for f in found.values()])
     by_family, by_property, by_year = re.split(r"^## By .*$", text, flags=re.M)[1:]
     for name in TELLING:
         link = f"(catalogue/{name}.md)"
@@ -169,11 +173,18 @@ def test_files_that_would_not_change_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_the_page_of_the_command_line_has_every_command() -> None:
-    page = commands.page()
+    page = commands.page(lambda words: f"what {words} prints")
     for name, command in COMMANDS.items():
         assert f"\n## qunify {name}\n" in page
         assert " ".join(command.help.split()[:4]) in " ".join(page.split())
     assert set(commands.EXAMPLES) <= set(COMMANDS)
+    assert all(f"what {words} prints" in page for words in commands.EXAMPLES.values())
+
+
+def test_an_example_of_a_command_is_run_where_the_loss_of_ones_own_lies() -> None:
+    before = Path.cwd()
+    assert "mine and dft have the same gradient" in commands.run(commands.EXAMPLES["check"])
+    assert Path.cwd() == before
 
 
 def test_the_page_of_the_report_has_every_committed_figure() -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses import runner
+from analyses.kit import runner
 from qunify import QTarget
 from qunify.catalogue.identities import IDENTITIES
 from qunify.qmap import QMap

@@ -1,6 +1,6 @@
 """What every page of the built site must be: alone in the world, and with links that lead somewhere.
 
-`python -m docs.check_site FOLDER` says what is wrong, a line each, and exits 1.
+`python -m tests.check_site FOLDER` says what is wrong, a line each, and exits 1.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def _fault(at: Path, target: str, loads: bool, site: Path, pages: dict[Path, Pag
 
 def main(arguments: list[str]) -> int:
     if len(arguments) != 1:
-        print("usage: python -m docs.check_site FOLDER", file=sys.stderr)
+        print("usage: python -m tests.check_site FOLDER", file=sys.stderr)
         return 2
     found = problems(Path(arguments[0]))
     print("\n".join(found), end="\n" if found else "")

@@ -9,7 +9,7 @@ FIGURES = "../figures"  # seen from the page
 
 
 def page() -> str:
-    """MyST: a section per study whose figure is committed; every number in it comes from the study's rows."""
+    """Markdown: a section per study whose figure is committed; every number in it comes from the study's rows."""
     parts = []
     for name in STUDIES:
         if not (runner.FIGURES / f"{name}.png").exists():
