@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup-done
 # By files, whose tests share what they train, derive and build.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup report test test-all slow-and-quick site lint docs browser bench clean
+.PHONY: setup report test test-all slow-and-quick site lint docs browser figures bench clean
 
 setup: $(STAMP)
 
@@ -36,6 +36,12 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python -m docs.methods --check
+
+figures: setup  # says what of figures/ is stale, and draws it again at full size: some studies take hours, and go on
+	$(BIN)/python -m analyses --stale
+	$(BIN)/python -m analyses --full
+	$(BIN)/python -m docs.methods
 
 bench: setup
 	$(BIN)/python -m benchmarks

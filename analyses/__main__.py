@@ -1,4 +1,4 @@
-"""`python -m analyses [NAME…] [--full] [--out DIR] [--jobs N]`: run the studies and write the report."""
+"""`python -m analyses [NAME…] [--full] [--stale] [--out DIR] [--jobs N]`: run the studies and write the report."""
 
 from __future__ import annotations
 
@@ -34,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     out = (options.out or (runner.FIGURES if options.full else REPORT)).resolve()
     console = Console()
+    if options.stale:
+        for name in names:
+            if why := runner.stale(name):
+                console.print(f"{name}: {why}", soft_wrap=True, highlight=False)
+        return 0
     commit = runner.current_commit()
     try:
         outcomes = _run(names, options.full, out, options.jobs, commit, console)
@@ -82,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"studies to run (all): {', '.join(STUDIES)}")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the same, after the options")
     parser.add_argument("--full", action="store_true", help="full sizes; writes figures/ unless --out says otherwise")
+    parser.add_argument("--stale", action="store_true", help="say which of figures/ are stale and why; run nothing")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (build/report)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (all cores)")
     return parser

@@ -1,9 +1,13 @@
-"""The catalogue as text: the table in README.md (`python -m docs.methods` rewrites it), and a page for every method."""
+"""The catalogue as text: the table in README.md, and a page for every method.
+
+`python -m docs.methods` rewrites the table; with `--check` it says whether that would change anything.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,14 +70,35 @@ def table() -> str:
     return "\n".join(["<details>", summary, "", *lines, "", "</details>"])
 
 
+def parameters() -> str:
+    """The glossary's table: every parameter, its default, its letter, and what others call it."""
+    rows = ["| Method | Parameter here | Letter | Elsewhere |", "|---|---|---|---|"]
+    for name, entry in catalogue.ENTRIES.items():
+        for f in entry.parameters():
+            default = f"{f.default:g}" if isinstance(f.default, float) else f.default
+            facts = (f.metadata[key].replace("|", r"\|") for key in ("letter", "elsewhere"))
+            rows.append(f"| `{name}` | `{f.name}` = {default} | {' | '.join(facts)} |")
+    return "\n".join(rows)
+
+
 def filled(readme: str) -> str:
     """The README with the table between its markers as the catalogue now has it."""
     before, rest = readme.split(BEGIN)
     return f"{before}{BEGIN}\n{table()}\n{END}{rest.split(END)[1]}"
 
 
-def main() -> None:
-    files.write(README, filled(README.read_text(encoding="utf-8")).encode())
+def main(arguments: Sequence[str]) -> int:
+    """1 where a check fails, 0 otherwise."""
+    before = README.read_text(encoding="utf-8")
+    after = filled(before)
+    if "--check" in arguments:
+        if before != after:
+            print(
+                "README.md: the table of methods is not the catalogue's: run `python -m docs.methods`", file=sys.stderr
+            )
+        return int(before != after)
+    files.write(README, after.encode())
+    return 0
 
 
 # ---- a page for every method --------------------------------------------------------------------------------------
@@ -285,7 +310,7 @@ def about(family: str) -> str:
 
 
 def index(lines: Sequence[Line]) -> str:
-    """By family, by property and by year, for docs/catalogue.md."""
+    """By family, by property and by year, for docs/catalogue.md, and the families for its navigation."""
 
     def listed(chosen: Iterable[Line]) -> str:
         return ", ".join(f"[{x.m.title}](catalogue/{x.m.name}.md)" for x in chosen)
@@ -316,8 +341,10 @@ def index(lines: Sequence[Line]) -> str:
     parts.append("## By year\n")
     for year in sorted({x.year for x in lines}, reverse=True):
         parts.append(f"{year}\n: {listed(x for x in lines if x.year == year)}\n")
+    pages = "\n".join(f"catalogue/{family}" for family in catalogue.families())
+    parts.append(f"```{{toctree}}\n:hidden:\n\n{pages}\n```\n")
     return "\n".join(parts)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1:]))

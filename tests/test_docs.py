@@ -139,8 +139,6 @@ def test_every_source_has_a_year() -> None:
 
 def test_no_family_has_the_name_of_a_method() -> None:
     assert not set(catalogue.families()) & set(NAMES)
-    listed = re.findall(r"^catalogue/(\w+)$", (DOCS / "catalogue.md").read_text(encoding="utf-8"), re.M)
-    assert tuple(listed) == catalogue.families()
     assert all(f"\n{name}\n" in methods.family_page(qu.get(name).family) for name in NAMES)
 
 
@@ -154,6 +152,7 @@ def test_identities_name_the_other_methods_as_links() -> None:
 
 def test_the_index_holds_every_method_in_every_order(found: dict[str, facts.Facts]) -> None:
     text = methods.index([methods.listed(f) for f in found.values()])
+    assert tuple(re.findall(r"^catalogue/(\w+)$", text, re.M)) == catalogue.families()
     by_family, by_property, by_year = re.split(r"^## By .*$", text, flags=re.M)[1:]
     for name in TELLING:
         link = f"(catalogue/{name}.md)"

@@ -211,7 +211,9 @@ def test_symbolic_parameters(a: QMap, b: QMap | str, level: str, factor: Any) ->
 
 
 def test_what_is_no_method_is_refused() -> None:
-    with pytest.raises(ValueError, match="expected the id of a method, a QMap or a loss function, got 3"):
+    with pytest.raises(
+        ValueError, match=r"compare: method: expected an id of the catalogue, a QMap or a loss function"
+    ):
         compare("sft", 3)  # type: ignore[arg-type]
 
 

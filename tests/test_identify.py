@@ -26,63 +26,6 @@ from qunify.tensors import TensorToken
 
 Loss = Callable[..., Tensor]
 
-#: A setting of every method that has parameters, off its default and, mostly, not a round number.
-SETTINGS: dict[str, dict[str, Any]] = {
-    "beyond_log": {"alpha": 0.613},
-    "profit": {"threshold": 0.2371},
-    "eaft": {"top_k": 7},
-    "psft": {"clip": 0.317},
-    "gce": {"q": 1.234},
-    "focal": {"focusing": 1.37},
-    "poly1": {"epsilon": -0.413},
-    "taylor_ce": {"order": 5},
-    "symmetric_ce": {"ce_weight": 0.6137, "rce_weight": 0.33},
-    "tailr": {"gamma": 0.437},
-    "mixce": {"eta": 0.123},
-    "luffy": {"gamma": 0.333},
-    "talr": {"temperature": 1.7, "floor": 0.137},
-    "agce": {"a": 0.513, "q": 1.713},
-    "aue": {"a": 2.313, "q": 1.713},
-    "ael": {"a": 1.337},
-    "phuber_ce": {"tau": 3.713},
-    "forward_correction": {"noise": 0.317},
-    "js_noisy": {"prior": 0.277},
-    "threshold": {"low": 0.2371, "high": 0.7137, "base": "p"},
-    "gold": {"floor": 0.377},
-    "mile": {"gamma": 1.713},
-    "infosft": {"certain": 0.8137},
-    "idft": {"beta": 0.713, "low": 0.237, "high": 1.713},
-    "minor_sft": {"beta": 0.437},
-    "label_smoothing": {"smoothing": 0.237},
-    "bootstrap_hard": {"beta": 0.637},
-    "bootstrap_soft": {"beta": 0.737},
-    "sft_kl": {"kl_weight": 0.377},
-    "asft": {"kl_weight": 0.377},
-    "target_sft": {"eta": 0.273},
-    "kd": {"temperature": 2.37},
-    "kd_hybrid": {"mix": 0.373},
-    "jsd": {"beta": 0.273},
-    "skew_kl": {"skew": 0.273},
-    "skew_reverse_kl": {"skew": 0.273},
-    "taid": {"mix": 0.637},
-    "akl": {"threshold": 0.737},
-    "abkd": {"alpha": 0.537, "beta": 0.373},
-    "dkd": {"alpha": 0.737, "beta": 2.37},
-    "logit_std_kd": {"temperature": 1.37},
-    "topk_kd": {"k": 12, "tail": "drop"},
-    "gem": {"beta": 0.537},
-    "temperature_ce": {"temperature": 1.37},
-    "margin_softmax": {"margin": 0.737},
-    "logit_adjustment": {"tau": 0.637},
-    "bi_tempered": {"t1": 0.613, "t2": 1.737},
-    "logit_norm": {"temperature": 0.37},
-    "confidence_penalty": {"weight": 0.237},
-    "mbls": {"weight": 0.237, "margin": 4.37},
-    "unlikelihood": {"weight": 0.537},
-    "elr": {"weight": 1.37},
-    "z_loss": {"weight": 0.0237},
-}
-
 
 def published(m: QMap, times: float = 1.0, tilt: float = 0.0) -> Loss:
     """The method's published loss as somebody's plain function; `tilt` multiplies it by 1 + tilt · sg(u)."""
@@ -93,6 +36,11 @@ def published(m: QMap, times: float = 1.0, tilt: float = 0.0) -> Loss:
         return (times * (1 + tilt * t.stop(t.p_label)) * m.loss(t))[:, 0] + 0 * logits.sum(-1)
 
     return mine
+
+
+def told(name: str) -> QMap:
+    """Every method that has parameters, off its default."""
+    return qu.get(name, **ENTRIES[name].telling())
 
 
 def log_u(logits: Tensor, labels: Tensor) -> Tensor:
@@ -113,8 +61,8 @@ def assert_params(m: Match, expected: QMap) -> None:
 
 
 def test_every_parameter_is_tried_off_its_default() -> None:
-    assert set(SETTINGS) == {name for name in ENTRIES if qu.get(name).params}
-    assert all(qu.get(name, **given) != qu.get(name) for name, given in SETTINGS.items())
+    untold = [name for name in ENTRIES if qu.get(name).params and told(name) == qu.get(name)]
+    assert untold == [], "give a parameter of theirs a telling value"
 
 
 #: The first of each family is of the quick tier.
@@ -125,7 +73,7 @@ ONE_EACH = {qu.names(family)[0] for family in families()}
     "name", [name if name in ONE_EACH else pytest.param(name, marks=pytest.mark.slow) for name in ENTRIES]
 )
 def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
-    m = qu.get(name, **SETTINGS.get(name, {}))
+    m = told(name)
     found = qu.identify(published(m), m.needs)
     match = named(found, name)
     assert match.level == found[0].level == "identical"
@@ -143,7 +91,7 @@ def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
     "name", ["sft", "focal", "luffy", "threshold", "eaft", "label_smoothing", "kd", "jsd", "brier", "gem", "mbls"]
 )
 def test_a_scaled_loss_is_told_with_its_factor(name: str) -> None:
-    m = qu.get(name, **SETTINGS.get(name, {}))
+    m = told(name)
     match = named(qu.identify(published(m, times=0.35), m.needs), name)
     assert match.level == "scaled"
     assert match.factor == pytest.approx(0.35, abs=1e-9)
@@ -378,7 +326,7 @@ def raises(z: Tensor, y: Tensor) -> Tensor:
         (lambda z, y: z.detach().sum(-1), (), "differentiably on the logits, got none that do; look for .detach"),
         (lambda z, y: log_u(z, y) * torch.nan, (), "expected a finite loss on ordinary logits, got nan; look for"),
         (lambda z, y: log_u(z.bfloat16(), y), (), "computes in bfloat16, whose rounding hides"),
-        ("sft", (), "expected a function loss_fn"),
+        (3, (), "identify: method: expected an id of the catalogue, a QMap or a loss function, got 3"),
     ],
 )
 def test_bad_functions_are_told_what_to_change(loss_fn: Any, contexts: tuple[str, ...], message: str) -> None:
@@ -435,10 +383,13 @@ def test_the_command_in_json_and_with_contexts(folder: Path, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
-        ("smooth", "smooth: expected MODULE:FUNCTION"),
+        (
+            "smooth",
+            "(a method of your own is MODULE:NAME or path/to/file.py:NAME)",
+        ),
         ("no_such_module_here:f", "no module 'no_such_module_here'"),
         ("missing.py:f", "missing.py: no such file"),
-        ("somebodys_losses:smoth", "somebodys_losses has no function smoth, did you mean smooth?"),
+        ("somebodys_losses:smoth", "somebodys_losses has no smoth, did you mean smooth?"),
         ("broken:f", "broken cannot be imported: No module named 'no_such_package_anywhere'"),
         ("somebodys_losses:kd", "kd: needs teacher_logits"),
         ("somebodys_losses:smooth --contexts teacher", "unknown context 'teacher', did you mean teacher_logits?"),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import miscalibration, properness, symbolic_drift
+from qunify import catalogue, miscalibration, properness, symbolic_drift
 from qunify.catalogue import ENTRIES
 from qunify.notation import Total
 from tests.test_population import DISTRIBUTIONS, context, descended
@@ -297,7 +297,8 @@ def test_notebooks(name: str) -> None:
 def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="gce: parameter q: expected a number, got the symbol q"):
         qu.is_proper(qu.get("gce", q=sp.Symbol("q")))
-    with pytest.raises(ValueError, match="expected an id of the catalogue"):
+    with pytest.raises(ValueError, match="is_proper: method: expected an id of the catalogue"):
         qu.is_proper(3)
     with pytest.raises(KeyError, match="did you mean dft"):
         qu.is_proper("DFT")
+    assert catalogue.as_method("sft", "is_proper") == qu.get("sft")

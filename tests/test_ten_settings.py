@@ -27,7 +27,6 @@ from analyses.studies.ten_settings.runs import (
     asked,
     cell,
     chosen,
-    posterior,
     read,
     schooling,
 )
@@ -155,7 +154,7 @@ def test_posterior_learns_a_right_teacher_from_labels_with_slips() -> None:
     policy = torch.randn(v, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = torch.arange(v)
     given = {"teacher_logits": teacher.expand(v, v)}
-    target = posterior(noise)(policy.expand(v, v), labels, **given).target
+    target = qu.get("posterior", noise=noise)(policy.expand(v, v), labels, **given).target
     drawn = (1 - noise) * teacher.softmax(-1) + noise / v
     torch.testing.assert_close(drawn @ target, teacher.softmax(-1), rtol=0, atol=1e-12)
 
@@ -264,6 +263,6 @@ def test_an_interval_of_few_seeds_is_students() -> None:
 def test_what_is_no_model_or_share_is_refused() -> None:
     with pytest.raises(ValueError, match=r"schooling: name: expected one of 0.1 M, .* wrong teacher, got '0.2 M'"):
         schooling(TINY, "0.2 M", 0)
-    for noise in (-0.1, 1.0, 2.0):
-        with pytest.raises(ValueError, match="posterior: noise: expected a share from 0 to below 1, got"):
-            posterior(noise)
+    for noise in (-0.1, 0.0, 2.0):
+        with pytest.raises(ValueError, match=r"posterior: parameter noise: expected a number in \(0, 1\], got"):
+            qu.get("posterior", noise=noise)

@@ -61,6 +61,17 @@ def finished(name: str, full: bool, out: Path) -> bool:
     return _is_finished(name, out, key(name, full))
 
 
+def stale(name: str, out: Path = FIGURES) -> str:
+    """Why the files of a study in `out` are not what a full run would write now, in a few words; "" if they are."""
+    try:
+        table = read(name, out)
+    except OSError:
+        return "never run"
+    if missing := load(name).missing(table):
+        return f"no rows of {', '.join(missing)}"
+    return "" if finished(name, full=True, out=out) else "its code, or a library, has changed since"
+
+
 def read(name: str, out: Path) -> pd.DataFrame:
     """A study's table as its CSV has it: only an empty field is a missing value."""
     return pd.read_csv(out / f"{name}.csv", keep_default_na=False, na_values=[""])

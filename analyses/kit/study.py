@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import pandas as pd
@@ -28,3 +28,11 @@ class Study:
     draw: Callable[[pd.DataFrame], Figure]
     see: Callable[[pd.DataFrame], str]  # one to three sentences; every number in them comes from the table
     digest: Callable[[pd.DataFrame], pd.DataFrame] = as_it_is  # the few rows worth printing
+    methods: Callable[[], Iterable[str]] = tuple  # entries of the catalogue that a full run has rows of
+
+    def missing(self, table: pd.DataFrame) -> list[str]:
+        """Methods that its rows, in the columns `method`, or `a` and `b`, or `general` and `special`, do not have yet:
+        those added since it was last run."""
+        columns = [c for c in ("method", "a", "b", "general", "special") if c in table]
+        there = {name for column in columns for name in table[column]}
+        return [name for name in self.methods() if name not in there]

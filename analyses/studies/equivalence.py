@@ -192,4 +192,5 @@ STUDY = Study(
     draw=draw,
     see=see,
     digest=digest,
+    methods=qu.names,
 )

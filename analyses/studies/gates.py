@@ -250,4 +250,5 @@ STUDY = Study(
     draw=draw,
     see=see,
     digest=digest,
+    methods=gates,
 )

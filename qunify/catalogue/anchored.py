@@ -18,7 +18,7 @@ class SFTKL(QMap):
     formula = r"-\log u+\lambda\,\mathrm{KL}(\pi_{\mathrm{ref}}\|p)"
     needs = ("reference_logits",)
     simplex = "sometimes"
-    kl_weight: float = param(0.1, low=0, doc="λ, strength of the anchor")
+    kl_weight: float = param(0.1, low=0, letter="λ", telling=0.377, doc="λ, strength of the anchor")
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_p_label + self.kl_weight * t.kl(t.reference, t.policy)
@@ -42,7 +42,14 @@ class ASFT(QMap):
     formula = r"-\mathrm{sg}(u)\log u+\lambda\,\mathrm{KL}(\pi_{\mathrm{ref}}\|p)"
     needs = ("reference_logits",)
     simplex = "sometimes"
-    kl_weight: float = param(0.1, low=0, doc="λ, strength of the anchor")
+    kl_weight: float = param(
+        0.1,
+        low=0,
+        letter="λ",
+        telling=0.377,
+        elsewhere="`kl_weight` in NeMo-RL, there of a reverse KL at the label",
+        doc="λ, strength of the anchor",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.stop(t.p_label) * t.log_p_label + self.kl_weight * t.kl(t.reference, t.policy)

@@ -24,7 +24,7 @@ class KD(QMap):
     formula = r"T^2\,\mathrm{KL}\bigl(\mathrm{softmax}(z^{\mathrm{tea}}/T)\,\|\,\mathrm{softmax}(z/T)\bigr)"
     needs = ("teacher_logits",)
     examples = ({"temperature": 2}, {"temperature": 0.5})
-    temperature: float = param(1.0, above=0, doc="T, softening of both distributions")
+    temperature: float = param(1.0, above=0, letter="T", telling=2.37, doc="T, softening of both distributions")
 
     @property
     def simplex(self) -> str:
@@ -53,7 +53,7 @@ class KDHybrid(QMap):
     formula = r"-(1-\lambda)\log u+\lambda\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)"
     needs = ("teacher_logits",)
     simplex = "always"
-    mix: float = param(0.5, low=0, high=1, doc="λ, the teacher's share; 0 is sft, 1 is kd")
+    mix: float = param(0.5, low=0, high=1, letter="λ", telling=0.373, doc="λ, the teacher's share; 0 is sft, 1 is kd")
 
     def loss(self, t: Token) -> Scalar:
         return -(1 - self.mix) * t.log_p_label + self.mix * t.kl(t.teacher, t.policy)
@@ -98,7 +98,15 @@ class JSD(QMap):
     )
     needs = ("teacher_logits",)
     examples = ({"beta": 0.1}, {"beta": 0.9})
-    beta: float = param(0.5, low=0, high=1, doc="weight of the teacher in the mixture")
+    beta: float = param(
+        0.5,
+        low=0,
+        high=1,
+        letter="β",
+        telling=0.273,
+        elsewhere="`beta` in TRL. Its `lmbda` is something else: the share of sequences that the student writes",
+        doc="weight of the teacher in the mixture",
+    )
 
     @property
     def simplex(self) -> str:
@@ -130,7 +138,15 @@ class SkewKL(QMap):
     formula = r"\mathrm{KL}\bigl(\pi_{\mathrm{tea}}\|\alpha\pi_{\mathrm{tea}}+(1-\alpha)p\bigr)"
     needs = ("teacher_logits",)
     simplex = "always"
-    skew: float = param(0.1, low=0, below=1, doc="α, the teacher's share of the mixture; 0 is kd")
+    skew: float = param(
+        0.1,
+        low=0,
+        below=1,
+        letter="α",
+        telling=0.273,
+        elsewhere="`lam` in the release",
+        doc="α, the teacher's share of the mixture; 0 is kd",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return t.kl(t.teacher, t.mixture(t.policy, t.teacher, self.skew))
@@ -153,7 +169,15 @@ class SkewReverseKL(QMap):
     formula = r"\mathrm{KL}\bigl(p\|(1-\alpha)\pi_{\mathrm{tea}}+\alpha p\bigr)"
     needs = ("teacher_logits",)
     simplex = "sometimes"
-    skew: float = param(0.1, low=0, below=1, doc="α, the policy's share of the mixture; 0 is reverse_kl")
+    skew: float = param(
+        0.1,
+        low=0,
+        below=1,
+        letter="α",
+        telling=0.273,
+        elsewhere="`lam` in the release",
+        doc="α, the policy's share of the mixture; 0 is reverse_kl",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return t.kl(t.policy, t.mixture(t.teacher, t.policy, self.skew))
@@ -197,7 +221,15 @@ class TAID(QMap):
     formula = r"\mathrm{KL}\bigl(\mathrm{sg}(m)\|p\bigr),\quad m=\mathrm{softmax}\bigl((1-a)z+a z^{\mathrm{tea}}\bigr)"
     needs = ("teacher_logits",)
     simplex = "always"
-    mix: float = param(0.4, low=0, high=1, doc="a, the teacher's share; grows to 1 during training")
+    mix: float = param(
+        0.4,
+        low=0,
+        high=1,
+        letter="a",
+        telling=0.637,
+        elsewhere="$t$ in the paper, where it grows during training",
+        doc="a, the teacher's share; grows to 1 during training",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return t.kl(t.stop(t.geometric(t.policy, t.teacher, self.mix)), t.policy)
@@ -223,7 +255,12 @@ class AKL(QMap):
     simplex = "sometimes"
     examples = ({"threshold": 0.9},)
     threshold: float = param(
-        0.5, low=0, high=1, doc="μ, mass of the head, crossing token included; ties belong to it too"
+        0.5,
+        low=0,
+        high=1,
+        letter="μ",
+        telling=0.737,
+        doc="μ, mass of the head, crossing token included; ties belong to it too",
     )
 
     def loss(self, t: Token) -> Scalar:
@@ -258,8 +295,8 @@ class ABKD(QMap):
     needs = ("teacher_logits",)
     simplex = "sometimes"
     examples = ({"alpha": 1, "beta": 1}, {"alpha": 0.5, "beta": 0.5})
-    alpha: float = param(0.2, above=0, doc="α, power of the teacher")
-    beta: float = param(0.7, above=0, doc="β, power of the policy")
+    alpha: float = param(0.2, above=0, letter="α", telling=0.537, doc="α, power of the teacher")
+    beta: float = param(0.7, above=0, letter="β", telling=0.373, doc="β, power of the policy")
 
     def loss(self, t: Token) -> Scalar:
         a, b = self.alpha, self.beta
@@ -287,8 +324,22 @@ class DKD(QMap):
     needs = ("teacher_logits",)
     simplex = "sometimes"
     examples = ({"alpha": 1, "beta": 1}, {"alpha": 0.3, "beta": 0.2})
-    alpha: float = param(1.0, low=0, doc="weight of the label against the rest")
-    beta: float = param(8.0, low=0, doc="weight among the rest")
+    alpha: float = param(
+        1.0,
+        low=0,
+        letter="α",
+        telling=0.737,
+        elsewhere="weight of the target-class part (TCKD)",
+        doc="weight of the label against the rest",
+    )
+    beta: float = param(
+        8.0,
+        low=0,
+        letter="β",
+        telling=2.37,
+        elsewhere="weight of the non-target-class part (NCKD)",
+        doc="weight among the rest",
+    )
 
     def loss(self, t: Token) -> Scalar:
         tea = t.prob(t.teacher)
@@ -345,7 +396,9 @@ class LogitStdKD(QMap):
     needs = ("teacher_logits",)
     simplex = "sometimes"
     examples = ({"temperature": 1},)
-    temperature: float = param(2.0, above=0, doc="T, softening of both standardised distributions")
+    temperature: float = param(
+        2.0, above=0, letter="T", telling=1.37, doc="T, softening of both standardised distributions"
+    )
 
     def _centred(self, t: Token, d: Distribution) -> tuple[Vector, Scalar]:
         """Logits less their mean (0 where ruled out), and their standard deviation."""
@@ -384,8 +437,21 @@ class TopKKD(QMap):
     needs = ("teacher_logits",)
     simplex = "always"
     examples = ({"k": 3}, {"k": 3, "tail": "drop"}, {"k": 3, "tail": "renormalise"})
-    k: int = param(100, low=1, doc="tokens kept of the teacher (all of them where V ≤ k)")
-    tail: str = param("bucket", choices=("bucket", "drop", "renormalise"), doc="what becomes of the tail")
+    k: int = param(
+        100,
+        low=1,
+        letter="k",
+        telling=12,
+        elsewhere="`distillation_topk` in TRL",
+        doc="tokens kept of the teacher (all of them where V ≤ k)",
+    )
+    tail: str = param(
+        "bucket",
+        choices=("bucket", "drop", "renormalise"),
+        telling="drop",
+        elsewhere="`distillation_add_tail` in TRL chooses between a bucket and renormalising",
+        doc="what becomes of the tail",
+    )
 
     def loss(self, t: Token) -> Scalar:
         if self.tail == "renormalise":

@@ -58,7 +58,13 @@ class BeyondLog(Gate):
     name = "beyond_log"
     formula = r"\frac{1-u^{\alpha}}{\alpha}"
     examples = ({"alpha": 0}, {"alpha": 1}, {"alpha": 3}, {"alpha": -0.5})
-    alpha: float = param(0.5, doc="power; 0 is the logarithm (sft), 1 the probability itself (dft)")
+    alpha: float = param(
+        0.5,
+        letter="α",
+        telling=0.613,
+        elsewhere="the $q$ of `gce`",
+        doc="power; 0 is the logarithm (sft), 1 the probability itself (dft)",
+    )
 
     @property
     def simplex(self) -> str:
@@ -83,7 +89,9 @@ class ProFiT(Gate):
     name = "profit"
     formula = r"-\mathbf{1}[\mathrm{sg}(u)>\tau]\log u"
     simplex = "always"
-    threshold: float = param(0.1, low=0, high=1, doc="probability a label must exceed to be learned")
+    threshold: float = param(
+        0.1, low=0, high=1, letter="τ", telling=0.2371, doc="probability a label must exceed to be learned"
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.where(t.stop(t.p_label) > self.threshold, 1, 0) * t.log_p_label
@@ -105,7 +113,14 @@ class EAFT(Gate):
     formula = r"-\mathrm{sg}\!\left(\frac{H(\mathrm{top}_k\,p)}{\log k}\right)\log u"
     simplex = "always"
     examples = ({"top_k": 3},)
-    top_k: int = param(20, low=2, doc="tokens the entropy is taken over (all of them where V < k)")
+    top_k: int = param(
+        20,
+        low=2,
+        letter="k",
+        telling=7,
+        elsewhere="`eaft_k` in Axolotl",
+        doc="tokens the entropy is taken over (all of them where V < k)",
+    )
 
     def loss(self, t: Token) -> Scalar:
         k = t.maximum(t.minimum(t.vocab, self.top_k), 2)
@@ -170,7 +185,14 @@ class PSFT(Gate):
     formula = r"-\min\bigl(r,\mathrm{clip}(r,1-\epsilon,1+\epsilon)\bigr),\quad r=u/\pi_{\mathrm{old}}(y)"
     needs = ("old_logits",)
     simplex = "sometimes"
-    clip: float = param(0.2, low=0, doc="how far the ratio may rise before the token is left alone")
+    clip: float = param(
+        0.2,
+        low=0,
+        letter="ε",
+        telling=0.317,
+        elsewhere="PPO's clip range; the release has two, above and below",
+        doc="how far the ratio may rise before the token is left alone",
+    )
 
     def loss(self, t: Token) -> Scalar:
         ratio = t.exp(t.log_p_label - t.at_label(t.old.log))
@@ -193,7 +215,13 @@ class GCE(Gate):
     name = "gce"
     formula = r"\frac{1-u^{q}}{q}"
     examples = ({"q": 0}, {"q": 1}, {"q": 2}, {"q": -0.5})
-    q: float = param(0.7, doc="power; 0 is cross-entropy, 1 mean absolute error")
+    q: float = param(
+        0.7,
+        letter="q",
+        telling=1.234,
+        elsewhere="`q` in Keras, there 0.5 by default",
+        doc="power; 0 is cross-entropy, 1 mean absolute error",
+    )
 
     @property
     def simplex(self) -> str:
@@ -238,7 +266,14 @@ class Focal(Gate):
     formula = r"-(1-u)^{\gamma}\log u"
     simplex = "sometimes"
     examples = ({"focusing": 0.5}, {"focusing": 1})
-    focusing: float = param(2.0, low=0, doc="γ, how hard it is turned down; 0 is cross-entropy")
+    focusing: float = param(
+        2.0,
+        low=0,
+        letter="γ",
+        telling=1.37,
+        elsewhere="focusing parameter; `gamma` in Keras",
+        doc="γ, how hard it is turned down; 0 is cross-entropy",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.exp(self.focusing * t.log_p_rest) * t.log_p_label
@@ -259,7 +294,13 @@ class Poly1(Gate):
     name = "poly1"
     formula = r"-\log u+\epsilon(1-u)"
     examples = ({"epsilon": 0}, {"epsilon": -1}, {"epsilon": -2})
-    epsilon: float = param(1.0, doc="extra weight of the linear term; 0 is cross-entropy")
+    epsilon: float = param(
+        1.0,
+        letter="ε",
+        telling=-0.413,
+        elsewhere="`epsilon` in optax",
+        doc="extra weight of the linear term; 0 is cross-entropy",
+    )
 
     @property
     def simplex(self) -> str:
@@ -286,7 +327,7 @@ class TaylorCE(Gate):
     formula = r"\sum_{j=1}^{t}\frac{(1-u)^j}{j}"
     simplex = "always"
     examples = ({"order": 6},)
-    order: int = param(2, low=1, doc="terms kept; 1 is mean absolute error")
+    order: int = param(2, low=1, letter="t", telling=5, doc="terms kept; 1 is mean absolute error")
 
     def loss(self, t: Token) -> Scalar:
         return sum(t.p_rest**j / j for j in range(1, self.order + 1))
@@ -307,9 +348,15 @@ class SymmetricCE(Gate):
     name = "symmetric_ce"
     formula = r"-\alpha\log u-\beta A(1-u)"
     simplex = "sometimes"
-    ce_weight: float = param(0.1, low=0, doc="α, weight of cross-entropy")
-    rce_weight: float = param(1.0, low=0, doc="β, weight of reverse cross-entropy")
-    log_zero: float = param(-4.0, high=0, doc="A, the number that stands for log 0")
+    ce_weight: float = param(0.1, low=0, letter="α", telling=0.6137, doc="α, weight of cross-entropy")
+    rce_weight: float = param(1.0, low=0, letter="β", telling=0.33, doc="β, weight of reverse cross-entropy")
+    log_zero: float = param(
+        -4.0,
+        high=0,
+        letter="A",
+        elsewhere="in code, the logarithm of the value at which the one-hot is clipped",
+        doc="A, the number that stands for log 0",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -self.ce_weight * t.log_p_label - self.rce_weight * self.log_zero * t.p_rest
@@ -330,7 +377,15 @@ class TaiLr(Gate):
     name = "tailr"
     formula = r"-\mathrm{sg}\!\left(\frac{u}{\gamma+(1-\gamma)u}\right)\log u"
     simplex = "always"
-    gamma: float = param(0.1, low=0, high=1, doc="0 is sft, 1 is dft")
+    gamma: float = param(
+        0.1,
+        low=0,
+        high=1,
+        letter="γ",
+        telling=0.437,
+        elsewhere="`density_ratio_threshold` in the release, there 1 by default",
+        doc="0 is sft, 1 is dft",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.stop(t.p_label / (self.gamma + (1 - self.gamma) * t.p_label)) * t.log_p_label
@@ -351,7 +406,9 @@ class MixCE(Gate):
     name = "mixce"
     formula = r"-\mathrm{sg}\bigl(\eta+(1-\eta)u\bigr)\log u"
     simplex = "always"
-    eta: float = param(0.5, low=0, high=1, doc="share of forward cross-entropy; 0 is dft, 1 is sft")
+    eta: float = param(
+        0.5, low=0, high=1, letter="η", telling=0.123, doc="share of forward cross-entropy; 0 is dft, 1 is sft"
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.stop(t.p_label + self.eta * t.p_rest) * t.log_p_label
@@ -392,7 +449,7 @@ class LUFFY(Gate):
     name = "luffy"
     formula = r"-\frac{u}{u+\gamma}"
     simplex = "always"
-    gamma: float = param(0.1, above=0, doc="probability at which the shaping saturates")
+    gamma: float = param(0.1, above=0, letter="γ", telling=0.333, doc="probability at which the shaping saturates")
 
     def loss(self, t: Token) -> Scalar:
         return -t.p_label / (t.p_label + self.gamma)
@@ -454,8 +511,15 @@ class TALR(Gate):
     formula = r"-\mathrm{sg}\bigl(\max(u^{1/\tau},f)\bigr)\log u"
     simplex = "always"
     examples = ({"temperature": 3, "floor": 0.2},)
-    temperature: float = param(1.0, above=0, doc="τ; large values weight all tokens alike")
-    floor: float = param(0.01, low=0, high=1, doc="smallest weight")
+    temperature: float = param(
+        1.0,
+        above=0,
+        letter="τ",
+        telling=1.7,
+        elsewhere="in the paper, computed from the batch",
+        doc="τ; large values weight all tokens alike",
+    )
+    floor: float = param(0.01, low=0, high=1, letter="floor", telling=0.137, doc="smallest weight")
 
     def loss(self, t: Token) -> Scalar:
         return -t.stop(t.maximum(t.power(t.p_label, 1 / self.temperature), self.floor)) * t.log_p_label
@@ -477,8 +541,8 @@ class AGCE(Gate):
     formula = r"\frac{(a+1)^q-(a+u)^q}{q}"
     simplex = "sometimes"
     examples = ({"a": 0, "q": 0}, {"a": 0, "q": 0.5}, {"a": 0.1, "q": -1}, {"a": 2, "q": 0})
-    a: float = param(1.0, low=0, doc="shift of the probability")
-    q: float = param(2.0, doc="power; any real number")
+    a: float = param(1.0, low=0, letter="a", telling=0.513, doc="shift of the probability")
+    q: float = param(2.0, letter="q", telling=1.713, doc="power; any real number")
 
     def loss(self, t: Token) -> Scalar:
         certain = t.deformed_log(t.log(1 + self.a), self.q)
@@ -501,8 +565,8 @@ class AUE(Gate):
     formula = r"\frac{(a-u)^q-(a-1)^q}{q}"
     simplex = "sometimes"
     examples = ({"a": 1, "q": 2}, {"a": 3, "q": 0.5})
-    a: float = param(1.5, low=1, doc="shift")
-    q: float = param(0.9, above=0, doc="power")
+    a: float = param(1.5, low=1, letter="a", telling=2.313, doc="shift")
+    q: float = param(0.9, above=0, letter="q", telling=1.713, doc="power")
 
     def loss(self, t: Token) -> Scalar:
         return t.power(self.a - 1 + t.p_rest, self.q) / self.q - (self.a - 1) ** self.q / self.q
@@ -523,7 +587,7 @@ class AEL(Gate):
     name = "ael"
     formula = r"e^{-u/a}"
     simplex = "always"
-    a: float = param(2.5, above=0, doc="scale of the exponential")
+    a: float = param(2.5, above=0, letter="a", telling=1.337, doc="scale of the exponential")
 
     def loss(self, t: Token) -> Scalar:
         return t.exp(-t.p_label / self.a)
@@ -544,7 +608,14 @@ class PHuberCE(Gate):
     formula = r"\begin{cases}-\log u&u>1/\tau\\-\tau u+\log\tau+1&\text{else}\end{cases}"
     simplex = "always"
     examples = ({"tau": 2},)
-    tau: float = param(10.0, low=1, doc="bound on the gradient; 1 is mean absolute error")
+    tau: float = param(
+        10.0,
+        low=1,
+        letter="τ",
+        telling=3.713,
+        elsewhere="the bound of a gradient clip",
+        doc="bound on the gradient; 1 is mean absolute error",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return t.where(t.p_label * self.tau > 1, -t.log_p_label, 1 + t.log(self.tau) - self.tau * t.p_label)
@@ -564,7 +635,15 @@ class ForwardCorrection(Gate):
     name = "forward_correction"
     formula = r"-\log\bigl((1-\epsilon)u+\epsilon/V\bigr)"
     simplex = "always"
-    noise: float = param(0.2, low=0, high=1, doc="ε, share of labels redrawn uniformly from all V tokens")
+    noise: float = param(
+        0.2,
+        low=0,
+        high=1,
+        letter="ε",
+        telling=0.317,
+        elsewhere="redrawn from all tokens; the rate of flips to *other* labels is ε(V − 1)/V",
+        doc="ε, share of labels redrawn uniformly from all V tokens",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_plus(t.log_p_label + t.log(1 - self.noise), self.noise / t.vocab)
@@ -589,7 +668,7 @@ class JSNoisy(Gate):
     )
     simplex = "always"
     examples = ({"prior": 0.1}, {"prior": 0.9})
-    prior: float = param(0.5, above=0, below=1, doc="π, weight of the label in the mixture")
+    prior: float = param(0.5, above=0, below=1, letter="π", telling=0.277, doc="π, weight of the label in the mixture")
 
     def loss(self, t: Token) -> Scalar:
         m = t.mixture(t.policy, t.label, self.prior)
@@ -633,9 +712,9 @@ class Threshold(Gate):
     formula = r"\mathbf{1}[\ell\le u\le h]\cdot\begin{cases}-\log u\\1-u\end{cases}"
     simplex = "always"
     examples = ({"low": 0.1, "high": 0.8}, {"low": 0.2, "base": "p"})
-    low: float = param(0.0, low=0, high=1, doc="smallest probability learned")
-    high: float = param(1.0, low=0, high=1, doc="largest probability learned")
-    base: str = param("log", choices=("log", "p"), doc="−log u or 1 − u inside the band")
+    low: float = param(0.0, low=0, high=1, letter="low", telling=0.2371, doc="smallest probability learned")
+    high: float = param(1.0, low=0, high=1, letter="high", telling=0.7137, doc="largest probability learned")
+    base: str = param("log", choices=("log", "p"), telling="p", doc="−log u or 1 − u inside the band")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -663,7 +742,7 @@ class GOLD(Gate):
     formula = r"-\max\bigl(\pi_{\mathrm{old}}(y),f\bigr)\,R\,\log u"
     needs = ("old_logits", "token_weight")
     simplex = "sometimes"
-    floor: float = param(0.2, low=0, high=1, doc="smallest importance weight")
+    floor: float = param(0.2, low=0, high=1, letter="floor", telling=0.377, doc="smallest importance weight")
 
     def loss(self, t: Token) -> Scalar:
         return -t.maximum(t.prob(t.old), self.floor) * t.weight * t.log_p_label
@@ -685,7 +764,7 @@ class MiLe(Gate):
     name = "mile"
     formula = r"-\mathrm{sg}\bigl((1+H(p))^{\gamma}\bigr)\log u"
     examples = ({"gamma": 0.5},)
-    gamma: float = param(1.0, low=0, doc="0 is cross-entropy")
+    gamma: float = param(1.0, low=0, letter="γ", telling=1.713, doc="0 is cross-entropy")
 
     @property
     def simplex(self) -> str:
@@ -711,7 +790,9 @@ class InfoSFT(Gate):
         r"-\mathrm{sg}\!\left(u\,\mathrm{relu}\!\left(1-\frac{\mathrm{logit}(u)}{\mathrm{logit}(P)}\right)\right)\log u"
     )
     simplex = "always"
-    certain: float = param(0.93, above=0.5, below=1, doc="P, probability from which a token is left alone")
+    certain: float = param(
+        0.93, above=0.5, below=1, letter="P", telling=0.8137, doc="P, probability from which a token is left alone"
+    )
 
     def loss(self, t: Token) -> Scalar:
         logit = t.log(self.certain) - t.log(1 - self.certain)
@@ -737,9 +818,9 @@ class IDFT(Gate):
     formula = r"-\mathrm{sg}(u^{G})\log u,\quad G=\mathrm{clip}\bigl(e^{-(\log u+H(p))/\beta},g_{\min},g_{\max}\bigr)"
     simplex = "always"
     examples = ({"beta": 0.3},)
-    beta: float = param(1.0, above=0, doc="β, how sharply surprise raises the power")
-    low: float = param(0.1, low=0, doc="smallest power")
-    high: float = param(2.0, low=0, doc="largest power")
+    beta: float = param(1.0, above=0, letter="β", telling=0.713, doc="β, how sharply surprise raises the power")
+    low: float = param(0.1, low=0, letter="low", telling=0.237, doc="smallest power")
+    high: float = param(2.0, low=0, letter="high", telling=1.713, doc="largest power")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -770,7 +851,14 @@ class MinorSFT(Gate):
     needs = ("reference_logits",)
     simplex = "always"
     examples = ({"beta": 0.1},)
-    beta: float = param(1.0, above=0, doc="β, sharpness; the source leaves it open")
+    beta: float = param(
+        1.0,
+        above=0,
+        letter="β",
+        telling=0.437,
+        elsewhere="`beta` in torchrl's `SFTLoss`, there 0.1 by default",
+        doc="β, sharpness; the source leaves it open",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return t.log_plus(-self.beta * (t.log_p_label - t.at_label(t.reference.log)), 1)

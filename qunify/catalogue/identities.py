@@ -97,6 +97,7 @@ IDENTITIES: tuple[Identity, ...] = (
     _same("gem", "temperature_ce", {"beta": "b"}, {"temperature": "b"}, "b", b=(0.5, 0.7, 2.0)),
     _same("bootstrap_soft", "confidence_penalty", {"beta": "b"}, {"weight": "-(1-b)/b"}, "b", b=_SHARE),
     # Mixtures and distillation.
+    _same("posterior", "kd", {"noise": 1}),
     _same("target_sft", "dft", {"eta": 0}),
     _same("kd_hybrid", "kd", {"mix": 1}),
     _same("taid", "kd", {"mix": 1}),

@@ -17,7 +17,7 @@ class ConfidencePenalty(QMap):
     name = "confidence_penalty"
     formula = r"-\log u-\lambda H(p)"
     simplex = "sometimes"
-    weight: float = param(0.1, doc="λ; negative values reward confidence")
+    weight: float = param(0.1, letter="λ", telling=0.237, doc="λ; negative values reward confidence")
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_p_label - self.weight * t.entropy(t.policy)
@@ -39,8 +39,8 @@ class MbLS(QMap):
     formula = r"-\log u+\lambda\sum_k\mathrm{relu}(\max_j z_j-z_k-m)"
     simplex = "sometimes"
     examples = ({"margin": 1},)
-    weight: float = param(0.1, low=0, doc="λ, strength of the penalty")
-    margin: float = param(10.0, low=0, doc="m, allowed distance to the largest logit")
+    weight: float = param(0.1, low=0, letter="λ", telling=0.237, doc="λ, strength of the penalty")
+    margin: float = param(10.0, low=0, letter="m", telling=4.37, doc="m, allowed distance to the largest logit")
 
     def loss(self, t: Token) -> Scalar:
         largest = -t.cross_entropy(t.stop(t.argmax(t.policy)), t.policy)
@@ -65,7 +65,7 @@ class Unlikelihood(QMap):
     formula = r"-\log u-\alpha\sum_{c\in C}\log(1-p_c)"
     needs = ("negative_mask",)
     simplex = "sometimes"
-    weight: float = param(1.0, low=0, doc="α, strength of the push; 0 is sft")
+    weight: float = param(1.0, low=0, letter="α", telling=0.537, doc="α, strength of the push; 0 is sft")
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_p_label - self.weight * t.sum(t.negative * t.log1m(t.policy))
@@ -88,7 +88,7 @@ class ELR(QMap):
     formula = r"-\log u+\lambda\log\bigl(1-\langle p,\pi_{\mathrm{tea}}\rangle\bigr)"
     needs = ("teacher_logits",)
     simplex = "sometimes"
-    weight: float = param(3.0, low=0, doc="λ, strength of the bonus; 0 is sft")
+    weight: float = param(3.0, low=0, letter="λ", telling=1.37, doc="λ, strength of the bonus; 0 is sft")
 
     def loss(self, t: Token) -> Scalar:
         apart = t.sum(t.exp(t.policy.log + t.log1m(t.teacher)))  # 1 − ⟨p, teacher⟩
@@ -110,7 +110,14 @@ class ZLoss(QMap):
     formula = r"-\log u+\lambda\,\mathrm{logsumexp}(z)^2"
     shift_invariant = False
     simplex = "never"
-    weight: float = param(1e-4, above=0, doc="λ, strength of the penalty")
+    weight: float = param(
+        1e-4,
+        above=0,
+        letter="λ",
+        telling=0.0237,
+        elsewhere="`lse_square_scale` in Liger, `z_loss_multiplier` in OLMo-core",
+        doc="λ, strength of the penalty",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_p_label + self.weight * t.log_sum_exp**2

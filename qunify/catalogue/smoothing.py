@@ -18,7 +18,16 @@ class LabelSmoothing(QMap):
     name = "label_smoothing"
     formula = r"-(1-\lambda)\log u-\frac{\lambda}{V}\sum_k\log p_k"
     simplex = "always"
-    smoothing: float = param(0.1, low=0, high=1, doc="λ, the share that is spread")
+    smoothing: float = param(
+        0.1,
+        low=0,
+        high=1,
+        letter="λ",
+        telling=0.237,
+        elsewhere="ε in the paper; `label_smoothing` in PyTorch, `label_smoothing_factor` in transformers, "
+        "`smoothing` in timm, `alpha` in optax",
+        doc="λ, the share that is spread",
+    )
 
     def loss(self, t: Token) -> Scalar:
         return -(1 - self.smoothing) * t.log_p_label - self.smoothing / t.vocab * t.sum(t.policy.log)
@@ -38,7 +47,7 @@ class BootstrapHard(QMap):
     name = "bootstrap_hard"
     formula = r"-\beta\log u-(1-\beta)\max_k\log p_k"
     simplex = "always"
-    beta: float = param(0.8, low=0, high=1, doc="trust in the label")
+    beta: float = param(0.8, low=0, high=1, letter="β", telling=0.637, doc="trust in the label")
 
     def loss(self, t: Token) -> Scalar:
         best = t.stop(t.argmax(t.policy))
@@ -59,7 +68,7 @@ class BootstrapSoft(QMap):
     name = "bootstrap_soft"
     formula = r"-\beta\log u-(1-\beta)\sum_k p_k\log p_k"
     simplex = "sometimes"
-    beta: float = param(0.95, low=0, high=1, doc="trust in the label")
+    beta: float = param(0.95, low=0, high=1, letter="β", telling=0.737, doc="trust in the label")
 
     def loss(self, t: Token) -> Scalar:
         return -self.beta * t.log_p_label + (1 - self.beta) * t.entropy(t.policy)

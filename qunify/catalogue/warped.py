@@ -20,7 +20,7 @@ class GEM(QMap):
     formula = r"-\log u+\sum_k\mathrm{sg}(q_k)\log p_k,\quad q=\mathrm{softmax}(z/\beta)"
     simplex = "sometimes"
     examples = ({"beta": 1}, {"beta": 2})
-    beta: float = param(0.7, above=0, doc="temperature of the pushed distribution; 1 is sft")
+    beta: float = param(0.7, above=0, letter="β", telling=0.537, doc="temperature of the pushed distribution; 1 is sft")
 
     def loss(self, t: Token) -> Scalar:
         return -t.log_p_label - t.cross_entropy(t.stop(t.tempered(t.policy, self.beta)), t.policy)
@@ -42,7 +42,9 @@ class TemperatureCE(QMap):
     link = "softmax(z/T)"
     simplex = "sometimes"
     examples = ({"temperature": 1}, {"temperature": 0.5})
-    temperature: float = param(2.0, above=0, doc="T; 1 is sft")
+    temperature: float = param(
+        2.0, above=0, letter="T", telling=1.37, elsewhere="the paper's β is the inverse, $1/T$", doc="T; 1 is sft"
+    )
 
     def prediction(self, t: Token) -> Distribution:
         return t.tempered(t.policy, self.temperature)
@@ -67,7 +69,9 @@ class MarginSoftmax(QMap):
     name = "margin_softmax"
     formula = r"-\log\,\mathrm{softmax}(z-m\delta)_y"
     examples = ({"margin": 0}, {"margin": -1})
-    margin: float = param(1.5, doc="m, in logits; 0 is sft, negative values give the label a start")
+    margin: float = param(
+        1.5, letter="m", telling=0.737, doc="m, in logits; 0 is sft, negative values give the label a start"
+    )
 
     def _shifted(self, t: Token) -> Distribution:
         return t.softmax(t.policy.log - self.margin * t.label.probs)
@@ -96,7 +100,7 @@ class LogitAdjustment(QMap):
     needs = ("prior_logits",)
     simplex = "sometimes"
     examples = ({"tau": 0}, {"tau": 0.5}, {"tau": -1})
-    tau: float = param(1.0, doc="τ, strength of the adjustment; 0 is sft")
+    tau: float = param(1.0, letter="τ", telling=0.637, doc="τ, strength of the adjustment; 0 is sft")
 
     def loss(self, t: Token) -> Scalar:
         return -t.at_label(t.softmax(t.policy.log + self.tau * t.prior.log).log)
@@ -169,8 +173,10 @@ class BiTempered(QMap):
     link = "exp_t2(z − λ(z))"
     simplex = "sometimes"
     examples = ({"t1": 0.5, "t2": 1}, {"t1": 0.2, "t2": 2}, {"t1": 1, "t2": 1.5})
-    t1: float = param(0.8, low=0, high=1, doc="temperature of the logarithm; 1 is the usual one")
-    t2: float = param(1.4, low=1, doc="temperature of the exponential; 1 is softmax")
+    t1: float = param(
+        0.8, low=0, high=1, letter="t1", telling=0.613, doc="temperature of the logarithm; 1 is the usual one"
+    )
+    t2: float = param(1.4, low=1, letter="t2", telling=1.737, doc="temperature of the exponential; 1 is softmax")
 
     def prediction(self, t: Token) -> Distribution:
         return t.heavy_tailed(self.t2)
@@ -201,7 +207,7 @@ class LogitNorm(QMap):
     formula = r"-\log\,\mathrm{softmax}\bigl(z/(\tau\lVert z\rVert)\bigr)_y"
     shift_invariant = False
     simplex = "never"
-    temperature: float = param(0.04, above=0, doc="τ, temperature of the unit-length logits")
+    temperature: float = param(0.04, above=0, letter="τ", telling=0.37, doc="τ, temperature of the unit-length logits")
 
     def loss(self, t: Token) -> Scalar:
         length = t.power(t.sum(t.logits**2), 0.5) + 1e-7

@@ -8,6 +8,7 @@ psft keeps the initial model as its old policy.
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
@@ -227,4 +228,5 @@ STUDY = Study(
     draw=draw,
     see=see,
     digest=digest,
+    methods=functools.partial(methods, True),
 )

@@ -46,24 +46,6 @@ Row = dict[str, Any]
 Question = Sequence[str]
 
 
-def posterior(noise: float = 0.1, tokens: int | None = None) -> QMap:
-    """Trust a label as far as the teacher says that it is no slip: the probability that it was meant, if labels are
-    the teacher's but for a share `noise` that is drawn evenly from so many tokens, by default all there are. What is
-    not trusted goes to the teacher.
-
-    Where the teacher is right this is unbiased: labels with such slips teach the distribution without them.
-    ValueError for a `noise` that is no share below 1.
-    """
-    if not 0 <= noise < 1:
-        raise ValueError(f"posterior: noise: expected a share from 0 to below 1, got {noise}")
-
-    def trust(t: Any, noise: float) -> Any:
-        meant = (1 - noise) * t.prob(t.teacher)
-        return meant / (meant + noise / (tokens or t.vocab))
-
-    return qu.design("posterior", trust=trust, residual=lambda t: t.teacher, noise=noise)
-
-
 #: The paper's fifteen; a gate with a floor, which theory says learns what the model does not believe; a divergence that
 #: practice prefers to KL; and one made for labels with slips.
 METHODS = (*PAPER, "mixce", "skew_kl", "posterior")
@@ -87,6 +69,9 @@ OTHERS: Mapping[str, tuple[str, tuple[float, float]]] = {
     "skew_kl": ("skew", (0.03, 0.3)),
     "posterior": ("noise", (0.03, 0.3)),
 }
+#: What is said of a method beside what is tuned: slips can be any of the language's tokens, also where a prediction is
+#: narrowed to fewer.
+SAID: Mapping[str, Mapping[str, int]] = {"posterior": {"tokens": len(VOCAB)}}
 RATES = (1e-3, 3e-3)
 FINER = (0.5, 1.7)  # times the better of them, for methods without a parameter
 
@@ -173,7 +158,7 @@ class Choice:
     def qmap(self) -> QMap:
         value = int(self.value) if self.parameter == "top_k" else self.value
         params = {self.parameter: value} if self.parameter else {}
-        return posterior(**params, tokens=len(VOCAB)) if self.method == "posterior" else qu.get(self.method, **params)
+        return qu.get(self.method, **SAID.get(self.method, {}), **params)
 
 
 #: Task, size, method and seed of the cell that is run with it.

@@ -230,4 +230,5 @@ STUDY = Study(
     draw=draw,
     see=see,
     digest=reasons,
+    methods=methods,
 )
