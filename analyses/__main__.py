@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console()
     if options.stale:
         for name in names:
-            if why := runner.stale(name):
+            if why := runner.stale(name, options.out or runner.FIGURES):
                 console.print(f"{name}: {why}", soft_wrap=True, highlight=False)
         return 0
     commit = runner.current_commit()

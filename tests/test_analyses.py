@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import re
 import shutil
@@ -86,6 +87,36 @@ def test_a_finished_study_is_not_run_again(monkeypatch: pytest.MonkeyPatch, tmp_
     states = [runner.run("targets", full, tmp_path, "c").state for full in (False, False, True, True)]
     assert states == ["done", "unchanged", "done", "unchanged"]
     assert calls == [False, True]
+
+
+def test_what_is_stale_is_told_with_the_reason_and_not_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told() -> str:
+        assert main(["targets", "--stale", "--out", str(tmp_path)]) == 0
+        return " ".join(capsys.readouterr().out.split())
+
+    study = small(lambda full: pd.DataFrame({"a": ["sft"], "b": ["dft"]}))
+    install(monkeypatch, "targets", study)
+    assert told() == "targets: never run"
+    assert list(tmp_path.iterdir()) == []
+    runner.run("targets", True, tmp_path, "c")
+    assert told() == ""
+    install(monkeypatch, "targets", dataclasses.replace(study, methods=lambda: ("sft", "dft", "gem", "kd")))
+    assert told() == "targets: no rows of gem, kd"
+    install(monkeypatch, "targets", study)
+    monkeypatch.setattr(runner, "key", lambda name, full: "of other code")
+    assert told() == "targets: its code, or a library, has changed since"
+
+
+def test_studies_of_the_catalogue_say_what_they_lack() -> None:
+    for name in ("equivalence", "theory_vs_training", "dynamics"):
+        study, table = analyses.load(name), runner.read(name, runner.FIGURES)
+        assert {"sft", "kd", "gem"} <= set(study.methods())
+        columns = [c for c in ("method", "a", "b") if c in table]
+        without = table[~(table[columns] == "kd").any(axis=1)]
+        assert "kd" not in study.missing(table)
+        assert "kd" in study.missing(without)
 
 
 @pytest.mark.parametrize("kind", ["csv", "png", "svg"])

@@ -40,10 +40,11 @@ class Posterior(QMap):
 
     Loss    −γ log u − (1 − γ) Σ teacher_k log p_k, γ = (1 − ε) teacher_y/((1 − ε) teacher_y + ε/V)
     Pulls   γ → label, 1 − γ → teacher
-    Source  this project 2026, docs/ten_settings.md: labels are the teacher's but for a share ε of slips, which may be
-            any token; where the teacher is right, labels with such slips teach the distribution without them
+    Source  this project 2026, docs/ten_settings.md
     """
 
+    # Of labels that are the teacher's but for a share ε of slips, which may be any token, E_y Q is the teacher: where
+    # the teacher is right, such labels teach the distribution without slips.
     name = "posterior"
     formula = (
         r"-\gamma\log u-(1-\gamma)\sum_k\pi_{\mathrm{tea},k}\log p_k,"

@@ -1,0 +1,93 @@
+"""To add a method is to write its class: in a copy of the repository two are added, and nothing else is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CATALOGUE = Path("qunify", "catalogue")
+
+#: The body of CONTRIBUTING's example goes to the end of a family, and under another name into a family of its own.
+CALLED = {"Cautious": "Wary", "cautious": "wary"}
+FAMILY = '"""Reserved: trust grows with the model\'s own."""\n\nfrom __future__ import annotations\n\n'
+
+#: Tests that run once for every method are run for these two; the others where they are of the catalogue as a whole, or
+#: of what was committed before.
+SELECTION = """
+from qunify.catalogue import ENTRIES
+from qunify.qmap import QMap
+
+ADDED = {"cautious", "wary"}
+WHOLE = {"test_questions", "test_readme", "test_plots", "test_equivalence_studies", "test_population_studies",
+         "test_dynamics"}
+NAMED = {"test_every_parameter_is_tried_off_its_default", "test_names_and_families",
+         "test_no_family_has_the_name_of_a_method", "test_studies_of_the_catalogue_say_what_they_lack",
+         "test_list_has_a_line_for_every_method", "test_every_concrete_class_is_in_the_catalogue"}
+
+def methods(item):
+    values = list(item.callspec.params.values()) if hasattr(item, "callspec") else []
+    return {v.name if isinstance(v, QMap) else v for v in values if isinstance(v, QMap | str)}
+
+def pytest_collection_modifyitems(config, items):
+    def wanted(item):
+        whole = item.module.__name__.rpartition(".")[2] in WHOLE or item.originalname in NAMED
+        return methods(item) & ADDED or (whole and not methods(item) & (set(ENTRIES) - {"z_loss", "chord_phi"}))
+
+    kept = [item for item in items if wanted(item)]
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = kept
+"""
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    copy = tmp_path_factory.mktemp("copy") / "qunify"
+    left = shutil.ignore_patterns(".*", "build", "dist", "shared", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, copy, ignore=left)
+    found = re.search(r"^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
+    assert found is not None
+    example = another = found[1]
+    with (copy / CATALOGUE / "smoothing.py").open("a", encoding="utf-8") as smoothing:
+        smoothing.write(f"\n\n{example[example.index('class ') :]}")
+    for name, called in CALLED.items():
+        another = another.replace(name, called)
+    (copy / CATALOGUE / "reserved.py").write_text(FAMILY + another, encoding="utf-8")
+    (copy / "selection.py").write_text(SELECTION, encoding="utf-8")
+    return copy
+
+
+def run(copy: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(copy), "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, *words], cwd=copy, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+def test_the_tests_pass_with_nothing_else_written(copy: Path) -> None:
+    done = run(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "selection", "-m", "not slow", "tests")
+    assert done.returncode == 0, done.stdout[-4000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed is not None
+    assert int(passed[1]) > 200, done.stdout[-400:]
+
+
+def test_both_are_there_and_what_is_due_is_told(copy: Path) -> None:
+    code = (
+        "import qunify as qu; from qunify import catalogue, plots; print(len(qu.names()), *catalogue.families());"
+        "print(qu.names()[-1], 'cautious' in qu.names('smoothing'), plots.colour('wary'))"
+    )
+    done = run(copy, "-c", code)
+    first, second = done.stdout.splitlines()
+    assert first.endswith("warped penalties reserved"), done.stderr
+    assert second.startswith("wary True #")
+    due = run(copy, "-m", "docs.methods", "--check")
+    assert (due.returncode, "python -m docs.methods" in due.stderr) == (1, True)
+    stale = run(copy, "-m", "analyses", "--stale", "equivalence")
+    assert "cautious, " in stale.stdout
+    assert "wary" in stale.stdout
