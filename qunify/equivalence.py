@@ -6,13 +6,13 @@ import dataclasses
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 import sympy as sp
 
 from qunify import catalogue, optima, proving, symbols, witness
 from qunify._lib import html
-from qunify._lib.simple import simplest
 from qunify.catalogue import signature
 from qunify.notation import Step
 from qunify.proving import Proof
@@ -189,7 +189,7 @@ def _refuted(level: str, tried: list[tuple[QMap, QMap]], relations: list[Relatio
 
 def _fraction(factor: float | None) -> sp.Expr | None:
     """The simple fraction that a measured factor is."""
-    return None if factor is None else sp.Rational(simplest(factor, within=1e-12))
+    return None if factor is None else sp.Rational(Fraction(factor).limit_denominator(10**9))
 
 
 def _plain(factor: sp.Expr | None, names: Mapping[sp.Symbol, sp.Symbol]) -> sp.Expr | None:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 def simplest(x: float, within: float) -> Fraction:
     """The fraction of the smallest denominator that lies no farther from x than `within` · |x|: 0.333333 is 1/3 within
-    1e-5, and 333333/1000000 within 1e-9."""
+    1e-5, and 333333/1000000 within 1e-13."""
     middle, reach = Fraction(x), Fraction(within) * abs(Fraction(x))
     if middle < 0:
         return -_between(-middle - reach, -middle + reach)
