@@ -111,7 +111,7 @@ def test_what_is_stale_is_told_with_the_reason_and_not_run(
 
 def test_studies_of_the_catalogue_say_what_they_lack() -> None:
     for name in ("equivalence", "theory_vs_training", "dynamics"):
-        study, table = analyses.load(name), runner.read(name, runner.FIGURES)
+        study, table = runner.load(name), runner.read(name, runner.FIGURES)
         assert {"sft", "kd", "gem"} <= set(study.methods())
         columns = [c for c in ("method", "a", "b") if c in table]
         without = table[~(table[columns] == "kd").any(axis=1)]
