@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import mpmath as mp
 import sympy as sp
 import torch
 from torch import Tensor
@@ -292,7 +293,7 @@ def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any])
 
 
 def _number(x: Fraction) -> Any:
-    return precise.mp.mpf(x.numerator) / x.denominator
+    return mp.mpf(x.numerator) / x.denominator
 
 
 # ---- the expected loss ---------------------------------------------------------------------------------------

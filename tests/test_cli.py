@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import qunify
+from qunify._lib.simple import UNDEFINED
 from qunify.cli import main
 from qunify.commands import COMMANDS
 from qunify.pictures import _terminal as terminal
@@ -80,7 +81,7 @@ def test_an_undefined_gauge_is_null_in_json_and_a_dash_on_the_page(capsys: pytes
     data = json.loads(printed(capsys, "show", "reverse_kl", "--json"))
     assert data["example"]["gauges"]["fixed"]["scale"] is None
     row = next(line for line in printed(capsys, "show", "reverse_kl").splitlines() if "scale s" in line)
-    assert row.split()[-2] == terminal.UNDEFINED
+    assert row.split()[-2] == UNDEFINED
 
 
 def test_show_says_what_a_calibrated_model_is_told(capsys: pytest.CaptureFixture[str]) -> None:
@@ -215,7 +216,7 @@ def test_bars_are_proportional_and_negative_ones_look_different(monkeypatch: pyt
     assert first.count("█") == 2 * second.count("█") == 40
     assert third.count("░") == 10
     assert "−0.250" in third
-    assert fourth.split() == ["Q", terminal.UNDEFINED]
+    assert fourth.split() == ["Q", UNDEFINED]
 
 
 def test_a_curve_rises_above_zero_and_falls_below_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,11 @@
-"""The simple number behind a float: what somebody would have written, or what arithmetic with such numbers gives."""
+"""Numbers as people write them: the simple one behind a float, and three digits for a table."""
 
 from __future__ import annotations
 
 import math
 from fractions import Fraction
+
+UNDEFINED = "–"
 
 
 def simplest(x: float, within: float) -> Fraction:
@@ -32,3 +34,11 @@ def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
         places = -math.floor(math.log10(abs(x)))
         found += [round(x, places + d) for d in range(5)]
     return [v for v in dict.fromkeys(found) if abs(v - x) <= within * max(abs(x), 1e-3)]
+
+
+def three_digits(x: float | None) -> str:
+    """−0.5 as `−0.500`; `–` where there is no number."""
+    if x is None:
+        return UNDEFINED
+    rounded = round(x, 3) or 0.0  # no −0.000
+    return f"{rounded:.3f}".replace("-", "−")

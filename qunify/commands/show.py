@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from qunify._lib.simple import three_digits
 from qunify.commands import settings
 from qunify.commands.base import Command, UsageError, output, write
 from qunify.pictures import _one_token as one_token
@@ -201,7 +202,7 @@ def _token(k: int) -> str:
 def _gradient_table(example: dict[str, Any]) -> list[str]:
     p, gradient = example["p"], example["gradient"]
     rows = [["", "p", "gradient"]]
-    rows += [[_token(k), terminal.number(p[k]), terminal.number(gradient[k])] for k in range(len(TOKENS))]
+    rows += [[_token(k), three_digits(p[k]), three_digits(gradient[k])] for k in range(len(TOKENS))]
     rows.append(["sum", f"{sum(p):.3g}", f"{sum(gradient):.3g}"])
     return ["  " + line for line in terminal.columns(rows, right=True)]
 
@@ -211,7 +212,7 @@ def _target_table(example: dict[str, Any]) -> list[str]:
     rows = [["", "p", *(f"Q {name}" for name in gauges)]]
     for k in range(len(TOKENS)):
         values = [example["p"][k], *(gauge["target"][k] for gauge in gauges.values())]
-        rows.append([_token(k), *map(terminal.number, values)])
+        rows.append([_token(k), *map(three_digits, values)])
     for symbol, key in (("trust γ", "trust"), ("scale s", "scale")):
-        rows.append([symbol, "", *(terminal.number(g[key]) for g in gauges.values())])
+        rows.append([symbol, "", *(three_digits(g[key]) for g in gauges.values())])
     return ["  " + line for line in terminal.columns(rows, right=True)]

@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 
 import qunify
+from qunify._lib.simple import three_digits
 from qunify.pictures import _drawings, _facts, _markdown, _one_token, _words
 from qunify.pictures._facts import Facts, Parameter
 from qunify.pictures._markdown import code, plain
 from qunify.pictures._templates import environment
-from qunify.pictures._terminal import number
 from qunify.targets import Method
 
 
@@ -108,18 +108,18 @@ def _token_table(facts: Facts) -> str:
     example = facts.example
     tokens, label = example["tokens"], example["label"]
     head = ["", *(f"{t} (label)" if k == label else t for k, t in enumerate(tokens)), "scale $s$", "trust $\\gamma$"]
-    rows = [["prediction $p$", *map(number, example["p"]), "", ""]]
+    rows = [["prediction $p$", *map(three_digits, example["p"]), "", ""]]
     rows += [
-        [name.removesuffix("_logits"), *map(number, _softmax(value)), "", ""]
+        [name.removesuffix("_logits"), *map(three_digits, _softmax(value)), "", ""]
         for name, value in example["context"].items()
         if name.endswith("_logits")
     ]
-    rows.append(["gradient $g$", *map(number, example["gradient"]), "", ""])
+    rows.append(["gradient $g$", *map(three_digits, example["gradient"]), "", ""])
     for what in ("target", "residual"):
         symbol = {"target": "$Q$", "residual": r"$\tilde\pi$"}[what]
         for name, gauge in example["gauges"].items():
-            more = [number(gauge["scale"]), number(gauge["trust"])] if what == "target" else ["", ""]
-            rows.append([f"{what} {symbol}, {name}", *map(number, gauge[what]), *more])
+            more = [three_digits(gauge["scale"]), three_digits(gauge["trust"])] if what == "target" else ["", ""]
+            rows.append([f"{what} {symbol}, {name}", *map(three_digits, gauge[what]), *more])
     return _markdown.table(head, rows)
 
 

@@ -9,9 +9,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from qunify._lib.simple import three_digits
+
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 HALVES = " ▀█"
-UNDEFINED = "–"
 Number = float | None
 
 
@@ -88,13 +89,6 @@ def columns(rows: Sequence[Sequence[str]], *, right: bool = False) -> list[str]:
     return lines
 
 
-def number(x: Number) -> str:
-    if x is None:
-        return UNDEFINED
-    rounded = round(x, 3) or 0.0  # no −0.000
-    return f"{rounded:.3f}".replace("-", "−")
-
-
 def paired_bars(names: Sequence[str], keys: tuple[str, str], values: Sequence[tuple[Number, Number]]) -> list[str]:
     """Two bars for each name, one below the other. A light bar is a negative number."""
     largest = max((abs(v) for pair in values for v in pair if v is not None), default=0.0) or 1.0
@@ -102,7 +96,7 @@ def paired_bars(names: Sequence[str], keys: tuple[str, str], values: Sequence[tu
     lines = []
     for name, pair in zip(names, values, strict=True):
         for i, (key, value) in enumerate(zip(keys, pair, strict=True)):
-            lines.append(f"  {' ' if i else name} {key} {number(value):>6} {_bar(value, room / largest)}")
+            lines.append(f"  {' ' if i else name} {key} {three_digits(value):>6} {_bar(value, room / largest)}")
     return lines
 
 

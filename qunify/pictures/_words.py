@@ -8,10 +8,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from qunify._lib.simple import three_digits
 from qunify.catalogue import identities
 from qunify.drift_field import NAMES, TRUTH
 from qunify.pictures._facts import Facts
-from qunify.pictures._terminal import number
 
 NEAR = 1e-4  # two distributions closer than this are called the same
 
@@ -30,11 +30,12 @@ def reading(facts: Facts) -> str:
     """How to read the table of one token."""
     example = facts.example
     if not facts.has_target:
-        total = number(sum(example["gradient"]))
-        return f"The loss is {number(example['loss'])}. The gradient sums to {total}, not to zero: there is no target."
+        total = three_digits(sum(example["gradient"]))
+        loss = three_digits(example["loss"])
+        return f"The loss is {loss}. The gradient sums to {total}, not to zero: there is no target."
     inside = "is a distribution" if example["in_simplex"] else "has a negative entry, so it is no distribution"
     return (
-        f"The loss is {number(example['loss'])}. The unit target {inside}. In each gauge "
+        f"The loss is {three_digits(example['loss'])}. The unit target {inside}. In each gauge "
         r"$Q=\gamma\,\delta+(1-\gamma)\,\tilde\pi$, with $\delta$ the one-hot label; a dash stands where the gauge or "
         "the residual is undefined."
     )

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qunify.catalogue import as_method
 from qunify.qmap import QMap
-from qunify.screening import as_map
 from qunify.targets import LossFunction
 from qunify.training._transformer import SmallTransformer, before
 
@@ -114,7 +114,7 @@ class FineTuningTask:
     ) -> Tensor:
         """The method's trust (unit gauge) in every marked token of these rows, flat, float64; `old` is the older
         policy, for a method that has one."""
-        m = as_map(method)
+        m = as_method(method, "fine_tune")
         found = []
         for some in chunks(rows, self.at):
             tokens, at = self.chosen(some)
@@ -189,7 +189,7 @@ def fine_tune(
     0.25
     0.0
     """
-    m = as_map(method)
+    m = as_method(method, "fine_tune")
     for name, value in (("steps", steps), ("batch", batch), ("old_every", old_every), ("every", every)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"fine_tune: {name}: expected an integer of at least 1, got {value!r}")
