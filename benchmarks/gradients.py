@@ -10,9 +10,8 @@ from torch import Tensor
 
 import qunify
 from benchmarks.timing import ROUNDS, Result, sandwiched
-from qunify import gauges
-from qunify.qmap import QMap
-from qunify.tensors import TensorToken
+from qunify.maps import QMap, logit_gradient
+from qunify.token import TensorToken
 
 TOKENS, VOCAB = 4096, 512
 AT_MOST = 0.2
@@ -72,7 +71,7 @@ def _closed(maps: list[QMap], logits: Tensor, labels: Tensor, context: dict[str,
     start = time.perf_counter()
     for _, block in TensorToken(logits, labels, context).blocks():
         for m in maps:
-            gauges.gradient(block, m.pulls(block))
+            logit_gradient(block, m.pulls(block))
             now = time.perf_counter()
             times[m.name], start = times[m.name] + now - start, now
     return times
@@ -88,5 +87,5 @@ def _check(maps: list[QMap], logits: Tensor, labels: Tensor, context: dict[str, 
     t = TensorToken(logits, labels, context)
     for m in maps:
         with torch.no_grad():
-            g = gauges.gradient(t, m.pulls(t))
+            g = logit_gradient(t, m.pulls(t))
         torch.testing.assert_close(g, _by_autograd(m, logits, labels, context), rtol=1e-3, atol=1e-4, msg=m.name)

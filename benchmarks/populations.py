@@ -10,7 +10,7 @@ import torch
 
 import qunify
 from benchmarks.timing import Result, alternate, sandwiched, seconds
-from qunify import tensors
+from qunify.token import TensorToken
 from qunify.training import Data, Job, Stack, TwoLayer, sweep
 
 TRUTHS, VOCAB = 64, 10
@@ -92,7 +92,7 @@ def _by_autograd(job: Job) -> None:
     context = {name: job.data.context[name] for name in job.method.needs}
     for _ in range(SIZES["steps"]):
         logits = NETWORK.logits(parameters, NETWORK.represent(parameters, job.data.inputs[None]))[0]
-        t = tensors.TensorToken(logits, job.data.labels, context)
+        t = TensorToken(logits, job.data.labels, context)
         optimiser.zero_grad()
         job.method.loss(t).mean().backward()
         optimiser.step()

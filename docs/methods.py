@@ -18,10 +18,10 @@ import pandas as pd
 import qunify
 from qunify import catalogue
 from qunify._lib import files
+from qunify.maps import QMap
 from qunify.pictures._markdown import code
 from qunify.pictures._markdown import table as markdown
 from qunify.pictures._templates import environment
-from qunify.qmap import QMap
 
 if TYPE_CHECKING:
     from qunify.pictures._facts import Facts

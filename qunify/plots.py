@@ -28,9 +28,7 @@ from matplotlib.typing import ColorType
 from scipy.optimize import isotonic_regression
 
 from qunify import catalogue
-from qunify.gauges import QTarget
-from qunify.qmap import QMap
-from qunify.targets import Method
+from qunify.maps import Method, QMap, QTarget
 from qunify.token import CONTEXTS
 
 #: Of the light style; what is drawn here takes those of the style in force.

@@ -19,8 +19,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from qunify.tensors import TensorToken, read
-from qunify.token import CONTEXTS
+from qunify.token import CONTEXTS, TensorToken, read
 
 T = TypeVar("T")
 

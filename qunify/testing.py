@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qunify.equivalence import compare
-from qunify.targets import Method
+from qunify.comparison import compare
+from qunify.maps import Method
 
 
 def assert_equivalent(a: Method, b: Method, level: str = "identical", *, alias: dict[str, str] | None = None) -> None:

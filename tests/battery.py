@@ -13,7 +13,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
-from qunify.qmap import QMap
+from qunify.maps import QMap
 
 #: Entries with a stop-gradient whose removal changes nothing: what it stops is locally constant, or enters the loss at
 #: a point where its derivative vanishes (a Fenchel–Young projection).
@@ -93,7 +93,7 @@ def every_setting() -> list[Any]:
 
 def autograd(m: QMap, b: Batch) -> Tensor:
     """The logit gradient of the published loss by automatic differentiation, (N, V)."""
-    from qunify.tensors import read
+    from qunify.token import read
 
     logits = b.logits.clone().requires_grad_()
     t, _ = read(m.name, m.needs, logits, b.labels, -100, b.context)

@@ -43,7 +43,7 @@ def sharded(out: Path) -> None:
     """The gradients of a model whose parameters are divided among the processes."""
     from torch.distributed.fsdp import fully_shard
 
-    from qunify.hf.fused import add_objective
+    from qunify.hf._objective import add_objective
     from tests import small_llama
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -63,7 +63,7 @@ def adapter(out: Path) -> None:
     """The gradients of an adapter, where the head, which does not train, is sharded alone."""
     from torch.distributed.fsdp import fully_shard
 
-    from qunify.hf.fused import add_objective
+    from qunify.hf._objective import add_objective
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     model = adapted()

@@ -23,7 +23,7 @@ from analyses.kit._closure import closure
 from analyses.kit.study import Study
 from analyses.studies import gates, gradients, paper_table, targets, worked_example
 from qunify.catalogue import PAPER
-from qunify.qmap import Gate
+from qunify.maps import Gate
 
 FAST = {"worked_example": worked_example, "paper_table": paper_table, "targets": targets, "gradients": gradients}
 FAST["gates"] = gates

@@ -9,8 +9,8 @@ import qunify
 from benchmarks import populations
 from benchmarks.__main__ import table
 from benchmarks.timing import Result, alternate, sandwiched
-from qunify import gauges
-from qunify.tensors import TensorToken
+from qunify.maps import logit_gradient
+from qunify.token import TensorToken
 from qunify.training import sweep
 from tests.battery import batch
 
@@ -33,7 +33,7 @@ def test_the_fast_gradient_is_the_gradient(name: str) -> None:
     context = {k: v if v.dim() > 1 else v[:, None] for k, v in b.context.items()}
     t = TensorToken(b.logits, b.labels, context)
     with torch.no_grad():
-        fast = gauges.gradient(t, m.pulls(t))
+        fast = logit_gradient(t, m.pulls(t))
     size = q.gradient.abs().amax(-1, keepdim=True).clamp(min=1)
     torch.testing.assert_close(fast / size, q.gradient / size, rtol=0, atol=1e-9)
 

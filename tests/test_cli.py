@@ -12,9 +12,9 @@ import pytest
 
 import qunify
 from qunify._lib.simple import UNDEFINED
+from qunify.cli import _terminal as terminal
 from qunify.cli import main
-from qunify.commands import COMMANDS
-from qunify.pictures import _terminal as terminal
+from qunify.cli._commands import COMMANDS
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:

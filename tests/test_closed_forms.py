@@ -12,17 +12,21 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import cells, closed_forms, derived_optima, separable, symbolic_drift, symbols
 from qunify.catalogue import ENTRIES
-from qunify.derived_optima import ETA, U
-from qunify.normal import vanishes
-from qunify.population import _flow
-from qunify.symbols import V, Vector, per_token
+from qunify.population._derived_optima import CONTEXTS, ETA, Derived, Separated, U, derived_optimum, separated
+from qunify.population._known_optima import KNOWN, closed_form_of, known_value
+from qunify.population._optima import _flow
+from qunify.population._separable import separable_optima
+from qunify.population._symbolic_drift import TRUTH, symbolic_bias, symbolic_drift
+from qunify.symbolic import vanishes_everywhere, with_fractions
+from qunify.symbolic._cases import without_varying_cases
+from qunify.symbolic._normal_form import vanishes
+from qunify.token import SymbolicVector, V, per_token, sum_over_others
 from tests.battery import settings
 from tests.test_population import context, truths
 
-C, ANY = sp.Symbol("C", positive=True), symbolic_drift.TRUTH
-P, TEA, PRIOR, R = (Vector(*per_token(name)) for name in ("p", "tea", "prior", "r"))
+C, ANY = sp.Symbol("C", positive=True), TRUTH
+P, TEA, PRIOR, R = (SymbolicVector(*per_token(name)) for name in ("p", "tea", "prior", "r"))
 
 
 # ---- the table: the optimum solved for the truth, or for the teacher, makes the drift vanish -------------------
@@ -31,17 +35,17 @@ P, TEA, PRIOR, R = (Vector(*per_token(name)) for name in ("p", "tea", "prior", "
 class Inverse(NamedTuple):
     """What the truth, or the teacher, must be for p to be the optimum, up to a factor; entries in SymPy."""
 
-    truth: Callable[[Any], Vector] = lambda m: ANY
-    teacher: Callable[[Any], Vector] | None = None
+    truth: Callable[[Any], SymbolicVector] = lambda m: ANY
+    teacher: Callable[[Any], SymbolicVector] | None = None
     params: Mapping[str, Any] = MappingProxyType({})
 
 
-def _geometric(m: Any) -> Vector:
+def _geometric(m: Any) -> SymbolicVector:
     """p ∝ teacher (1 − η)^(−1/β), with 1 − η as r², which SymPy knows to be positive."""
     return P * R ** (2 / m.eta) * C
 
 
-def _below_certainty(m: Any) -> Vector:
+def _below_certainty(m: Any) -> SymbolicVector:
     """logit p = (1 − C/η) logit P."""
     return P.apply(lambda u: C / (1 - (sp.log(u) - sp.log(1 - u)) / sp.log(m.certain / (1 - m.certain))))
 
@@ -66,29 +70,29 @@ ELSEWHERE = {"dft", "mae", "sparsemax", "entmax15", "bi_tempered"}
 
 
 def test_every_line_of_the_table_is_proved() -> None:
-    assert set(closed_forms.TABLE) == set(INVERSES) | ELSEWHERE
+    assert set(KNOWN) == set(INVERSES) | ELSEWHERE
 
 
 @pytest.mark.parametrize("name", INVERSES)
 def test_the_table_makes_the_drift_vanish(name: str) -> None:
     inverse = INVERSES[name]
-    m = symbols.exact(qu.get(name, **inverse.params))
-    drift = symbolic_drift.drift(m, inverse.truth(m)).at_y
+    m = with_fractions(qu.get(name, **inverse.params))
+    drift = symbolic_drift(m, inverse.truth(m)).at_y
     drift = drift.replace(sp.Piecewise, lambda first, *_: first[0]) if name == "infosft" else drift  # below P
     if inverse.teacher is not None:
         teacher, truth = inverse.teacher(m), 1 - R**2
         drift = drift.xreplace({TEA.label: teacher.label, TEA.elsewhere: teacher.elsewhere})
         drift = drift.xreplace({ANY.label: truth.label, ANY.elsewhere: truth.elsewhere})
-    assert cells.zero(cells.smooth(drift)).holds
-    wrong = symbolic_drift.drift(m, Vector(P.label**2, P.elsewhere**2)).at_y
-    assert not cells.zero(cells.smooth(wrong)).holds, "any truth would do"
+    assert vanishes_everywhere(without_varying_cases(drift)).holds
+    wrong = symbolic_drift(m, SymbolicVector(P.label**2, P.elsewhere**2)).at_y
+    assert not vanishes_everywhere(without_varying_cases(wrong)).holds, "any truth would do"
 
 
 @pytest.mark.parametrize("name", INVERSES)
 def test_the_numbers_of_the_table_are_those_of_its_inverse(name: str) -> None:
     inverse = INVERSES[name]
     flow = _flow(qu.get(name), truths(3, 4, 7), context(4, 8))
-    found = closed_forms.value(flow)
+    found = known_value(flow)
     assert found is not None
     given = {name: torch.softmax(x, -1) for name, x in flow.context.items()}
     wanted = flow.truth if inverse.teacher is None else given["teacher_logits"]
@@ -109,16 +113,16 @@ def numbers(expression: Any, values: dict[sp.Symbol, Tensor]) -> Tensor:
 
 @pytest.mark.parametrize("name", ["dft", "mae"])
 def test_where_the_drift_is_the_policy_gradient_the_likeliest_token_wins(name: str) -> None:
-    eta, reward = symbolic_drift.TRUTH, symbols.rest(P.elsewhere * symbolic_drift.TRUTH.elsewhere)
+    eta, reward = TRUTH, sum_over_others(P.elsewhere * TRUTH.elsewhere)
     mean = P.label * eta.label + reward
-    assert vanishes(symbolic_drift.drift(qu.get(name)).at_y - P.label * (eta.label - mean))
+    assert vanishes(symbolic_drift(qu.get(name)).at_y - P.label * (eta.label - mean))
 
 
 @pytest.mark.parametrize("name", ["sparsemax", "entmax15", "bi_tempered", "temperature_ce"])
 def test_through_another_link_the_prediction_is_the_truth(name: str) -> None:
-    assert vanishes(symbolic_drift.bias(qu.get(name), through_link=True).at_y)
+    assert vanishes(symbolic_bias(qu.get(name), through_link=True).at_y)
     flow = _flow(qu.get(name), truths(5, 4), {})
-    known = closed_forms.value(flow)
+    known = known_value(flow)
     assert known is not None
     t = flow.token(known.log(), torch.arange(5), torch.zeros(5, dtype=torch.long))
     torch.testing.assert_close(flow.m.prediction(t).probs, flow.truth, rtol=0, atol=1e-12)
@@ -129,7 +133,7 @@ def test_through_another_link_the_prediction_is_the_truth(name: str) -> None:
 DERIVED = [  # at default parameters in the quick tier
     pytest.param(m, id=name + "".join(f",{k}={v}" for k, v in given.items()), marks=[pytest.mark.slow] if given else [])
     for name in ENTRIES
-    if name not in closed_forms.TABLE and ENTRIES[name].shift_invariant
+    if name not in KNOWN and ENTRIES[name].shift_invariant
     for given in settings(name)
     if (m := qu.get(name, **given)) is not None
 ]
@@ -137,25 +141,25 @@ DERIVED = [  # at default parameters in the quick tier
 
 @pytest.mark.parametrize("m", DERIVED)
 def test_what_is_derived_solves_the_equation_and_is_the_optimum(m: qu.QMap) -> None:
-    found, flow = derived_optima.derive(m), _flow(m, truths(4, 4, 7), context(4, 8))
+    found, flow = derived_optimum(m), _flow(m, truths(4, 4, 7), context(4, 8))
     if found is None:
-        assert closed_forms.find(flow) is None, "nothing is shown that is not derived"
+        assert closed_form_of(flow) is None, "nothing is shown that is not derived"
         return
-    parts = derived_optima.separated(m)
+    parts = separated(m)
     assert parts is not None
     solved(found, parts)
-    exact = separable.solve(flow)
+    exact = separable_optima(flow)
     if exact is not None and bool(exact.unique.all()):
         torch.testing.assert_close(written(found, flow), exact.probs, rtol=0, atol=1e-9)
 
 
-def solved(found: derived_optima.Derived, parts: derived_optima.Separated) -> None:
+def solved(found: Derived, parts: Separated) -> None:
     """η w(u) + c = C u, with u what was derived; where C is not written it is found."""
     u = found.probs
     if found.shape == "proportional":
         scale = sp.Symbol("K", positive=True)
         level = sp.simplify((ETA * parts.weight / U).xreplace({U: scale * u}))
-        assert not level.has(ETA, *derived_optima.CONTEXTS)
+        assert not level.has(ETA, *CONTEXTS)
         return
     level = ((ETA * parts.weight + parts.fixed) / U).xreplace({U: u})
     unit = sp.simplify(sp.expand_log(sp.simplify(level / (C if u.has(C) else parts.weight + parts.others))))
@@ -163,9 +167,9 @@ def solved(found: derived_optima.Derived, parts: derived_optima.Separated) -> No
     assert unit > 0
 
 
-def written(found: derived_optima.Derived, flow: Any) -> Tensor:
+def written(found: Derived, flow: Any) -> Tensor:
     """The formula on numbers, C found by bisection on Σ p = 1."""
-    short = dict(zip(derived_optima.CONTEXTS, ("reference", "teacher", "old", "prior"), strict=True))
+    short = dict(zip(CONTEXTS, ("reference", "teacher", "old", "prior"), strict=True))
     values = {s: torch.softmax(flow.context[f"{n}_logits"], -1) for s, n in short.items() if found.probs.has(s)}
     values |= {ETA: flow.truth, V: torch.tensor(flow.vocab, dtype=torch.float64)}
     values |= {s: flow.context["token_weight"] for s in found.probs.free_symbols if s.name == "w"}
@@ -188,10 +192,8 @@ def written(found: derived_optima.Derived, flow: Any) -> Tensor:
 
 
 def test_most_gates_are_derived() -> None:
-    missing = {n for n in ENTRIES if issubclass(ENTRIES[n], qu.QMap) and ENTRIES[n].family == "gates"} - set(
-        closed_forms.TABLE
-    )
-    missing = {n for n in missing if derived_optima.derive(qu.get(n)) is None}
+    missing = {n for n in ENTRIES if issubclass(ENTRIES[n], qu.QMap) and ENTRIES[n].family == "gates"} - set(KNOWN)
+    missing = {n for n in missing if derived_optimum(qu.get(n)) is None}
     # Jumps and corners; weights that look at other tokens; an equation without a plain solution.
     assert missing == {
         "profit", "psft", "talr", "phuber_ce", "gold", "deft", "idft", "focal", "cayley", "dft_undetached",
@@ -233,7 +235,7 @@ def test_two_routes_to_one_optimum_share_their_key() -> None:
     """gce(1/2), GEM(2) and temperature_ce(2) all end at η²."""
     truth = truths(2, 3)
     keys = {
-        qu.get(name, **given): closed_forms.find(_flow(qu.get(name, **given), truth, {}))
+        qu.get(name, **given): closed_form_of(_flow(qu.get(name, **given), truth, {}))
         for name, given in (("gce", {"q": 0.5}), ("gem", {"beta": 2}), ("temperature_ce", {"temperature": 2}))
     }
     assert len({form.key for form in keys.values() if form is not None}) == 1
@@ -274,7 +276,7 @@ def test_basins_for_several_truths_one_optimum_and_none() -> None:
 
 
 def test_random_starts_are_uniform_on_the_simplex() -> None:
-    from qunify.population import _draws
+    from qunify.population._optima import _draws
 
     draws = _draws(qu.get("sft"), _flow(qu.get("sft"), truths(1, 3), {}), 4000)[0]
     torch.testing.assert_close(draws.mean(0), torch.full((3,), 1 / 3).double(), rtol=0, atol=0.02)

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 import qunify as qu
-from qunify import catalogue, gauges, precise
+from qunify import catalogue
 from qunify.catalogue import ENTRIES, PAPER
-from qunify.qmap import Gate, QMap
-from qunify.tensors import TensorToken
+from qunify.maps import GAUGES, Gate, QMap, exact_gradient
+from qunify.maps._target import GaugeName
+from qunify.token import DIGITS, TensorToken
 from tests.battery import Batch, autograd, batch, conforms, disagreement, every_setting, size_of
 
 VOCABS = (2, 5, 24)
@@ -78,7 +79,7 @@ def test_every_gauge_reproduces_the_gradient(m: QMap, vocab: int) -> None:
     b = batch(vocab)
     q = m(b.logits, b.labels, **b.context)
     p = torch.softmax(b.logits, -1)
-    for name in gauges.GAUGES:
+    for name in GAUGES:
         gauge = q.in_gauge(name)
         defined = ~gauge.scale.isnan()
         assert bool((gauge.target.isnan().any(-1) == ~defined).all()), "NaN exactly where the gauge is undefined"
@@ -98,7 +99,7 @@ def test_every_gauge_reproduces_the_gradient(m: QMap, vocab: int) -> None:
 def test_undefined_gauges(m: QMap) -> None:
     b = batch(5)
     q = m(b.logits, b.labels, **b.context)
-    undefined = {g: q.in_gauge(g).scale.isnan() for g in gauges.GAUGES}
+    undefined = {g: q.in_gauge(g).scale.isnan() for g in GAUGES}
     if m.shift_invariant:
         assert not bool(undefined["unit"].any())
         still = (q.gradient == 0).all(-1)
@@ -110,8 +111,8 @@ def test_undefined_gauges(m: QMap) -> None:
         assert all(bool(nowhere.all()) for nowhere in undefined.values())
 
 
-@pytest.mark.parametrize("gauge", gauges.GAUGES)
-def test_nothing_remains_where_trust_is_one_and_something_elsewhere(gauge: gauges.GaugeName) -> None:
+@pytest.mark.parametrize("gauge", GAUGES)
+def test_nothing_remains_where_trust_is_one_and_something_elsewhere(gauge: GaugeName) -> None:
     b, trusting = batch(5), set()
     for case in every_setting():
         (m,) = case.values
@@ -149,7 +150,7 @@ def test_simplex_is_as_declared(m: QMap) -> None:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_needs_are_exactly_what_the_method_reads(name: str) -> None:
-    from qunify.tensors import read
+    from qunify.token import read
 
     b = batch(5)
     used: set[str] = set()
@@ -266,11 +267,11 @@ def test_confident_negatives_and_averages_keep_their_gradient() -> None:
         torch.testing.assert_close(q.gradient[0].double(), torch.tensor([2.0, -1.5, -0.5]).double(), rtol=0, atol=1e-5)
         teacher = torch.tensor([[margin, 1.0, 0.0]], dtype=dtype)
         g = qu.get("elr")(z, torch.tensor([0]), teacher_logits=teacher).gradient[0]
-        exact = precise.gradient(qu.get("elr"), _softmax(z[0]), 0, {"teacher_logits": _softmax(teacher[0])})
+        exact = exact_gradient(qu.get("elr"), _softmax(z[0]), 0, {"teacher_logits": _softmax(teacher[0])})
         torch.testing.assert_close(g.double(), torch.tensor([float(x) for x in exact]).double(), rtol=0, atol=1e-5)
 
 
 def _softmax(z: torch.Tensor) -> list[object]:
-    with mp.workdps(precise.DIGITS):
+    with mp.workdps(DIGITS):
         weights = [mp.exp(mp.mpf(float(x))) for x in z]
         return [w / mp.fsum(weights) for w in weights]

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import qunify as qu
-from qunify import tensors
 from qunify.catalogue import ENTRIES
+from qunify.token import _tensors as tensors
 from tests.battery import batch
 
 LOGITS = torch.tensor([[2.0, 0.5, -1.0], [0.0, 0.0, 0.0]])

@@ -12,10 +12,15 @@ import pytest
 import sympy as sp
 
 import qunify as qu
-from qunify import cli, derivation, normal, symbols
 from qunify.catalogue import ENTRIES
-from qunify.qmap import QMap
-from qunify.symbols import Rest, SymbolicToken, V
+from qunify.cli import main
+from qunify.maps import QMap
+from qunify.symbolic import loss_to_pulls, with_fractions
+from qunify.symbolic._gradients import gradient_of_loss
+from qunify.symbolic._loss_to_pulls import OFF_TIES, prove
+from qunify.symbolic._loss_to_pulls import steps as steps_
+from qunify.symbolic._normal_form import vanishes
+from qunify.token import LSE, SumOverOthers, SymbolicToken, V, evaluate, is_mask, per_token, sg
 from tests.battery import HARMLESS, every_setting, with_pulls
 
 #: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
@@ -33,20 +38,20 @@ def general(m: QMap) -> QMap:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_the_loss_gives_the_pulls_for_every_vocabulary(name: str) -> None:
-    proof = derivation.prove(qu.get(name))
+    proof = prove(qu.get(name))
     assert proof.holds
-    assert bool(proof.open_ties) == (name in derivation.OFF_TIES)
+    assert bool(proof.open_ties) == (name in OFF_TIES)
 
 
 @pytest.mark.parametrize("m", [c for c in every_setting() if c.id not in ENTRIES])  # the defaults are proved above
 def test_at_every_example_setting(m: QMap) -> None:
-    assert derivation.prove(m).holds
+    assert prove(m).holds
 
 
 @pytest.mark.parametrize("name", [n for n in ENTRIES if any(isinstance(v, float) for v in qu.get(n).params.values())])
 def test_with_symbols_for_parameters(name: str) -> None:
     try:
-        proved = derivation.prove(general(qu.get(name))).holds
+        proved = prove(general(qu.get(name))).holds
     except TypeError:  # a condition on the parameters that symbols do not decide
         proved = False
     assert proved == (name not in ONLY_AT_NUMBERS)
@@ -57,13 +62,13 @@ def test_with_symbols_for_parameters(name: str) -> None:
 
 def uses_stop(name: str) -> bool:
     t = SymbolicToken()
-    return sp.sympify(symbols.exact(qu.get(name)).loss(t)).has(symbols.sg)
+    return sp.sympify(with_fractions(qu.get(name)).loss(t)).has(sg)
 
 
 @pytest.mark.parametrize("name", [n for n in ENTRIES if uses_stop(n)])
 def test_a_deleted_stop_gradient_is_not_proved(name: str) -> None:
     with mock.patch.object(SymbolicToken, "stop", lambda _, x: x):
-        assert derivation.prove(qu.get(name)).holds == (name in HARMLESS)
+        assert prove(qu.get(name)).holds == (name in HARMLESS)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -75,12 +80,12 @@ def test_a_perturbed_weight_is_not_proved(name: str) -> None:
         return [(first[0] * factor, first[1]) if isinstance(first, tuple) else first * factor, *others]
 
     with with_pulls(m, perturbed):
-        assert not derivation.prove(m).holds
+        assert not prove(m).holds
 
 
 def test_a_failed_proof_gives_its_reason() -> None:
     with mock.patch.object(SymbolicToken, "stop", lambda _, x: x):
-        found = derivation.derive(qu.get("dft"))
+        found = loss_to_pulls(qu.get("dft"))
     assert not found.proved
     assert found.reason == "the gradient less the pulls does not reduce to zero"
     assert found.steps[-1].plain.startswith("h_k"), "no conclusion"
@@ -92,7 +97,7 @@ def test_a_failed_proof_gives_its_reason() -> None:
 def written_out(expr: Any, size: int) -> sp.Expr:
     """The expression for a vocabulary of this size, the label token 0: every sum summand by summand."""
     expr = sp.sympify(expr)
-    if isinstance(expr, Rest):
+    if isinstance(expr, SumOverOthers):
         return sp.Add(*[at(written_out(expr.args[0], size), j) for j in range(1, size)])
     if expr.is_Atom:
         return sp.Integer(size) if expr == V else expr
@@ -119,7 +124,7 @@ def rationals(names: Sequence[sp.Symbol], size: int) -> dict[sp.Symbol, Any]:
                 entry(s.func(f"{stem}_k", **s.assumptions0), j): sp.Rational(c, sum(counts))
                 for j, c in enumerate(counts)
             }
-        elif symbols.is_mask(s):
+        elif is_mask(s):
             point |= {entry(s.func(f"{stem}_k", **s.assumptions0), j): sp.Integer((j + 1) % 2) for j in range(size)}
         else:
             point[s] = sp.Rational(-5 if s.is_negative else 2, 3)
@@ -135,15 +140,15 @@ WRITTEN_OUT = (
 @pytest.mark.parametrize("size", [2, 3, 5])
 @pytest.mark.parametrize("name", WRITTEN_OUT)
 def test_gradient_agrees_with_direct_differentiation(name: str, size: int) -> None:
-    m, t = symbols.exact(qu.get(name)), SymbolicToken()
+    m, t = with_fractions(qu.get(name)), SymbolicToken()
     loss = sp.sympify(m.loss(t))
-    claimed = symbols.gradient(loss, t.predictions.values())
+    claimed = gradient_of_loss(loss, t.predictions.values())
     flat = written_out(loss, size)
     p = [entry(t.p_k, j) for j in range(size)]
-    slopes = [symbols.evaluate(flat.diff(x)) for x in p]
+    slopes = [evaluate(flat.diff(x)) for x in p]
     point = rationals([s for s in loss.free_symbols if s != V], size)
     expected = p[0] * (slopes[0] - sum(x * c for x, c in zip(p, slopes, strict=True)))
-    expected += p[0] * symbols.evaluate(flat.diff(symbols.LSE))
+    expected += p[0] * evaluate(flat.diff(LSE))
     # Each side for itself: of a difference that is zero SymPy would look for ever more digits.
     found, expected = (sp.N(e.xreplace(point), 40) for e in (written_out(claimed.label, size), expected))
     assert abs(found - expected) < sp.Float("1e-30")
@@ -151,15 +156,15 @@ def test_gradient_agrees_with_direct_differentiation(name: str, size: int) -> No
 
 # ---- the normal form -----------------------------------------------------------------------------------------
 
-x_y, x_k = symbols.per_token("x")
-t_y, t_k = symbols.per_token("tea")
+x_y, x_k = per_token("x")
+t_y, t_k = per_token("tea")
 a = sp.Symbol("a", positive=True)
 
 
 @pytest.mark.parametrize(
     "zero",
     [
-        Rest(x_k**2 / (x_k + t_k)) + Rest(x_k * t_k / (x_k + t_k)) - (1 - x_y),
+        SumOverOthers(x_k**2 / (x_k + t_k)) + SumOverOthers(x_k * t_k / (x_k + t_k)) - (1 - x_y),
         sp.sqrt(x_y) * x_y ** sp.Rational(3, 2) - x_y**2,
         (2 - x_y) ** sp.Rational(1, 2) * (2 - x_y) ** sp.Rational(3, 2) - (2 - x_y) ** 2,
         x_y ** (a - 1) * x_y - x_y**a,
@@ -168,16 +173,16 @@ a = sp.Symbol("a", positive=True)
     ],
 )
 def test_identities_vanish(zero: sp.Expr) -> None:
-    assert normal.vanishes(zero)
-    assert not normal.vanishes(zero + sp.Rational(1, 10**12))
-    assert not normal.vanishes(zero + x_y * t_y / 10**12)
+    assert vanishes(zero)
+    assert not vanishes(zero + sp.Rational(1, 10**12))
+    assert not vanishes(zero + x_y * t_y / 10**12)
 
 
 # ---- what is shown -------------------------------------------------------------------------------------------
 
 
 def test_the_steps_go_from_the_loss_to_the_difference() -> None:
-    found = derivation.derive(qu.get("dft"))
+    found = loss_to_pulls(qu.get("dft"))
     assert found.proved
     assert (found.holds_off_ties, found.reason) == (False, "")
     assert found.steps[0].latex == qu.get("dft").formula
@@ -188,24 +193,24 @@ def test_the_steps_go_from_the_loss_to_the_difference() -> None:
 
 
 def test_ties_are_named() -> None:
-    found = derivation.derive(qu.get("psft"))
+    found = loss_to_pulls(qu.get("psft"))
     assert found.holds_off_ties
-    assert derivation.OFF_TIES["psft"] in found.steps[-1].words
+    assert OFF_TIES["psft"] in found.steps[-1].words
 
 
 @pytest.mark.parametrize("name", ["sft", "jsd", "bi_tempered"])
 def test_show_derives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["show", name, "--derive"]) == 0
+    assert main(["show", name, "--derive"]) == 0
     page = capsys.readouterr().out
     assert page.rstrip().endswith("Proved.")
     assert "\\" not in page, "a terminal reads no LaTeX"
-    assert cli.main(["show", name, "--derive", "--json"]) == 0
+    assert main(["show", name, "--derive", "--json"]) == 0
     steps = json.loads(capsys.readouterr().out)["derivation"]["steps"]
     assert steps[0]["latex"] == qu.get(name).formula
 
 
 @pytest.mark.slow
 def test_only_the_standardised_logits_are_too_long_to_write_out() -> None:
-    written = {n: str(derivation.steps(qu.get(n))) for n in ("logit_std_kd", "logit_norm", "akl")}
+    written = {n: str(steps_(qu.get(n))) for n in ("logit_std_kd", "logit_norm", "akl")}
     cut = [n for n, steps in written.items() if "not written out" in steps]
     assert cut == ["logit_std_kd", "logit_norm"]

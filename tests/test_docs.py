@@ -23,7 +23,7 @@ from docs import methods, notebooks
 from docs._ext import commands, studies
 from qunify import catalogue, plots
 from qunify.catalogue import ENTRIES, PAPER
-from qunify.commands import COMMANDS
+from qunify.cli._commands import COMMANDS
 from qunify.pictures import _drawings as drawings
 from qunify.pictures import _facts as facts
 from qunify.pictures import _markdown, _words

@@ -15,16 +15,18 @@ from hypothesis import given, settings, strategies
 from torch import Tensor
 
 import qunify as qu
-from qunify import cells, proving, symbols, witness
 from qunify.catalogue import ENTRIES
 from qunify.catalogue.identities import IDENTITIES, Identity, Term
 from qunify.cli import main
-from qunify.equivalence import LEVELS, compare
-from qunify.qmap import QMap
-from qunify.screening import relate
-from qunify.symbols import SymbolicToken
-from qunify.tensors import TensorToken
+from qunify.comparison import LEVELS, compare
+from qunify.comparison._counterexamples import agree_in_decimals
+from qunify.comparison._numeric import relate
+from qunify.comparison._proofs import on_one_ray, proportional
+from qunify.maps import QMap
+from qunify.symbolic import symbolic_gradient, vanishes_everywhere
 from qunify.testing import assert_equivalent
+from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, TensorToken, V, rational, sum_over_others
+from qunify.token._symbols import LOG_ZERO
 
 
 def m(name: str, **params: Any) -> QMap:
@@ -238,11 +240,11 @@ def test_a_claim_that_holds_in_small_vocabularies_only_is_refuted() -> None:
 
 def test_a_wrong_factor_is_not_proved() -> None:
     gem, ce = m("gem"), m("temperature_ce", temperature=0.7)
-    assert proving.proportional(gem, ce, (), sp.Rational(10, 7)) is not None
-    assert proving.proportional(gem, ce, (), sp.Rational(10, 8)) is None
-    assert witness.agree(gem, ce, sp.Rational(10, 7), ())
-    assert not witness.agree(gem, ce, sp.Rational(10, 7) + sp.Rational(1, 10**30), ())
-    assert proving.on_one_ray(m("sft"), m("dft_undetached"), ()) is None
+    assert proportional(gem, ce, (), sp.Rational(10, 7)) is not None
+    assert proportional(gem, ce, (), sp.Rational(10, 8)) is None
+    assert agree_in_decimals(gem, ce, sp.Rational(10, 7), ())
+    assert not agree_in_decimals(gem, ce, sp.Rational(10, 7) + sp.Rational(1, 10**30), ())
+    assert on_one_ray(m("sft"), m("dft_undetached"), ()) is None
 
 
 def proved(claim: Identity) -> bool:
@@ -250,29 +252,29 @@ def proved(claim: Identity) -> bool:
     alias = tuple(sorted(claim.given.items()))
     names: dict[str, Any] = {k: sp.Symbol(k, positive=True) for k in claim.free}
     t = SymbolicToken()
-    names |= {"u": t.p_y, "V": symbols.V, "tea_y": t.prob(t.teacher), "sum_p2": t.sum(t.policy.probs**2)}
+    names |= {"u": t.p_y, "V": V, "tea_y": t.prob(t.teacher), "sum_p2": t.sum(t.policy.probs**2)}
 
     def value(expression: Any) -> Any:
         if isinstance(expression, str):
             return sp.sympify(expression, locals=names)
-        return symbols.rational(expression) if isinstance(expression, float) else expression
+        return rational(expression) if isinstance(expression, float) else expression
 
-    def scaled(term: Term) -> symbols.Vector:
+    def scaled(term: Term) -> SymbolicVector:
         m = ENTRIES[term.name](**{k: value(v) for k, v in term.params.items()})
-        return proving.gradient(m, alias) * value(term.factor)
+        return symbolic_gradient(m, alias) * value(term.factor)
 
     difference = scaled(claim.left)
     for term in claim.right:
         difference = difference - scaled(term)
     if "label" in claim.given.values():
         difference = difference.apply(_without_ruled_out)
-    return cells.zero(difference.label, difference.elsewhere).holds
+    return vanishes_everywhere(difference.label, difference.elsewhere).holds
 
 
 def _without_ruled_out(e: sp.Expr) -> sp.Expr:
     """Positive powers of a probability that is zero are zero."""
-    left = e.replace(lambda x: isinstance(x, sp.exp) and x.has(symbols.RULED_OUT), lambda _: sp.S.Zero)
-    return left.replace(symbols.Rest, symbols.rest)
+    left = e.replace(lambda x: isinstance(x, sp.exp) and x.has(LOG_ZERO), lambda _: sp.S.Zero)
+    return left.replace(SumOverOthers, sum_over_others)
 
 
 @pytest.mark.parametrize("claim", IDENTITIES, ids=lambda i: f"{i.left.name}={i.right[0].name}")

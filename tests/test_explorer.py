@@ -14,7 +14,7 @@ import torch
 import qunify as qu
 from qunify import catalogue, explorer
 from qunify.cli import main
-from qunify.explorer import javascript
+from qunify.explorer._writer import catalogue_script, loss_script, pulls_script
 from qunify.token import CONTEXTS
 
 mini_racer = pytest.importorskip("py_mini_racer")
@@ -27,7 +27,7 @@ VOCAB, TOKENS = 5, 24
 def script() -> Any:
     context = mini_racer.MiniRacer()
     runtime = files("qunify.explorer").joinpath("runtime.js").read_text(encoding="utf-8")
-    context.eval(f"{runtime}\nconst FORMULAS = {javascript.catalogue(catalogue.ENTRIES)};")
+    context.eval(f"{runtime}\nconst FORMULAS = {catalogue_script(catalogue.ENTRIES)};")
     return context
 
 
@@ -161,10 +161,10 @@ def test_a_wrong_formula_is_noticed(script: Any) -> None:
 
 
 def test_branches_on_parameters_are_traced_both_ways() -> None:
-    code = javascript.loss(catalogue.ENTRIES["jsd"])
+    code = loss_script(catalogue.ENTRIES["jsd"])
     assert "(P.beta === 0)" in code
     assert "(P.beta === 1)" in code
-    assert "P.alpha" in javascript.pulls(catalogue.ENTRIES["abkd"])
+    assert "P.alpha" in pulls_script(catalogue.ENTRIES["abkd"])
 
 
 def test_the_page_is_one_small_file_that_loads_nothing() -> None:

@@ -6,10 +6,9 @@ import pytest
 import torch
 
 import qunify as qu
-from qunify import proving
-from qunify.gauges import Gated
-from qunify.probes import is_gate
-from qunify.qmap import Gate
+from qunify.comparison._subjects import is_gate
+from qunify.maps import Gate, Gated
+from qunify.symbolic import gate_weight
 
 
 def test_the_example_of_the_docstring() -> None:
@@ -36,5 +35,5 @@ def test_a_gradient_that_does_not_sum_to_zero_is_no_gate() -> None:
 @pytest.mark.parametrize("name", qu.names())
 def test_numbers_and_symbols_agree_on_what_a_gate_is(name: str) -> None:
     m = qu.get(name)
-    assert is_gate(m) == (proving.weight(m) is not None)
+    assert is_gate(m) == (gate_weight(m) is not None)
     assert is_gate(m) or not isinstance(m, Gate)

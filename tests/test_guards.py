@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from qunify.catalogue import ENTRIES
-from qunify.qmap import Gate, QMap
+from qunify.maps import Gate, QMap
 from tests.battery import every_setting
 
 HERE = Path(__file__).parent

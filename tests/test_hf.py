@@ -22,8 +22,10 @@ from transformers import (
 
 import qunify as qu
 from qunify import hf
-from qunify.hf import frozen, statistics, tokens
-from qunify.hf.frozen import Snapshot
+from qunify.hf import _statistics as statistics
+from qunify.hf._frozen_models import Snapshot, use_frozen
+from qunify.hf._statistics import observe as observe_
+from qunify.hf._token_columns import previous_tokens
 from tests import small_llama, trainers
 from tests.trainers import LAYOUTS, apart, by_hand, examples, logged, logits, losses, model, train
 
@@ -206,7 +208,7 @@ def test_what_of_an_adapter_is_frozen_stays_so() -> None:
     frozen_one = next(p for name, p in m.named_parameters() if "lora_A" in name)
     frozen_one.requires_grad = False
     before = [p.requires_grad for p in m.parameters()]
-    with frozen.use("base", m, "asft", "reference_model")():
+    with use_frozen("base", m, "asft", "reference_model")():
         pass
     assert [p.requires_grad for p in m.parameters()] == before
 
@@ -253,7 +255,7 @@ def test_a_token_is_no_negative_of_itself() -> None:
 
     def found(**inputs: list[int]) -> list[list[int]]:
         given = {"input_ids": ids} | {name: torch.tensor([row]) for name, row in inputs.items()}
-        return [row.nonzero()[:, 0].tolist() for row in tokens.previous_tokens(given, ids, vocab=6)[0]]
+        return [row.nonzero()[:, 0].tolist() for row in previous_tokens(given, ids, vocab=6)[0]]
 
     assert found() == [[3], [5], [3, 5], [3, 5]]
     assert found(position_ids=[0, 1, 2, 0, 1]) == [[3], [5], [3, 5], []]
@@ -388,7 +390,7 @@ def test_losses_without_a_target_have_no_trust(tmp_path: Path) -> None:
 
 def test_only_logging_steps_are_observed_and_only_a_sample(tmp_path: Path, monkeypatch: Any) -> None:
     seen = []
-    observe = statistics.observe
+    observe = observe_
     monkeypatch.setattr(statistics, "LIMIT", 5)
     monkeypatch.setattr(statistics, "observe", lambda *a: seen.append(observe(*a)) or seen[-1])
     trainer = train(tmp_path, settings={"max_steps": 4, "logging_steps": 2, "per_device_train_batch_size": 4})

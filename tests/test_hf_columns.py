@@ -13,7 +13,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify import hf
-from qunify.hf.columns import Collator
+from qunify.hf._dataset_columns import Collator
 from tests import trainers
 from tests.trainers import LAYOUTS, TEXTS, apart, by_hand, examples, labels, logits, model, tokens, train
 

@@ -8,8 +8,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from qunify import hf
-from qunify.hf import frozen
-from qunify.training.linear import TopK
+from qunify.hf._frozen_models import check
+from qunify.training import TopK
 from tests.small_llama import model
 
 pytestmark = pytest.mark.slow
@@ -30,7 +30,7 @@ def test_a_plain_head_passes_and_modes_are_restored() -> None:
     m = model()
     m.train()
     m.model.layers[0].eval()
-    frozen.check(m, "sft", "model")
+    check(m, "sft", "model")
     assert m.training
     assert not m.model.layers[0].training
 
@@ -39,13 +39,13 @@ def test_what_lies_between_head_and_logits_is_refused() -> None:
     m = model()
     m.lm_head = Wrapped(m.lm_head)
     with pytest.raises(ValueError, match="kd: teacher_model: expected logits that are a head of the last hidden"):
-        frozen.check(m, "kd", "teacher_model")
+        check(m, "kd", "teacher_model")
 
 
 def test_an_adapter_on_the_head_is_refused() -> None:
     m = get_peft_model(model(), LoraConfig(target_modules=["lm_head"], init_lora_weights=False))
     with pytest.raises(ValueError, match="expected logits that are a head"):
-        frozen.check(m, "kd", "teacher_model")
+        check(m, "kd", "teacher_model")
 
 
 def test_a_schedule_sets_one_method() -> None:

@@ -16,13 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import qunify as qu
-from qunify import symbols
 from qunify._lib.simple import simple_numbers, simplest
 from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
-from qunify.qmap import QMap
-from qunify.recognition import Match, Matches
-from qunify.tensors import TensorToken
+from qunify.comparison import Match, Matches
+from qunify.maps import QMap
+from qunify.token import TensorToken, V
 
 Loss = Callable[..., Tensor]
 
@@ -157,8 +156,8 @@ def test_smoothing_over_the_others_is_smoothing_that_depends_on_the_vocabulary()
     expression = found[0].params["smoothing"]
     (vocab,) = expression.free_symbols
     assert sp.simplify(expression - sp.Float("0.1") * vocab / (vocab - 1)) == 0
-    assert vocab is symbols.V  # the symbol of proofs and of `subsumes`, so that either answer fits the other
-    assert float(expression.subs(symbols.V, 5)) == pytest.approx(0.125)
+    assert vocab is V  # the symbol of proofs and of `subsumes`, so that either answer fits the other
+    assert float(expression.subs(V, 5)) == pytest.approx(0.125)
     assert "smoothing=0.1·V/(V - 1)" in found.verdict
 
 

@@ -10,14 +10,15 @@ import sympy as sp
 import torch
 
 import qunify as qu
-from qunify import proving, symbolic_drift, symbols
 from qunify.catalogue.identities import CHANNELS, IDENTITIES, Bindings, Channel, Expression, Identity, Term
-from qunify.normal import vanishes
-from qunify.symbolic_drift import TRUTH
-from qunify.symbols import Vector, per_token
+from qunify.comparison._proofs import proportional
+from qunify.population._symbolic_drift import TRUTH, symbolic_drift
+from qunify.symbolic import symbolic_gradient
+from qunify.symbolic._normal_form import vanishes
+from qunify.token import SymbolicVector, V, per_token
 from tests.battery import Batch, batch
 
-P = Vector(*per_token("p"))
+P = SymbolicVector(*per_token("p"))
 
 ROWS = [*range(0, 180, 13), 184, 186]  # every scale, the uniform row, a one-hot row
 
@@ -90,25 +91,25 @@ def test_channel(channel: Channel) -> None:
 
 def test_sft_on_redrawn_labels_is_cross_entropy_to_their_distribution() -> None:
     """E over j ~ η of p − δ_j is p − η, in symbols, for every V: what the channels of SFT rest on."""
-    assert vanishes(symbolic_drift.drift(qu.get("sft")).at_y - (TRUTH.label - P.label))
-    teacher = Vector(*per_token("tea"))
-    kd = proving.gradient(qu.get("kd"))
-    assert vanishes(symbolic_drift.drift(qu.get("sft"), teacher).at_y + kd.label)
+    assert vanishes(symbolic_drift(qu.get("sft")).at_y - (TRUTH.label - P.label))
+    teacher = SymbolicVector(*per_token("tea"))
+    kd = symbolic_gradient(qu.get("kd"))
+    assert vanishes(symbolic_drift(qu.get("sft"), teacher).at_y + kd.label)
 
 
 @pytest.mark.parametrize("channel", [c for c in CHANNELS if "tea" not in str(c.stay)], ids=lambda c: str(c.stay))
 def test_channel_is_proved(channel: Channel) -> None:
     """With labels kept with probability s and moved to each other token with m, the expectation is p (s + (V−1) m)
     less s at y and less m elsewhere."""
-    names = {"e": sp.Symbol("e", positive=True), "c": sp.Symbol("c", positive=True), "V": symbols.V}
+    names = {"e": sp.Symbol("e", positive=True), "c": sp.Symbol("c", positive=True), "V": V}
 
     def read(expression: Expression) -> sp.Expr:
         return sp.sympify(expression, locals=names)
 
     stay, move = read(channel.stay), read(channel.move)
-    mass = stay + (symbols.V - 1) * move
+    mass = stay + (V - 1) * move
     equal = qu.get(channel.equals.name, **{k: read(v) for k, v in channel.equals.params.items()})
-    expected = proving.gradient(equal) * read(channel.equals.factor)
+    expected = symbolic_gradient(equal) * read(channel.equals.factor)
     assert channel.method.name == "sft"
     assert sp.simplify(P.label * mass - stay - expected.label) == 0
     assert sp.simplify(P.elsewhere * mass - move - expected.elsewhere) == 0
@@ -161,9 +162,9 @@ def test_proportional_at_the_label_alone_is_not_proportional() -> None:
         qu.design(name, trust=lambda t: 0.9, residual=residual)
         for name, residual in (("even", lambda t: t.others(t.uniform)), ("taught", lambda t: t.others(t.teacher)))
     )
-    assert vanishes(proving.gradient(even).label - proving.gradient(taught).label)
-    assert proving.proportional(even, taught, ()) is None
-    assert proving.proportional(even, even, ()) is not None
+    assert vanishes(symbolic_gradient(even).label - symbolic_gradient(taught).label)
+    assert proportional(even, taught, ()) is None
+    assert proportional(even, even, ()) is not None
 
 
 def test_a_factor_is_one_number_for_all_tokens_of_every_vocabulary() -> None:
@@ -171,8 +172,8 @@ def test_a_factor_is_one_number_for_all_tokens_of_every_vocabulary() -> None:
         qu.design(name, trust=trust, residual=lambda t: t.policy)
         for name, trust in (("sft", lambda t: 1), ("halved", lambda t: 0.5), ("shared", lambda t: 1 / t.vocab))
     )
-    found = proving.proportional(sft, halved, ())
+    found = proportional(sft, halved, ())
     assert found is not None
     assert found.factor == sp.Rational(1, 2)
-    assert proving.proportional(sft, shared, ()) is None, "1/V is another number in another vocabulary"
-    assert proving.proportional(sft, shared, (), 1 / symbols.V) is not None
+    assert proportional(sft, shared, ()) is None, "1/V is another number in another vocabulary"
+    assert proportional(sft, shared, (), 1 / V) is not None

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify.training import linear
+from qunify.training import _fused as linear
+from qunify.training._fused import _Head, _Linear, _Plan, _sweep
 from tests.battery import every_setting
 
 N, D, V = 23, 6, 9
@@ -222,9 +223,9 @@ def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: py
 
     monkeypatch.setattr(linear, "_add_product", in_full)
     h, w, b = HIDDEN.half().requires_grad_(), WEIGHT.half(), BIAS.float()
-    head, rows = linear._Head(w, b, 1.0, None, torch.float32, False), (LABELS != -100).nonzero()[:, 0]
-    plan = linear._Plan("dft", qu.get("dft"), head, LABELS[rows], rows, {}, {}, 7, LABELS.shape)
-    loss = linear._Linear.apply(h, w.requires_grad_(), b.requires_grad_(), plan, 1e-8)
+    head, rows = _Head(w, b, 1.0, None, torch.float32, False), (LABELS != -100).nonzero()[:, 0]
+    plan = _Plan("dft", qu.get("dft"), head, LABELS[rows], rows, {}, {}, 7, LABELS.shape)
+    loss = _Linear.apply(h, w.requires_grad_(), b.requires_grad_(), plan, 1e-8)
     found = torch.autograd.grad(loss, (h, w, b), torch.tensor(1e8))  # a scale of the loss, as with half precision
     x, y, c = (x.detach().float().requires_grad_() for x in (h, w, b))
     qu.loss("dft", "sum")(x @ y.T + c, LABELS).backward()
@@ -234,7 +235,7 @@ def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: py
 
 def test_evaluation_computes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[tuple[bool, ...]] = []
-    sweep = linear._sweep
+    sweep = _sweep
     monkeypatch.setattr(linear, "_sweep", lambda *a: wanted.append(tuple(a[-1])) or sweep(*a))
     with torch.no_grad():
         qu.linear_loss(HIDDEN, WEIGHT.clone().requires_grad_(), LABELS, "dft", bias=BIAS.clone().requires_grad_())
@@ -280,8 +281,8 @@ def test_lists_are_taken_as_by_the_module() -> None:
 
 def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    make = linear._Head.logits
-    monkeypatch.setattr(linear._Head, "logits", lambda head, h: seen.append(len(h)) or make(head, h))
+    make = _Head.logits
+    monkeypatch.setattr(_Head, "logits", lambda head, h: seen.append(len(h)) or make(head, h))
     qu.linear_loss(HIDDEN, WEIGHT, LABELS, "sft", chunk_size=4)
     assert max(seen) == 4
     assert sum(seen) == int((LABELS != -100).sum())

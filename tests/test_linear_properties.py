@@ -13,8 +13,8 @@ from torch import Tensor
 
 import qunify as qu
 from benchmarks.heads import peak_memory
-from qunify import tensors
 from qunify.token import CONTEXTS
+from qunify.token import _tensors as tensors
 
 KEYWORDS = {f"{name}_logits": name for name in ("reference", "teacher", "old")}
 

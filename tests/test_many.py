@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, many, sweep
-from qunify.training import sweeps as sweeps_module
+from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, sweep
+from qunify.training import _sweeps as sweeps_module
+from qunify.training._stacks import _Order
+from qunify.training._sweeps import _train
 from tests.battery import settings
 
 V, N, D = 4, 30, 3
@@ -89,7 +91,7 @@ def test_a_stack_trains_as_automatic_differentiation_does(kind: str, batch: int 
 
 @pytest.mark.parametrize(("examples", "batch"), [(12, 4), (12, 5), (7, 7), (3, 1)])
 def test_an_epoch_takes_every_example_once_but_for_a_rest_too_small(examples: int, batch: int) -> None:
-    order = many._Order([3, 4, 3], examples, batch)
+    order = _Order([3, 4, 3], examples, batch)
     for _ in range(3):
         epoch = torch.cat([order.next() for _ in range(examples // batch)], 1)
         assert epoch.shape == (3, examples // batch * batch)
@@ -267,7 +269,7 @@ def test_a_sweep_is_a_tidy_table(tmp_path: Path) -> None:
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sweep(Tabular(5, V), jobs(), [5], confidence, size=2)
-    train, done = sweeps_module._train, []
+    train, done = _train, []
 
     def interrupted(i: int, *rest: Any) -> Any:
         if len(done) == 3:

@@ -12,13 +12,21 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import drift_field
 from qunify.catalogue import ENTRIES
 from qunify.cli import main
-from qunify.commands.settings import method_of
+from qunify.cli._settings import method_of
+from qunify.maps import Gate, param
 from qunify.pictures import _facts, _markdown, method_page
 from qunify.pictures._mathml import mathml
-from qunify.qmap import Gate, param
+from qunify.population import (
+    SIMPLEX_NAMES,
+    SIMPLEX_STARTS,
+    SIMPLEX_TRUTH,
+    SIMPLEX_WORLD,
+    simplex_grid,
+    simplex_moves,
+    simplex_paths,
+)
 from qunify.token import CONTEXTS, Scalar, Token
 from tests.check_site import Page
 from tests.test_report import MALICIOUS, Tags
@@ -356,22 +364,22 @@ def test_a_formula_that_cannot_be_read_is_shown_as_its_source(latex: str) -> Non
 
 
 def test_the_world_of_three_tokens_has_every_context() -> None:
-    assert set(drift_field.WORLD) == set(CONTEXTS)
-    assert set(drift_field.NAMES) == {name for name in CONTEXTS if name.endswith("_logits")}
+    assert set(SIMPLEX_WORLD) == set(CONTEXTS)
+    assert set(SIMPLEX_NAMES) == {name for name in CONTEXTS if name.endswith("_logits")}
 
 
 def test_sft_moves_straight_to_the_truth() -> None:
     """Under SFT dz = η − p, so dp = (diag p − p pᵀ)(η − p)."""
-    p = drift_field.grid(6)
+    p = simplex_grid(6)
     assert p.shape == (10, 3)
     torch.testing.assert_close(p.sum(-1), torch.ones(10, dtype=torch.float64))
-    eta = torch.tensor(drift_field.TRUTH, dtype=torch.float64)
+    eta = torch.tensor(SIMPLEX_TRUTH, dtype=torch.float64)
     expected = torch.stack([(row.diag() - row.outer(row)) @ (eta - row) for row in p])
-    torch.testing.assert_close(drift_field.moves(qu.get("sft"), p), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(simplex_moves(qu.get("sft"), p), expected, rtol=0, atol=1e-12)
 
 
 def test_paths_begin_at_the_starts_and_take_steps_of_one_length() -> None:
-    path = drift_field.paths(qu.get("sft"), steps=5)
-    torch.testing.assert_close(path[0], torch.tensor(drift_field.STARTS, dtype=torch.float64))
+    path = simplex_paths(qu.get("sft"), steps=5)
+    torch.testing.assert_close(path[0], torch.tensor(SIMPLEX_STARTS, dtype=torch.float64))
     assert path.shape == (6, 5, 3)
     assert (path[1:] - path[:-1]).norm(dim=-1).numpy() == pytest.approx(0.02, rel=0.2)

@@ -14,8 +14,8 @@ import torch
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
-from qunify.qmap import QMap
-from qunify.tensors import TensorToken
+from qunify.maps import QMap
+from qunify.token import TensorToken
 from tests.battery import HARMLESS, autograd, batch, conforms, with_pulls
 
 

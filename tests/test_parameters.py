@@ -10,8 +10,9 @@ import sympy as sp
 import torch
 
 import qunify as qu
-from qunify import precise, symbols
-from qunify.qmap import QMap
+from qunify.maps import QMap, exact_gradient
+from qunify.symbolic import with_fractions
+from qunify.token import DIGITS
 
 A = sp.Symbol("a", positive=True)
 
@@ -37,8 +38,8 @@ def test_replace_keeps_what_is_not_named_and_the_checks() -> None:
 
 @pytest.mark.parametrize("m", [qu.get("beyond_log", alpha=0.7), power(0.7)])
 def test_fifty_digits_take_a_parameter_as_it_is_written(m: QMap) -> None:
-    (_, g, _) = precise.gradient(m, [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)], 1, {})
-    with mp.workdps(precise.DIGITS):
+    (_, g, _) = exact_gradient(m, [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)], 1, {})
+    with mp.workdps(DIGITS):
         third = mp.mpf(1) / 3
         expected = -(third ** (mp.mpf(7) / 10)) * (1 - third)
         from_float = -(third ** mp.mpf(0.7)) * (1 - third)
@@ -47,7 +48,7 @@ def test_fifty_digits_take_a_parameter_as_it_is_written(m: QMap) -> None:
 
 
 def test_symbols_take_a_parameter_of_a_designed_map_as_a_fraction() -> None:
-    assert symbols.exact(power(0.7)).params == {"a": sp.Rational(7, 10)}
+    assert with_fractions(power(0.7)).params == {"a": sp.Rational(7, 10)}
 
 
 def test_a_design_takes_symbols() -> None:

@@ -20,7 +20,7 @@ import qunify as qu
 from analyses.kit import runner
 from qunify import QTarget
 from qunify.catalogue.identities import IDENTITIES
-from qunify.qmap import QMap
+from qunify.maps import QMap
 from qunify.synthetic import Population
 from qunify.training import Loss
 from tests import (

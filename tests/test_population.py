@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import closed_forms, separable
 from qunify.catalogue import ENTRIES
-from qunify.flow import follow, rests
-from qunify.population import _flow
+from qunify.population._gradient_flow import follow, is_stable_zero
+from qunify.population._known_optima import KNOWN, known_value
+from qunify.population._optima import _flow
+from qunify.population._separable import how_it_separates, separable_optima
 from tests.battery import Batch, autograd, settings
 
 WITH_TARGET = [name for name in ENTRIES if ENTRIES[name].shift_invariant]
@@ -133,12 +134,12 @@ def flow_of(name: str, vocab: int, count: int = 4, **params: Any) -> Any:
     return _flow(qu.get(name, **params), truths(count, vocab, 7), context(vocab, 8))
 
 
-@pytest.mark.parametrize("name", [n for n in closed_forms.TABLE if n != "tvd"])
+@pytest.mark.parametrize("name", [n for n in KNOWN if n != "tvd"])
 def test_closed_forms_are_where_the_flow_ends(name: str) -> None:
     met = False
     for params in settings(name):
         flow = flow_of(name, 4, **params)
-        expected = closed_forms.value(flow)
+        expected = known_value(flow)
         if expected is None:
             continue
         with torch.no_grad():
@@ -155,7 +156,7 @@ def test_theory_and_flow_agree_where_both_apply(vocab: int) -> None:
     for name in WITH_TARGET:
         flow = flow_of(name, vocab)
         with torch.no_grad():
-            exact = separable.solve(flow)
+            exact = separable_optima(flow)
             if name == "psft" or exact is None or not bool(exact.unique.all()):
                 continue  # psft's drift jumps at its optimum, and the flow only creeps along the edge
             arrival = follow(flow, torch.zeros_like(flow.truth), torch.arange(4))
@@ -201,7 +202,7 @@ def test_psft_fills_up_exactly_at_any_truth() -> None:
 def test_theory_applies_to_what_it_should() -> None:
     """Weights that look at other tokens do not separate; a gate in disguise and fixed pulls do."""
     with torch.no_grad():
-        applies = {name: separable.reading(flow_of(name, 5)) is not None for name in WITH_TARGET}
+        applies = {name: how_it_separates(flow_of(name, 5)) is not None for name in WITH_TARGET}
     separate = {"sft", "dft", "focal", "psft", "gold", "minor_sft", "margin_softmax", "asft", "label_smoothing", "kd"}
     assert separate <= {name for name, yes in applies.items() if yes}
     assert not {"eaft", "deft", "idft", "mile", "bootstrap_hard", "target_sft", "gem", "nce", "elr", "dkd"} & {
@@ -276,7 +277,7 @@ def test_vertices_are_stable_exactly_where_the_theorem_says() -> None:
 def test_the_theorem_finds_the_vertices_without_the_flow() -> None:
     flow = _flow(qu.get("agce"), truths(8, 4), {})
     with torch.no_grad():
-        exact = separable.solve(flow)
+        exact = separable_optima(flow)
     assert exact is not None
     assert torch.equal(exact.alone, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
 
@@ -293,7 +294,7 @@ def test_a_token_alone_rests_where_no_other_comes_back(name: str, held: float) -
     for i, truth in enumerate(flow.truth):
         for token, vertex in enumerate(vertices):
             with torch.no_grad():
-                found = rests(flow, vertex[None], torch.tensor([i]))
+                found = is_stable_zero(flow, vertex[None], torch.tensor([i]))
             others = truth[torch.arange(4) != token]
             assert found.tolist() == [bool(held * truth[token] > others.max())], (truth, token)
 

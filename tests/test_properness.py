@@ -11,9 +11,13 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import catalogue, miscalibration, properness, symbolic_drift
+from qunify import catalogue
 from qunify.catalogue import ENTRIES
-from qunify.notation import Total
+from qunify.population import _drift_at_truth as miscalibration
+from qunify.population._drift_at_truth import ROUNDING, calibrated
+from qunify.population._properness import Biased, NotConcave
+from qunify.population._symbolic_drift import Entangled, symbolic_bias
+from qunify.symbolic import SumOverAll
 from tests.test_population import DISTRIBUTIONS, context, descended
 
 STRICT = {"unbiased": True, "attracts": True, "proper": True, "strict": True, "direction": "none"}
@@ -107,7 +111,7 @@ def test_other_links_are_calibrated_through_themselves(name: str) -> None:
 
 def test_a_link_is_declared_exactly_where_the_prediction_is_another() -> None:
     for name in ENTRIES:
-        c = miscalibration.calibrated(qu.get(name), 4, 6, spread=(1, 2), through_link=True)
+        c = calibrated(qu.get(name), 4, 6, spread=(1, 2), through_link=True)
         assert torch.allclose(c.flow.truth, c.probs) == (ENTRIES[name].link == "softmax"), name
 
 
@@ -139,7 +143,7 @@ def test_a_loss_that_is_unbiased_and_not_concave_shows_where() -> None:
     v = qu.is_proper(unlearn)
     assert (v.unbiased, v.proved, v.attracts, v.proper) == (True, False, False, False)
     w = v.witness
-    assert isinstance(w, properness.NotConcave)
+    assert isinstance(w, NotConcave)
 
     def own(p: tuple[Fraction, ...]) -> float:  # G(p) = Σ p log p
         return sum(float(x) * float(sp.log(x)) for x in p)
@@ -166,9 +170,9 @@ def test_a_bias_too_small_to_measure_is_refuted_in_fractions() -> None:
     v = qu.is_proper(qu.get("poly1", epsilon=1e-10))
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
     expected = 1e-10 * (p**2 - p * (p**2).sum())  # that of ε u, by hand: below what counts as rounding in floats
-    assert expected.abs().max() < miscalibration.ROUNDING
+    assert expected.abs().max() < ROUNDING
     assert (v.unbiased, v.proper, v.proved) == (False, False, True)
-    assert isinstance(v.witness, properness.Biased)
+    assert isinstance(v.witness, Biased)
     assert v.witness.truth == (Fraction(1, 2), Fraction(3, 10), Fraction(1, 5))
     assert v.witness.drift == pytest.approx(expected.tolist(), rel=1e-9)
 
@@ -216,7 +220,7 @@ def test_parameters_change_the_verdict() -> None:
 
 def evaluated(expr: sp.Expr, values: dict[str, Tensor]) -> Tensor:
     """An expression at k on numbers, (V,): sums over all tokens first, from the inside out."""
-    while inner := [a for a in expr.atoms(Total) if not a.args[0].has(Total)]:
+    while inner := [a for a in expr.atoms(SumOverAll) if not a.args[0].has(SumOverAll)]:
         sums = {a: (evaluated(a.args[0], values) + torch.zeros_like(values["p_k"])).sum() for a in inner}
         expr = expr.xreplace({a: sp.Float(float(x), 30) for a, x in sums.items()})
     names = sorted(expr.free_symbols, key=str)
@@ -263,8 +267,8 @@ def test_formulas_are_written_as_a_reader_would() -> None:
 
 def test_symbols_refuse_what_sorts_by_the_label() -> None:
     odd = qu.design("odd", trust=lambda t: 0.5, residual=lambda t: t.argmax(t.others(t.policy)))
-    with pytest.raises(symbolic_drift.Entangled):
-        symbolic_drift.bias(odd)
+    with pytest.raises(Entangled):
+        symbolic_bias(odd)
     v = qu.is_proper(odd)
     assert not v.unbiased
     assert v.formula is None

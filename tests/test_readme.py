@@ -14,7 +14,7 @@ import yaml
 
 import qunify
 from docs import methods
-from qunify.qmap import QMap
+from qunify.maps import QMap
 from tests.battery import autograd, batch
 
 ROOT = Path(__file__).parents[1]

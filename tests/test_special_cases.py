@@ -9,7 +9,7 @@ import sympy as sp
 import torch
 
 import qunify as qu
-from qunify.special_cases import Bindings, subsumes
+from qunify.comparison import Bindings, subsumes
 from tests.battery import batch
 
 gamma, q, alpha, V = sp.symbols("gamma q alpha V")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
-from qunify.qmap import Gate
+from qunify.maps import Gate
 from tests.battery import Batch, batch, every_setting
 
 
@@ -19,7 +19,7 @@ def mean_squared_logits(logits: Tensor, labels: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_induced_recovers_every_entry(name: str) -> None:
-    from qunify.tensors import TensorToken
+    from qunify.token import TensorToken
 
     m = qu.get(name)
     whole = batch(5)  # its ordinary rows: on the extremes automatic differentiation itself loses digits

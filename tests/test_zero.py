@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import sympy as sp
 
-from qunify import cells
-from qunify.normal import vanishes
-from qunify.symbols import SymbolicToken, V, indicator, per_token, rest
+from qunify.symbolic import vanishes_everywhere
+from qunify.symbolic._cases import without_varying_cases
+from qunify.symbolic._normal_form import vanishes
+from qunify.token import SymbolicToken, V, indicator, per_token, sum_over_others
 
 P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
 TEA_Y, TEA_K = per_token("tea")
@@ -39,11 +40,11 @@ def test_a_mask_is_its_own_square_and_a_probability_is_not() -> None:
     mask_y, mask_k = (indicator("top", varying=varying) for varying in (False, True))
     assert vanishes(mask_y**2 - mask_y)
     assert vanishes((P_Y + mask_y) ** 2 - P_Y**2 - (2 * P_Y + 1) * mask_y)
-    assert vanishes(rest(mask_k**3 * P_K) - rest(mask_k * P_K))
-    assert vanishes(rest((1 - mask_k) * mask_k * P_K**2))
+    assert vanishes(sum_over_others(mask_k**3 * P_K) - sum_over_others(mask_k * P_K))
+    assert vanishes(sum_over_others((1 - mask_k) * mask_k * P_K**2))
     assert not vanishes(P_Y**2 - P_Y)
-    assert not vanishes(rest(P_K**2) - rest(P_K))
-    assert not vanishes(rest(mask_k * P_K) - rest(P_K))
+    assert not vanishes(sum_over_others(P_K**2) - sum_over_others(P_K))
+    assert not vanishes(sum_over_others(mask_k * P_K) - sum_over_others(P_K))
 
 
 # ---- cases ----------------------------------------------------------------------------------------------------
@@ -52,11 +53,11 @@ def test_a_mask_is_its_own_square_and_a_probability_is_not() -> None:
 def test_cases_inside_a_sum_exclude_each_other() -> None:
     larger = sp.Piecewise((P_K, P_K > TEA_K), (TEA_K, True))
     smaller = sp.Piecewise((TEA_K, P_K > TEA_K), (P_K, True))
-    assert vanishes(rest(cells.smooth(larger + smaller)) - rest(P_K + TEA_K))
-    assert not vanishes(rest(cells.smooth(larger)) - rest(P_K + TEA_K))
+    assert vanishes(sum_over_others(without_varying_cases(larger + smaller)) - sum_over_others(P_K + TEA_K))
+    assert not vanishes(sum_over_others(without_varying_cases(larger)) - sum_over_others(P_K + TEA_K))
     conditions, values = (P_K > 2 * TEA_K, P_K > TEA_K, True), (P_K, TEA_K, P_K * TEA_K)
     turned = [sp.Piecewise(*zip(values[i:] + values[:i], conditions, strict=True)) for i in range(3)]
-    assert vanishes(cells.smooth(sum(turned)) - sum(values)), "of three cases, one holds"
+    assert vanishes(without_varying_cases(sum(turned)) - sum(values)), "of three cases, one holds"
 
 
 TENTHS = [sp.Rational(i, 10) for i in range(1, 10)]
@@ -77,7 +78,7 @@ def drawn(r: random.Random, depth: int = 2) -> Any:
 def test_zero_is_what_is_zero_at_every_size_and_probability(seed: int) -> None:
     """Off the thresholds of a probability, and at them; those of the vocabulary's size are tokens like any other."""
     loss = drawn(random.Random(seed))
-    found = cells.zero(loss)
+    found = vanishes_everywhere(loss)
 
     def everywhere(probabilities: list[Any]) -> bool:
         return all(loss.subs({V: v, P_Y: u}) == 0 for v in (*SIZES, SIZES[-1] + 1) for u in probabilities)
@@ -91,9 +92,9 @@ def test_zero_is_what_is_zero_at_every_size_and_probability(seed: int) -> None:
 @pytest.mark.parametrize("size", [2, 3, 5])
 def test_one_size_of_the_vocabulary_is_a_region_and_one_probability_a_tie(size: int) -> None:
     at_one_size = sp.Piecewise((sp.Piecewise((1, sp.Ge(V, size)), (0, True)), sp.Le(V, size)), (0, True))
-    assert cells.zero(at_one_size).open_regions == (f"V = {size}",)
+    assert vanishes_everywhere(at_one_size).open_regions == (f"V = {size}",)
     third = TENTHS[2]
     at_one_probability = sp.Piecewise((sp.Piecewise((1, sp.Ge(P_Y, third)), (0, True)), sp.Le(P_Y, third)), (0, True))
-    found = cells.zero(at_one_probability)
+    found = vanishes_everywhere(at_one_probability)
     assert found.holds
     assert len(found.open_ties) == 1

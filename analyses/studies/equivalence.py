@@ -17,7 +17,7 @@ import qunify as qu
 from analyses.kit import cache
 from analyses.kit.study import Study
 from qunify import plots
-from qunify.equivalence import LEVELS, compare
+from qunify.comparison import LEVELS, compare
 
 #: From the same to nothing in common, told apart by lightness too.
 COLOURS = {

@@ -17,9 +17,9 @@ from torch import Tensor
 import qunify as qu
 from analyses.kit import tokens
 from analyses.kit.study import Study
-from qunify import plots, tensors
-from qunify.qmap import QMap
-from qunify.token import CONTEXTS
+from qunify import plots
+from qunify.maps import QMap
+from qunify.token import CONTEXTS, read
 
 VOCAB = 1000
 LOWEST = 1e-4  # of u
@@ -84,7 +84,7 @@ def gates() -> list[str]:
 
 def _loss_function(m: QMap) -> qu.targets.LossFunction:
     def loss(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
-        t, _ = tensors.read(m.name, m.needs, logits, labels, -100, context)
+        t, _ = read(m.name, m.needs, logits, labels, -100, context)
         return (m.loss(t) + torch.zeros_like(t.p_label))[:, 0]
 
     return loss

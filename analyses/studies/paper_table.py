@@ -17,8 +17,7 @@ from analyses.kit import tokens
 from analyses.kit.study import Study
 from qunify import plots
 from qunify.catalogue import PAPER
-from qunify.gauges import GAUGES
-from qunify.qmap import QMap
+from qunify.maps import GAUGES, QMap
 
 #: A printed expression counts as reproduced when it is never farther off than this.
 TOLERANCE = 1e-9

@@ -14,9 +14,18 @@ from torch import Tensor
 
 import qunify as qu
 from analyses.kit.study import Study
-from qunify import drift_field, plots
-from qunify.drift_field import STARTS, TOKENS, TRUTH
-from qunify.qmap import QMap
+from qunify import plots
+from qunify.maps import QMap
+from qunify.population import (
+    SIMPLEX_NAMES,
+    SIMPLEX_STARTS,
+    SIMPLEX_TOKENS,
+    SIMPLEX_TRUTH,
+    SIMPLEX_WORLD,
+    simplex_context,
+    simplex_grid,
+    simplex_moves,
+)
 from qunify.training import Data, Job, Stack, Tabular
 
 CONTEXTS = ("reference_logits", "teacher_logits", "old_logits")  # what the methods below ask for
@@ -51,16 +60,18 @@ def rows(full: bool) -> pd.DataFrame:
 
 
 def _table(method: str, kind: str, probs: Tensor, **more: Any) -> pd.DataFrame:
-    return pd.DataFrame({"method": method, "kind": kind, **dict(zip(TOKENS, probs.T.tolist(), strict=True)), **more})
+    return pd.DataFrame(
+        {"method": method, "kind": kind, **dict(zip(SIMPLEX_TOKENS, probs.T.tolist(), strict=True)), **more}
+    )
 
 
 def _field() -> pd.DataFrame:
     """The direction in which the probabilities move, at interior points."""
-    p, tables = drift_field.grid(), []
+    p, tables = simplex_grid(), []
     for name, params in METHODS:
         m = qu.get(name, **params)
-        dp = drift_field.moves(m, p, **drift_field.context(m.needs))
-        moves = {f"d{t}": column.tolist() for t, column in zip(TOKENS, dp.T, strict=True)}
+        dp = simplex_moves(m, p, **simplex_context(m.needs))
+        moves = {f"d{t}": column.tolist() for t, column in zip(SIMPLEX_TOKENS, dp.T, strict=True)}
         tables.append(_table(name, "drift", p, **moves))
     return pd.concat(tables, ignore_index=True)
 
@@ -69,11 +80,13 @@ def _paths() -> pd.DataFrame:
     """One tabular model per method and start, trained by gradient descent on all of its labels."""
     jobs = []
     for name, params in METHODS:
-        for seed, start in enumerate(STARTS):
+        for seed, start in enumerate(SIMPLEX_STARTS):
             g = torch.Generator().manual_seed(seed)
-            labels = torch.multinomial(torch.tensor(TRUTH, dtype=torch.float64), LABELS, replacement=True, generator=g)
+            labels = torch.multinomial(
+                torch.tensor(SIMPLEX_TRUTH, dtype=torch.float64), LABELS, replacement=True, generator=g
+            )
             counts = torch.bincount(labels, minlength=3)
-            everywhere = {k: v.expand(3, -1) for k, v in drift_field.context(CONTEXTS).items()}
+            everywhere = {k: v.expand(3, -1) for k, v in simplex_context(CONTEXTS).items()}
             data = Data(torch.zeros(3, dtype=torch.long), torch.arange(3), everywhere, counts)
             begin = {"logits": torch.tensor([start], dtype=torch.float64).log()}
             jobs.append(Job(qu.get(name, **params), data, seed, LR, start=begin))
@@ -82,7 +95,7 @@ def _paths() -> pd.DataFrame:
     for step in MILESTONES:
         p = stack.run(step - stack.step).probs(torch.zeros(1, dtype=torch.long))[:, 0]
         seen = [{"method": j.method.name, "kind": "path", "path": j.seed, "step": step} for j in jobs]
-        tables.append(pd.DataFrame(seen).assign(**dict(zip(TOKENS, p.T.tolist(), strict=True))))
+        tables.append(pd.DataFrame(seen).assign(**dict(zip(SIMPLEX_TOKENS, p.T.tolist(), strict=True))))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -90,7 +103,7 @@ def _optima() -> pd.DataFrame:
     tables = []
     for name, params in METHODS:
         m = qu.get(name, **params)
-        tables.append(_table(name, "optimum", qu.optimum(m, TRUTH, **drift_field.context(m.needs)).all[0]))
+        tables.append(_table(name, "optimum", qu.optimum(m, SIMPLEX_TRUTH, **simplex_context(m.needs)).all[0]))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -100,7 +113,7 @@ def ends(table: pd.DataFrame) -> pd.DataFrame:
     distances = []
     for end in last.itertuples():
         optima = table[(table["kind"] == "optimum") & (table["method"] == end.method)]
-        apart = sum((optima[t] - getattr(end, t)).abs() for t in TOKENS) / 2
+        apart = sum((optima[t] - getattr(end, t)).abs() for t in SIMPLEX_TOKENS) / 2
         distances.append(float(apart.min()))
     return last.assign(distance=distances)
 
@@ -126,30 +139,30 @@ def draw(table: pd.DataFrame) -> Figure:
 def _panel(ax: Any, table: pd.DataFrame, m: QMap) -> None:
     colour = plots.colour(m.name)
     field = table[table["kind"] == "drift"]
-    moves = field[[f"d{t}" for t in TOKENS]].to_numpy()
+    moves = field[[f"d{t}" for t in SIMPLEX_TOKENS]].to_numpy()
     size = (moves**2).sum(-1, keepdims=True) ** 0.5
     arrows = 0.075 * moves / size * (size / (size + 0.02))  # the direction; length only tells slow from fast
     ax.quiver(
-        *field[list(TOKENS)].to_numpy().T, *arrows.T, color="#b4b4b4", width=0.005, scale=1, scale_units="xy",
+        *field[list(SIMPLEX_TOKENS)].to_numpy().T, *arrows.T, color="#b4b4b4", width=0.005, scale=1, scale_units="xy",
         angles="xy", zorder=1,
     )  # fmt: skip
     for _, path in table[table["kind"] == "path"].groupby("path"):
-        ax.plot(*path[list(TOKENS)].to_numpy().T, color=colour, lw=2.2, zorder=3)
-        ax.plot(*path.iloc[:1][list(TOKENS)].to_numpy().T, "o", color=colour, mfc="white", ms=6, zorder=4)
-    optima = table[table["kind"] == "optimum"][list(TOKENS)].to_numpy().T
+        ax.plot(*path[list(SIMPLEX_TOKENS)].to_numpy().T, color=colour, lw=2.2, zorder=3)
+        ax.plot(*path.iloc[:1][list(SIMPLEX_TOKENS)].to_numpy().T, "o", color=colour, mfc="white", ms=6, zorder=4)
+    optima = table[table["kind"] == "optimum"][list(SIMPLEX_TOKENS)].to_numpy().T
     ax.plot(*optima, "o", color=colour, ms=12, mec="white", mew=1.2, zorder=6, clip_on=False)
-    ax.plot(*[[x] for x in TRUTH], "P", color=plots.INK, ms=9, mec="white", mew=1, zorder=7)
-    for need, name in drift_field.NAMES.items():
+    ax.plot(*[[x] for x in SIMPLEX_TRUTH], "P", color=plots.INK, ms=9, mec="white", mew=1, zorder=7)
+    for need, name in SIMPLEX_NAMES.items():
         if need in m.needs:
-            p = np.array(drift_field.WORLD[need])
+            p = np.array(SIMPLEX_WORLD[need])
             ax.plot(*p[:, None], "D", color="white", mec=plots.INK, ms=6, mew=1.1, zorder=5)
             ax.text(*(p - UP), name, ha="center", va="center", fontsize=9.5, zorder=5, bbox=PALE)
     for axis in (ax.taxis, ax.laxis, ax.raxis):
         axis.set_ticks([])
     for spine in ax.spines.values():
         spine.set_color(plots.SOFT)
-    for corner, name in zip(np.eye(3), TOKENS, strict=True):
-        at = corner + (UP if name == TOKENS[0] else -UP)
+    for corner, name in zip(np.eye(3), SIMPLEX_TOKENS, strict=True):
+        at = corner + (UP if name == SIMPLEX_TOKENS[0] else -UP)
         ax.text(*at, name, ha="center", va="center", fontsize=10.5, color=plots.SOFT)
     settings = f"\n{plots.settings(m)}" if m.params else ""
     ax.text(1.05, 0.48, -0.53, f"{m.name}{settings}", va="top", color=colour, fontsize=11.5)
@@ -170,8 +183,8 @@ def see(table: pd.DataFrame) -> str:
 
 
 def _off_truth(table: pd.DataFrame, method: str) -> float:
-    optimum = table[(table["kind"] == "optimum") & (table["method"] == method)][list(TOKENS)].to_numpy()[0]
-    return float(abs(optimum - np.array(TRUTH)).sum() / 2)
+    optimum = table[(table["kind"] == "optimum") & (table["method"] == method)][list(SIMPLEX_TOKENS)].to_numpy()[0]
+    return float(abs(optimum - np.array(SIMPLEX_TRUTH)).sum() / 2)
 
 
 def _listed(names: list[str]) -> str:
@@ -183,11 +196,11 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
     last = ends(table)
     out = []
     for name, params in METHODS:
-        optima = table[(table["kind"] == "optimum") & (table["method"] == name)][list(TOKENS)].to_numpy()
+        optima = table[(table["kind"] == "optimum") & (table["method"] == name)][list(SIMPLEX_TOKENS)].to_numpy()
         mine = last[last["method"] == name]["distance"]
         out.append(
             {"Method": name, "Settings": plots.settings(qu.get(name, **params))}
-            | {f"p*({t})": x for t, x in zip(TOKENS, optima[0], strict=True)}
+            | {f"p*({t})": x for t, x in zip(SIMPLEX_TOKENS, optima[0], strict=True)}
             | {"Stable optima": len(optima), "Mean TV at the end": mean(mine), "Largest": max(mine)}
         )
     return pd.DataFrame(out)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
-from qunify import cli
+from qunify.cli import _parser, main
 
 WIDTH = 80  # columns of what is shown
 #: The file that the examples read.
@@ -37,14 +37,14 @@ def run(words: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "my_losses.py").write_text(MINE, encoding="utf-8")
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed), _narrow():
-            assert cli.main(words.split()) == 0, words
+            assert main(words.split()) == 0, words
     return printed.getvalue()
 
 
 def page(run: Callable[[str], str] = run) -> str:
     """Markdown: the file of the examples, and a section for each command in the order of `qunify --help`."""
     with _narrow():
-        parser = cli._parser()
+        parser = _parser()
         commands = {name: _help(sub) for name, sub in _commands(parser).items()}
         parts = [f"```python\n{MINE}```\n", _help(parser)]
     for name, text in commands.items():

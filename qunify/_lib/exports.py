@@ -3,7 +3,7 @@
 A package whose parts take long to load says in its `__init__.py`
 
     if TYPE_CHECKING:
-        from qunify.catalogue import get as get
+        from qunify.catalogue import get
     else:
         __getattr__, __dir__ = exported(__name__)
 
@@ -44,9 +44,9 @@ def exported(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]
 
 
 def _imported(source: str) -> dict[str, str]:
-    """Name: its module, of every `from module import name as name` in the blocks `if TYPE_CHECKING`."""
+    """Name: its module, of every `from module import name` in the blocks `if TYPE_CHECKING`."""
     import ast
 
     blocks = [n for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]
     imports = [n for block in blocks for n in block.body if isinstance(n, ast.ImportFrom)]
-    return {alias.name: str(n.module) for n in imports for alias in n.names if alias.asname == alias.name}
+    return {alias.name: str(n.module) for n in imports for alias in n.names}

@@ -12,8 +12,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
-from qunify.qmap import QMap, check_params
-from qunify.targets import Foreign, Method
+from qunify.maps import LossFunctionMap, Method, QMap, check_params
 
 #: The families in the order in which they are told; others follow by the alphabet.
 _TOLD = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
@@ -126,4 +125,4 @@ def as_method(method: Method, caller: str, **params: Any) -> QMap:
     if params:
         has_its_own = "a QMap, which has its own" if isinstance(method, QMap) else "a function: bind them first"
         raise ValueError(f"{caller}: parameters {', '.join(params)}: expected none beside {has_its_own}")
-    return method if isinstance(method, QMap) else Foreign.of(method)
+    return method if isinstance(method, QMap) else LossFunctionMap.of(method)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qunify.qmap import Gate, ordered, param
+from qunify.maps import Gate, check_order, param
 from qunify.token import Scalar, Token
 
 
@@ -718,7 +718,7 @@ class Threshold(Gate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ordered(self, "low", "high")
+        check_order(self, "low", "high")
 
     def loss(self, t: Token) -> Scalar:
         inside = (t.p_label >= self.low) & (t.p_label <= self.high)
@@ -824,7 +824,7 @@ class IDFT(Gate):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        ordered(self, "low", "high")
+        check_order(self, "low", "high")
 
     def loss(self, t: Token) -> Scalar:
         power = t.exp(-(t.log_p_label + t.entropy(t.policy)) / self.beta)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qunify.qmap import Pulls, QMap
+from qunify.maps import Pulls, QMap
 from qunify.token import Scalar, Token
 
 

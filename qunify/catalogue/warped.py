@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qunify.qmap import Pulls, QMap, param
+from qunify.maps import Pulls, QMap, param
 from qunify.token import Distribution, Scalar, Token
 
 

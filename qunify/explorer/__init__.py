@@ -11,10 +11,9 @@ import jinja2
 
 import qunify
 from qunify import catalogue, plots
-from qunify.explorer import javascript
-from qunify.explorer.javascript import MOST_TERMS
-from qunify.qmap import QMap
-from qunify.token import CONTEXTS
+from qunify.explorer._writer import catalogue_script
+from qunify.maps import QMap
+from qunify.token import CONTEXTS, MOST_TERMS
 
 NEAREST = 1e-6  # how near the open end of a range may be approached
 
@@ -27,7 +26,7 @@ def page() -> str:
         version=qunify.__version__,
         style=_asset("style.css"),
         runtime=_asset("runtime.js"),
-        formulas=javascript.catalogue(catalogue.ENTRIES),
+        formulas=catalogue_script(catalogue.ENTRIES),
         data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"),
         app=_asset("app.js"),
     )

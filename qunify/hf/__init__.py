@@ -12,9 +12,8 @@ for _package in ("transformers", "trl", "datasets", "accelerate", "peft"):
         raise ImportError(f"qunify.hf needs {_package}: pip install 'qunify[hf]'", name=_package)
 
 if TYPE_CHECKING:
-    from qunify.hf.criterion import CausalLoss as CausalLoss
-    from qunify.hf.criterion import loss as loss
-    from qunify.hf.schedule import Schedule as Schedule
-    from qunify.hf.trainer import SFTTrainer as SFTTrainer
+    from qunify.hf._compute_loss import CausalLoss, loss
+    from qunify.hf._schedule import Schedule
+    from qunify.hf._trainer import SFTTrainer
 else:
     __getattr__, __dir__ = exported(__name__)

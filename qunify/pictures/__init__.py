@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
     from qunify.pictures._method_page import method_page
     from qunify.pictures._report import Page, Section, html, write
-
-_HOME = {"method_page": "_method_page"} | dict.fromkeys(("Page", "Section", "html", "write"), "_report")
-
-__all__ = ["Page", "Section", "html", "method_page", "write"]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'qunify.pictures' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"qunify.pictures.{_HOME[name]}"), name)
+else:
+    __getattr__, __dir__ = exported(__name__)

@@ -10,10 +10,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from qunify import plots
-from qunify.drift_field import NAMES, TOKENS, TRUTH
 from qunify.pictures._facts import Curve, Facts, Field
 from qunify.pictures._one_token import LABEL
 from qunify.plots import EndLabel
+from qunify.population import SIMPLEX_NAMES, SIMPLEX_TOKENS, SIMPLEX_TRUTH
 
 #: Corners of the simplex in the plane: A on top, B at the left, C at the right.
 PLANE = np.array([[0.5, 3**0.5 / 2], [0.0, 0.0], [1.0, 0.0]])
@@ -111,7 +111,7 @@ def _triangle(ax: Axes) -> None:
     ax.axis("off")
     soft = rcParams["axes.edgecolor"]
     ax.fill(*PLANE.T, fill=False, edgecolor=soft, lw=1)
-    for corner, text, (dx, dy) in zip(PLANE, TOKENS, ((0, 0.055), (-0.05, -0.03), (0.05, -0.03)), strict=True):
+    for corner, text, (dx, dy) in zip(PLANE, SIMPLEX_TOKENS, ((0, 0.055), (-0.05, -0.03), (0.05, -0.03)), strict=True):
         ax.text(corner[0] + dx, corner[1] + dy, text, ha="center", va="center", color=soft, fontsize=10.5)
 
 
@@ -135,7 +135,7 @@ def _marks(ax: Axes, f: Field, colour: str) -> None:
     ink, ground = rcParams["text.color"], rcParams["axes.facecolor"]
     ends = f.end.all[0].numpy() @ PLANE
     ax.plot(*ends.T, "o", ms=11, color=colour, mec=ground, mew=1.2, ls="none", zorder=6, clip_on=False)
-    truth = np.array(TRUTH) @ PLANE
+    truth = np.array(SIMPLEX_TRUTH) @ PLANE
     ax.plot(*truth, "P", ms=8.5, color=ink, mec=ground, mew=1, zorder=7)
     beside = {"color": ink, "fontsize": 8.5, "va": "center", "zorder": 8}
     halo = {"fc": ground, "ec": "none", "alpha": 0.7, "pad": 0.6}
@@ -143,4 +143,4 @@ def _marks(ax: Axes, f: Field, colour: str) -> None:
     for need, probs in f.named.items():
         x, y = np.array(probs) @ PLANE
         ax.plot(x, y, "D", ms=6, color=ground, mec=ink, mew=1.1, zorder=5)
-        ax.text(x + 0.04, y + 0.015, NAMES[need], bbox=halo, **beside)
+        ax.text(x + 0.04, y + 0.015, SIMPLEX_NAMES[need], bbox=halo, **beside)

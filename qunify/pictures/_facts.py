@@ -11,12 +11,21 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import catalogue, drift_field, samples
+from qunify import catalogue
 from qunify.catalogue import signature
+from qunify.maps import LossFunctionMap, Method, QMap, range_text
 from qunify.pictures import _one_token
-from qunify.properness import Properness
-from qunify.qmap import QMap, range_text
-from qunify.targets import Foreign, Method
+from qunify.population import (
+    SIMPLEX_NAMES,
+    SIMPLEX_TRUTH,
+    SIMPLEX_WORLD,
+    Properness,
+    simplex_context,
+    simplex_grid,
+    simplex_moves,
+    simplex_paths,
+)
+from qunify.samples import ordinary
 
 #: The unit target in words, by what a catalogue entry says of it.
 SIMPLEX = {
@@ -89,13 +98,13 @@ class Facts:
     @property
     def summary(self) -> str:
         """In a sentence: of a class from its docstring, of a function the first line of its own."""
-        if isinstance(self.m, Foreign):
+        if isinstance(self.m, LossFunctionMap):
             return (self.m.function.__doc__ or "").strip().partition("\n")[0]
         return self.m.summary
 
     @property
     def family(self) -> str:
-        return "a loss function" if isinstance(self.m, Foreign) else self.m.family
+        return "a loss function" if isinstance(self.m, LossFunctionMap) else self.m.family
 
     @property
     def is_entry(self) -> bool:
@@ -129,7 +138,7 @@ def of(method: Method) -> Facts:
 def parameters(m: QMap) -> tuple[Parameter, ...]:
     """The parameters of any QMap: of the catalogue, of a user's own class, or designed."""
     declared = {f.name: f for f in dataclasses.fields(m) if "doc" in f.metadata}  # type: ignore[arg-type]
-    values = {} if isinstance(m, Foreign) else m.params
+    values = {} if isinstance(m, LossFunctionMap) else m.params
     return tuple(
         Parameter(name, value, f.default, range_text(f), f.metadata["doc"])
         if (f := declared.get(name))
@@ -153,7 +162,7 @@ def unit_target(m: QMap) -> str:
     """A catalogue entry says what its target is, which the tests hold it to; of any other map it is measured."""
     if is_entry(m):
         return SIMPLEX[m.simplex]
-    batch = samples.ordinary(5)
+    batch = ordinary(5)
     inside = m(batch.logits, batch.labels, **batch.context).in_simplex
     signed = int((~inside).sum())
     if signed == 0:
@@ -170,12 +179,12 @@ def curve(m: QMap, has_target: bool, points: int = 401) -> Curve:
 
 
 def _field(m: QMap) -> Field:
-    given = drift_field.context(m.needs)
-    points = drift_field.grid()
+    given = simplex_context(m.needs)
+    points = simplex_grid()
     return Field(
         points=points,
-        moves=drift_field.moves(m, points, **given),
-        paths=drift_field.paths(m, **given),
-        end=qu.optimum(m, drift_field.TRUTH, **given),
-        named={name: drift_field.WORLD[name] for name in drift_field.NAMES if name in m.needs},  # type: ignore[misc]
+        moves=simplex_moves(m, points, **given),
+        paths=simplex_paths(m, **given),
+        end=qu.optimum(m, SIMPLEX_TRUTH, **given),
+        named={name: SIMPLEX_WORLD[name] for name in SIMPLEX_NAMES if name in m.needs},  # type: ignore[misc]
     )

@@ -11,11 +11,11 @@ import jinja2
 
 import qunify
 from qunify._lib.simple import three_digits
+from qunify.maps import Method
 from qunify.pictures import _drawings, _facts, _markdown, _one_token, _words
 from qunify.pictures._facts import Facts, Parameter
 from qunify.pictures._markdown import code, plain
 from qunify.pictures._templates import environment
-from qunify.targets import Method
 
 
 def method_page(method: Method) -> str:

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qunify.gauges import QTarget
-    from qunify.qmap import QMap
+    from qunify.maps import QMap, QTarget
 
 #: The token that every page uses: five vocabulary entries, logits log(weights), so p = weights / Σ weights.
 TOKENS = "abcde"
@@ -32,7 +31,7 @@ def example(m: QMap) -> dict[str, Any]:
     """What the method teaches at the one token: p, the loss, the gradient, and Q in three gauges."""
     import torch
 
-    from qunify.gauges import GAUGES
+    from qunify.maps import GAUGES
 
     z = torch.tensor(WEIGHTS, dtype=torch.float64).log()
     q = m(z[None], torch.tensor([LABEL]), **_context(1))
@@ -73,7 +72,7 @@ def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[QTarget, bool]:
     weight times p − δ. `mass` is Σ exp z, which matters to losses that are not shift-invariant."""
     import torch
 
-    from qunify.gauges import Gated
+    from qunify.maps import Gated
 
     others = torch.tensor(WEIGHTS, dtype=torch.float64)
     others[LABEL] = 0

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from qunify._lib.simple import three_digits
 from qunify.catalogue import identities
-from qunify.drift_field import NAMES, TRUTH
 from qunify.pictures._facts import Facts
+from qunify.population import SIMPLEX_NAMES, SIMPLEX_TRUTH
 
 NEAR = 1e-4  # two distributions closer than this are called the same
 
@@ -54,7 +54,7 @@ def caption(facts: Facts) -> str:
     left += " The other tokens keep their shares of what remains; ● is the token of the next section."
     if facts.field is None:
         return left
-    truth = ", ".join(f"{x:g}" for x in TRUTH)
+    truth = ", ".join(f"{x:g}" for x in SIMPLEX_TRUTH)
     return (
         f"{left} *Right:* labels drawn from the truth ({truth}) on three tokens. Arrows: where the drift moves a "
         "prediction. Lines: training by gradient flow from five starts ○. ●: stable optimum."
@@ -111,7 +111,7 @@ def rest(facts: Facts) -> str:
 
 def _place(facts: Facts, point: Tensor) -> str:
     """What a point at which training settles is: "the truth", "the teacher", "sharper than the truth", …"""
-    truth = torch.tensor(TRUTH, dtype=torch.float64)
+    truth = torch.tensor(SIMPLEX_TRUTH, dtype=torch.float64)
     assert facts.field is not None
 
     def same(other: Sequence[float] | Tensor) -> bool:
@@ -121,7 +121,7 @@ def _place(facts: Facts, point: Tensor) -> str:
         return "the truth"
     for name, value in facts.field.named.items():
         if same(value):
-            return f"the {NAMES[name]}"
+            return f"the {SIMPLEX_NAMES[name]}"
     if float(point.max()) > 1 - NEAR:
         return "the likeliest token" if point.argmax() == truth.argmax() else "one token"
     gap = _entropy(point) - _entropy(truth)
@@ -136,7 +136,7 @@ def _explained(facts: Facts, point: Tensor) -> str:
     if place.endswith("token"):
         return f"all mass on {place}"
     if place.endswith("the truth"):
-        apart = float((point - torch.tensor(TRUTH, dtype=torch.float64)).abs().sum() / 2)
+        apart = float((point - torch.tensor(SIMPLEX_TRUTH, dtype=torch.float64)).abs().sum() / 2)
         return f"{place}, and {apart:.3f} from it in total variation"
     return f"{place}, whatever the labels say"
 

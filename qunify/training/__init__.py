@@ -10,23 +10,18 @@ from typing import TYPE_CHECKING
 from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
-    from qunify.training._fine_tuning import FineTuningTask as FineTuningTask
-    from qunify.training._fine_tuning import fine_tune as fine_tune
-    from qunify.training._fine_tuning import mean_per_sequence as mean_per_sequence
-    from qunify.training._fine_tuning import shuffled_batches as shuffled_batches
-    from qunify.training._fine_tuning import weights_and_mask as weights_and_mask
-    from qunify.training._transformer import SmallTransformer as SmallTransformer
-    from qunify.training._transformer import TransformerSize as TransformerSize
-    from qunify.training._transformer import pack_documents as pack_documents
-    from qunify.training._transformer import pretrain as pretrain
-    from qunify.training.loss import Loss as Loss
-    from qunify.training.many import Data as Data
-    from qunify.training.many import Job as Job
-    from qunify.training.many import Stack as Stack
-    from qunify.training.networks import Linear as Linear
-    from qunify.training.networks import Network as Network
-    from qunify.training.networks import Tabular as Tabular
-    from qunify.training.networks import TwoLayer as TwoLayer
-    from qunify.training.sweeps import sweep as sweep
+    from qunify.training._fine_tuning import (
+        FineTuningTask,
+        fine_tune,
+        mean_per_sequence,
+        shuffled_batches,
+        weights_and_mask,
+    )
+    from qunify.training._fused import CHUNK, KEYWORDS, TopK, linear_loss, logits_of
+    from qunify.training._module import Loss, loss
+    from qunify.training._networks import Linear, Network, Parameters, Tabular, TwoLayer
+    from qunify.training._stacks import Data, Job, Stack
+    from qunify.training._sweeps import sweep
+    from qunify.training._transformer import SmallTransformer, TransformerSize, pack_documents, pretrain
 else:
     __getattr__, __dir__ = exported(__name__)

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify.catalogue import as_method
-from qunify.qmap import QMap
-from qunify.targets import LossFunction
+from qunify.maps import LossFunction, QMap
 from qunify.training._transformer import SmallTransformer, before
 
 CHUNK = 16  # sequences predicted at a time

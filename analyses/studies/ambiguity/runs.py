@@ -12,7 +12,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.calibration import against_truth
-from qunify.qmap import QMap
+from qunify.maps import QMap
 from qunify.synthetic import Population, ambiguous
 from qunify.training import Data, Job, Stack, Tabular, sweep
 

@@ -22,7 +22,7 @@ from analyses.kit.intervals import intervals
 from analyses.kit.study import Study
 from qunify import calibration, plots
 from qunify.catalogue import PAPER
-from qunify.qmap import QMap
+from qunify.maps import QMap
 from qunify.synthetic import Blobs
 from qunify.training import Data, Job, Linear, Stack
 

@@ -15,8 +15,7 @@ from torch.nn.functional import cross_entropy
 import qunify as qu
 from analyses.studies.digits.data import CLASSES, CONDITIONS, Split, stack
 from qunify.catalogue import PAPER
-from qunify.training import Data, Job, Stack, TwoLayer, weights_and_mask
-from qunify.training.networks import Parameters
+from qunify.training import Data, Job, Parameters, Stack, TwoLayer, weights_and_mask
 
 PIXELS = 64
 WIDTH = 64  # hidden units of the reference, and so of every model that is fine-tuned

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify.qmap import QMap
+from qunify.maps import QMap
 
 VOCAB = 10
 LABEL, RIVAL = 0, 1  # tokens: the one to learn, and the one a wrong model is sure of

@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify import population
 from qunify.calibration import against_truth
-from qunify.qmap import QMap
+from qunify.maps import QMap
+from qunify.population import stable_points_of
 from qunify.synthetic import Blobs, Population, relabelled
-from qunify.training import Data, Job, Stack, TwoLayer, sweep
-from qunify.training.networks import Parameters
+from qunify.training import Data, Job, Parameters, Stack, TwoLayer, sweep
 
 CLASSES, FEATURES = 6, 4
 BLOBS = Blobs.random(CLASSES, FEATURES, separation=2.5, seed=0)
@@ -183,7 +182,7 @@ def theory(plan: Plan, starts: Mapping[int, Parameters]) -> pd.DataFrame:
             m = method(setting, rate)
             for seed in plan.seeds if m.needs else plan.seeds[:1]:  # without a reference all seeds have one optimum
                 asked = logits({k: v[None] for k, v in starts[seed].items()}, x[None])[0]
-                rest = population.settled(m, observed, **dict.fromkeys(m.needs, asked)).points
+                rest = stable_points_of(m, observed, **dict.fromkeys(m.needs, asked)).points
                 p = torch.stack([each[0] for each in rest])
                 values = {name: float(value) for name, value in against(p[None], truth[None]).items()}
                 facts = {"kind": kind, "rate": rate, "setting": setting, "start": THEORY}

@@ -18,7 +18,7 @@ from analyses.kit import cache, runner
 from analyses.kit.study import Study
 from analyses.studies.peers.losses import Peer, peers
 from qunify import plots
-from qunify.recognition import Match, Matches
+from qunify.comparison import Match, Matches
 
 #: Where the columns of the picture begin, in inches.
 COLUMNS = {0.25: "library", 1.9: "function", 4.6: "as called", 7.2: "its name says", 9.75: "it is"}

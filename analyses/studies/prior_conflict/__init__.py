@@ -39,9 +39,10 @@ from analyses.studies.prior_conflict.data import (
     best,
     world,
 )
-from qunify import plots, population
+from qunify import plots
 from qunify.catalogue import PAPER
-from qunify.qmap import QMap
+from qunify.maps import QMap
+from qunify.population import closed_form, stable_points_of
 from qunify.training import Job, Stack, Tabular, sweep
 
 #: The parameter of each method that is varied, and its values besides the default.
@@ -150,9 +151,9 @@ def predicted(m: QMap, w: World) -> dict[str, float]:
     if m.name == "iw_sft":  # its weight goes with the label, not with the context
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
     context: dict[str, Any] = {name: every[name] for name in m.needs}
-    if population.closed_form(m, w.empirical, **context) is None:  # asked first: a search takes seconds
+    if closed_form(m, w.empirical, **context) is None:  # asked first: a search takes seconds
         return {"predicted_kept": math.nan, "predicted_learned": math.nan}
-    ends = torch.cat(list(population.settled(m, w.empirical, **context).points))
+    ends = torch.cat(list(stable_points_of(m, w.empirical, **context).points))
     kept, learned = w.mass(ends)
     return {"predicted_kept": float(kept), "predicted_learned": float(learned)}
 

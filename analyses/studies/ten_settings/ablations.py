@@ -23,7 +23,7 @@ from analyses.studies.ten_settings.runs import (
     table_of,
     told,
 )
-from qunify.qmap import QMap
+from qunify.maps import QMap
 
 ETA = 0.5  # of all variants that do not say otherwise
 

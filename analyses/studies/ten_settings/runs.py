@@ -36,7 +36,7 @@ from analyses.studies.ten_settings.tasks import (
 from qunify import training
 from qunify.calibration import against_truth
 from qunify.catalogue import PAPER
-from qunify.qmap import QMap
+from qunify.maps import QMap
 from qunify.training import FineTuningTask, SmallTransformer, TransformerSize, pretrain, shuffled_batches
 
 NAME = "ten_settings"

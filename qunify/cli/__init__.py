@@ -1,0 +1,76 @@
+"""The command line: `qunify COMMAND …`. One class per command in qunify.commands; torch is loaded inside them only."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import qunify
+from qunify.cli._base import UsageError
+from qunify.cli._commands import COMMANDS
+
+USAGE_ERROR = 2  # what argparse and most Unix tools exit with
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as a program that the signal ends
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0, what the command says, or 2 for a usage error."""
+    # An old terminal encoding may lack a symbol: an escape is better than a crash.
+    if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(sys.argv[1:] if argv is None else list(argv))
+    except UsageError as error:
+        print(f"qunify: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except BrokenPipeError:
+        # The reader left. Python flushes stdout once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+
+
+def _run(argv: list[str]) -> int:
+    _check_command(argv)
+    args = _parser().parse_args(argv)
+    command = COMMANDS[args.command]
+    data = command.compute(args)
+    if args.json:
+        print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
+    else:
+        print(command.render(data), flush=True)
+    return command.status(data)
+
+
+def _check_command(argv: list[str]) -> None:
+    """argparse would answer a misspelt command with the whole list; one near match helps more."""
+    word = next((a for a in argv if not a.startswith("-")), None)
+    if word is None and not {"-h", "--help", "--version"} & set(argv):
+        raise UsageError(f"expected a command, one of {', '.join(COMMANDS)}; qunify --help says more")
+    if word is not None and word not in COMMANDS:
+        near = difflib.get_close_matches(word, COMMANDS, 1)
+        hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {word!r}, {hint}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one sentence, without repeating the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} ({self.prog} --help says more)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="qunify", description="See the target distribution that a fine-tuning loss teaches.")
+    parser.add_argument("--version", action="version", version=f"qunify {qunify.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.help, description=command.help)
+        command.arguments(sub)
+        sub.add_argument("--json", action="store_true", help="machine output on stdout, and nothing else")
+    return parser

@@ -1,0 +1,260 @@
+"""Is one method another one? Numbers propose, symbols prove, and a concrete token separates."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+import sympy as sp
+
+from qunify import catalogue
+from qunify._lib import html
+from qunify.catalogue import signature
+from qunify.comparison._counterexamples import Witness, agree_in_decimals, counterexample
+from qunify.comparison._numeric import Relation, relate
+from qunify.comparison._proofs import Proof, on_one_ray, proportional
+from qunify.comparison._shared_optima import share_optima
+from qunify.maps import Alias, Method, QMap
+from qunify.symbolic import Step, runs_on_symbols
+from qunify.token import CONTEXTS
+
+LEVELS = ("identical", "scaled", "directional", "optimum", "distinct")
+
+#: The level that a witness refutes.
+FINER = {"scaled": "identical", "directional": "scaled", "optimum": "directional", "distinct": "directional"}
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """The verdict of `compare`.
+
+    Attributes
+    ----------
+    a, b : str
+        The two methods, with the parameters that are not at their defaults.
+    level : str
+        The first of `LEVELS` that holds. `identical`: equal gradients at every token; `scaled`: equal up to a
+        positive constant, a learning rate; `directional`: at every token on one closed ray, neither being zero
+        everywhere; `optimum`: the same stable population optima; `distinct`: none of these.
+    same_direction, same_optimum : bool
+        These two levels do not imply each other; both are always decided.
+    factor : sympy expression or None
+        g_b = factor · g_a, for identical and scaled.
+    proved : bool
+        For `identical`, `scaled` and `directional`: by symbols, for every vocabulary size, and confirmed at fractions
+        for V = 2 to 5. For `optimum`: one closed form for both. For `distinct`: `witness` refutes the common
+        direction, and the optima differ at a concrete truth. False where only floating point speaks.
+    steps : tuple of Step
+        The argument, each step in LaTeX and in plain Unicode.
+    witness : Witness or None
+        Where the next finer level fails, evaluated to fifty digits.
+    silent_a, silent_b : bool
+        Whether one gradient vanishes at a token where the other does not.
+    ties : tuple of str
+        Tokens at which the proof does not hold: a quantity is exactly the threshold it is compared with, and one
+        method takes the bound in where the other leaves it out. No token drawn at random is one.
+    """
+
+    a: str
+    b: str
+    level: str
+    same_direction: bool
+    same_optimum: bool
+    factor: sp.Expr | None = None
+    proved: bool = False
+    steps: tuple[Step, ...] = ()
+    witness: Witness | None = field(default=None, repr=False)
+    silent_a: bool = False
+    silent_b: bool = False
+    ties: tuple[str, ...] = ()
+
+    def meets(self, level: str) -> bool:
+        """Whether this level, or a finer one, holds."""
+        if level not in LEVELS[:-1]:
+            raise ValueError(f"level: expected one of {', '.join(LEVELS[:-1])}, got {level!r}")
+        if level == "optimum":
+            return self.same_optimum
+        return self.same_direction and LEVELS.index(self.level) <= LEVELS.index(level)
+
+    def _repr_latex_(self) -> str:
+        return html.array([step.latex for step in self.steps]) if self.steps else ""
+
+    def _repr_html_(self) -> str:
+        rows = [("same direction", self.same_direction), ("same optimum", self.same_optimum), ("proved", self.proved)]
+        argument = "".join(html.paragraph(step.plain) for step in self.steps)
+        witness = html.paragraph(str(self.witness)) if self.witness else ""
+        return html.paragraph(str(self)) + html.table(("", ""), rows) + argument + witness
+
+    def __str__(self) -> str:
+        said = {
+            "identical": "have the same gradient at every token",
+            "scaled": f"differ by the constant factor {self.factor}, a learning rate",
+            "directional": "share their direction at every token and differ in weight",
+            "optimum": "reach the same population optima by different paths",
+            "distinct": "teach different things",
+        }[self.level]
+        ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
+        return f"{self.a} and {self.b} {said}{ties} ({'proved' if self.proved else 'measured'})."
+
+
+def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
+    """Decide how two methods are related, with a proof or a token that separates them.
+
+    Parameters
+    ----------
+    a, b
+        An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
+        nats, with the contexts it takes among its parameter names. Functions are measured, never proved, and so are
+        maps written in operations of tensors in place of the Token's own. Parameters may be SymPy symbols: the
+        verdict is then the finest that holds for every value in range.
+    alias
+        Contexts that count as one, as in `{"teacher_logits": "reference_logits"}`.
+
+    Notes
+    -----
+    Gradients are compared on distributions, Σ p = 1, for every V ≥ 2; what formulas do elsewhere does not count.
+    Where a weight is zero both gradients lie on one ray, and `silent_a`, `silent_b` say so. Token weights count as
+    nonnegative. Methods that differ only at ties are equivalent, and `ties` names them.
+
+    Raises
+    ------
+    KeyError
+        Unknown id.
+    ValueError
+        Neither id, QMap nor function; a loss function that `induced` refuses; an unknown context in `alias`; or
+        symbolic parameters for which no value fits.
+    """
+    key = _checked_alias(alias)
+    a, b = (catalogue.as_method(m, "compare") for m in (a, b))
+    names = _in_range(a, b)
+    a, b = (_renamed(m, names) for m in (a, b))
+    unknown = sorted(names.values(), key=str)
+    tried = _instances(a, b, unknown) if unknown else [(a, b)]
+    relations = [relate(x, y, key) for x, y in tried]
+    relation = max(relations, key=lambda r: LEVELS.index(r.level))  # the coarsest: it holds for all
+    symbolic = runs_on_symbols(a) and runs_on_symbols(b)
+    proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
+    if unknown and relation.level in ("identical", "scaled") and proof is None:
+        relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
+    together = [share_optima(x, y, key) for x, y in tried] if relation.factor is None else []
+    same_optimum = all(v.same for v in together)
+    level = relation.level if relation.level != "distinct" else "optimum" if same_optimum else "distinct"
+    refuted = _refuted(level, tried, relations, key) if symbolic else None
+    proved = {
+        "optimum": all(v.proved for v in together) and not unknown,
+        "distinct": refuted is not None and not same_optimum,
+    }.get(level, proof is not None)
+    return Equivalence(
+        a=signature(a),
+        b=signature(b),
+        level=level,
+        same_direction=relation.level != "distinct",
+        same_optimum=same_optimum,
+        factor=_plain(proof.factor, names) if proof else _fraction(relation.factor),
+        proved=proved,
+        steps=(proof.steps if proof else ()) + (together[0].steps if together else ()),
+        witness=refuted,
+        silent_a=any(r.silent_a for r in relations),
+        silent_b=any(r.silent_b for r in relations),
+        ties=proof.ties if proof else (),
+    )
+
+
+def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) -> Proof | None:
+    """Symbols on what the numbers say, confirmed at fractions to forty digits."""
+    if relation.level == "distinct":
+        return None
+    try:
+        if relation.level == "directional":
+            return on_one_ray(a, b, alias)
+        open_factor = general and relation.level == "scaled"
+        found = proportional(a, b, alias, None if open_factor else _fraction(relation.factor))
+    except TypeError:  # a condition on symbolic parameters that symbols do not decide
+        return None
+    confirmed = found is None or general or found.ties or agree_in_decimals(a, b, found.factor, alias)
+    return found if confirmed else None
+
+
+def _refuted(level: str, tried: list[tuple[QMap, QMap]], relations: list[Relation], alias: Alias) -> Witness | None:
+    """A token at which the next finer level fails."""
+    if level not in FINER:
+        return None
+    coarsest = max(range(len(tried)), key=lambda i: LEVELS.index(relations[i].level))
+    return counterexample(*tried[coarsest], FINER[level], alias)
+
+
+def _fraction(factor: float | None) -> sp.Expr | None:
+    """The simple fraction that a measured factor is."""
+    return None if factor is None else sp.Rational(Fraction(factor).limit_denominator(10**9))
+
+
+def _plain(factor: sp.Expr | None, names: Mapping[sp.Symbol, sp.Symbol]) -> sp.Expr | None:
+    """The factor in the caller's own symbols."""
+    return None if factor is None else sp.sympify(factor).xreplace({own: given for given, own in names.items()})
+
+
+def _checked_alias(alias: Mapping[str, str] | None) -> Alias:
+    for name in [x for pair in (alias or {}).items() for x in pair]:
+        if name not in CONTEXTS:
+            raise ValueError(f"compare: alias: expected names among {', '.join(CONTEXTS)}, got {name!r}")
+    return tuple(sorted((alias or {}).items()))
+
+
+# ---- symbolic parameters -------------------------------------------------------------------------------------
+
+_VALUES = tuple(
+    map(sp.Rational, ("1/5", "1/2", "9/10", "1/3", "7/10", "3/2", "5/2", "1/10", "4", "0", "1", "2", "-1/2"))
+)
+
+
+def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
+    """For every symbol among the parameters one that knows its range: positive, nonnegative, or real."""
+    found: dict[sp.Symbol, sp.Symbol] = {}
+    for m in maps:
+        ranges = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none
+        for name, value in m.params.items():
+            for s in getattr(value, "free_symbols", ()):
+                found.setdefault(s, sp.Symbol(s.name, real=True))
+            limits = ranges.get(name) or {}
+            above, low = limits.get("above"), limits.get("low")
+            if isinstance(value, sp.Symbol) and above is not None and above >= 0:
+                found[value] = sp.Symbol(value.name, positive=True)
+            elif isinstance(value, sp.Symbol) and low is not None and low >= 0:
+                found[value] = sp.Symbol(value.name, nonnegative=True)
+    return found
+
+
+def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:
+    """The same method with other symbols among its parameters."""
+    return m.replace(**{k: v.xreplace(dict(names)) for k, v in m.params.items() if isinstance(v, sp.Basic)})
+
+
+def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> list[tuple[QMap, QMap]]:
+    """Both methods at a few values of their symbols, within all ranges."""
+    r, found = random.Random(0), []
+    draws = [{s: _VALUES[(i + j) % len(_VALUES)] for j, s in enumerate(unknown)} for i in range(len(_VALUES))]
+    draws += [{s: r.choice(_VALUES) for s in unknown} for _ in range(60)]
+    for point in draws:
+        try:
+            found.append((bound(a, point), bound(b, point)))
+        except (ValueError, TypeError):  # outside a range
+            continue
+        if len(found) == most:
+            break
+    if not found:
+        names = ", ".join(map(str, unknown))
+        raise ValueError(
+            f"compare: no value of {names} that was tried is in the range of {signature(a)} and {signature(b)}"
+        )
+    return found
+
+
+def bound(m: QMap, point: Mapping[sp.Symbol, Any]) -> QMap:
+    """The method with numbers for the symbols among its parameters; ValueError where one is out of range."""
+    given = {k: v.subs(point) for k, v in m.params.items() if isinstance(v, sp.Basic)}
+    whole = {f.name for f in m.parameters() if isinstance(f.default, int)}
+    return m.replace(**{k: int(v) if k in whole else float(v) for k, v in given.items()})

@@ -1,0 +1,389 @@
+"""Fitting a catalogue entry's parameters to measured gradients."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from scipy.optimize import least_squares
+
+from qunify._lib.simple import simple_numbers
+from qunify.comparison._subjects import gradient_of
+from qunify.maps import Gate, QMap, limits
+from qunify.samples import Batch
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+#: `equal` compares gradients, `ratio` leaves one positive factor free, `ray` one positive factor per token.
+Mode = Literal["equal", "ratio", "ray"]
+
+FARTHEST = 1e4  # an unbounded parameter is looked for up to here,
+NEAREST = 1e-6  # and at an open end from here
+WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; probes have at most 150 tokens
+STARTS = 3  # how many are followed downhill
+WORTH = 0.3  # relative error above which a fit is not refined
+HOPELESS = 0.9  # relative error of the best start, one factor free, from which no descent is worth its time
+FAR = 1e3  # stands for a difference that is not a number
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Measured gradients on some probes, as one vector in which every vocabulary weighs the same."""
+
+    probes: tuple[Batch, ...]
+    gradients: tuple[Array, ...]  # (N, V) each
+    gate: bool  # every gradient is w (p − δ): then w ‖p − δ‖ says it all
+    few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
+
+    @functools.cached_property
+    def _lengths(self) -> list[Array]:
+        """‖p − δ‖, (N, 1) per probe."""
+        tokens = [p.token for p in self.probes]
+        return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
+
+    @functools.cached_property
+    def blocks(self) -> list[Array]:
+        """What is compared, per vocabulary."""
+        return [self._block(i, g) for i, g in enumerate(self.gradients)]
+
+    @functools.cached_property
+    def norms(self) -> list[float]:
+        return [float(np.linalg.norm(b)) or 1.0 for b in self.blocks]
+
+    @functools.cached_property
+    def _kept(self) -> dict[QMap, list[Array]]:
+        return {}
+
+    def _block(self, i: int, gradient: Array) -> Array:
+        if not self.gate:
+            return gradient
+        probe = self.probes[i]
+        at_label = gradient[np.arange(len(gradient)), probe.labels.numpy()][:, None]
+        return -at_label / probe.token.p_rest.numpy() * self._lengths[i]
+
+    @torch.no_grad()
+    def values(self, m: QMap) -> list[Array]:
+        """The method's own blocks, (N, V) or (N, 1) each."""
+        if self.gate and isinstance(m, Gate):  # its weight says it all
+            weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
+            return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
+        return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.probes)]
+
+    def only(self, i: int) -> Sample:
+        """One vocabulary."""
+        few = None if self.few is None else (self.few[i],)
+        return Sample((self.probes[i],), (self.gradients[i],), self.gate, few)
+
+    @functools.cached_property
+    def small(self) -> Sample:
+        """The first few rows of each probe."""
+        if self.few is None:
+            return self
+        probes = tuple(p[:n] for p, n in zip(self.probes, self.few, strict=True))
+        return Sample(probes, tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True)), self.gate)
+
+    @functools.cached_property
+    def largest(self) -> Sample:
+        """The largest vocabulary alone."""
+        return self.small.only(len(self.probes) - 1)
+
+    def difference(
+        self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False
+    ) -> tuple[list[Array], float]:
+        """(factor · method − measured) relative to the measured norm, block by block, and the factor. The values of
+        methods that will be asked for `again` are kept."""
+        values = self._kept.get(m) or self.values(m)
+        if again:
+            self._kept[m] = values
+        if mode == "ray":
+            pairs = [_on_rays(v, b) for v, b in zip(values, self.blocks, strict=True)]
+            return [(v - b) / math.sqrt(len(b)) for v, b in pairs], 1.0
+        if factor is None:
+            factor = 1.0
+            if mode == "ratio":
+                scaled = [(v / n, b / n) for v, b, n in zip(values, self.blocks, self.norms, strict=True)]
+                size = sum(float((v * v).sum()) for v, _ in scaled)
+                shared = sum(float((v * b).sum()) for v, b in scaled)
+                factor = max(shared / size, 0.0) if size > 0 and math.isfinite(size + shared) else 0.0
+        return [(factor * v - b) / n for v, b, n in zip(values, self.blocks, self.norms, strict=True)], factor
+
+    def error(self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False) -> float:
+        """Relative error of the gradient, the largest over the vocabularies."""
+        blocks, _ = self.difference(m, mode, factor, again=again)
+        return max(float(np.linalg.norm(b)) for b in blocks)
+
+    def same_rays(self, m: QMap, tolerance: float) -> bool:
+        """Whether no token is pulled along another ray, and not one of the two is silent everywhere."""
+        both = False
+        for v, b in zip(self.values(m), self.blocks, strict=True):
+            unit, measured = _on_rays(v, b)
+            if not bool((np.abs(unit - measured) <= tolerance).all()):
+                return False
+            both |= bool(measured.any())
+        return both
+
+
+def _finite(x: torch.Tensor) -> Array:
+    return x.nan_to_num(FAR, FAR, -FAR).clamp_(-FAR, FAR).numpy()
+
+
+def _on_rays(v: Array, b: Array) -> tuple[Array, Array]:
+    """Every row at length one; rows where either is zero are left out as zeros."""
+    lengths = [np.linalg.norm(x, axis=-1, keepdims=True) for x in (v, b)]
+    speak = (lengths[0] > 1e-12) & (lengths[1] > 1e-12)
+    one, two = (np.where(speak, x / np.where(speak, n, 1.0), 0.0) for x, n in zip((v, b), lengths, strict=True))
+    return one, two
+
+
+@dataclass(frozen=True)
+class Fit:
+    method: QMap
+    mode: Mode
+    factor: float
+    error: float  # on the tokens it was fitted to
+
+    @property
+    def fitted(self) -> int:
+        """Parameters that are not at their default."""
+        return sum(getattr(self.method, f.name) != f.default for f in self.method.parameters())
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A real parameter as a free coordinate x: MINUIT's maps, which reach closed ends."""
+
+    name: str
+    default: float
+    low: float | None
+    high: float | None
+    open_low: bool
+
+    @classmethod
+    def of(cls, f: dataclasses.Field[Any]) -> Axis:
+        known = limits(f)
+        low = known["low"] if known["above"] is None else known["above"] + NEAREST
+        high = known["high"] if known["below"] is None else known["below"] - NEAREST
+        default: Any = f.default
+        return cls(f.name, float(default), low, high, known["above"] is not None)
+
+    def value(self, x: float) -> float:
+        if self.low is not None and self.high is not None:
+            return min(max(self.low + (self.high - self.low) * (1 + math.sin(x)) / 2, self.low), self.high)
+        if self.low is None and self.high is None:
+            return min(max(float(x), -FARTHEST), FARTHEST)
+        distance = math.exp(min(x, 20.0)) if self.open_low else math.sqrt(x * x + 1) - 1
+        return self._from_end(min(distance, FARTHEST))
+
+    def coordinate(self, value: float) -> float:
+        if self.low is not None and self.high is not None:
+            return math.asin(min(max(2 * (value - self.low) / (self.high - self.low) - 1, -1.0), 1.0))
+        if self.low is None and self.high is None:
+            return value
+        distance = abs(value - self._from_end(0.0))
+        return math.log(max(distance, 1e-9)) if self.open_low else math.sqrt((distance + 1) ** 2 - 1)
+
+    def starts(self, few: bool) -> list[float]:
+        """Values to begin at, the default and closed ends included."""
+        if self.low is not None and self.high is not None:
+            steps = (0.0, 0.3, 0.7, 1.0) if few else (0.0, 0.03, 0.15, 0.3, 0.5, 0.7, 0.85, 0.97, 1.0)
+            found = [self.low + s * (self.high - self.low) for s in steps]
+        elif self.low is None and self.high is None:
+            found = [-2.0, -0.5, 0.0, 0.5, 2.0] if few else [-10.0, -3.0, -1.0, -0.3, 0.0, 0.3, 1.0, 3.0, 10.0]
+        else:
+            steps = (0.0, 0.1, 0.5, 2.0) if few else (0.0, 0.01, 0.05, 0.2, 0.6, 1.5, 4.0, 10.0, 40.0)
+            found = [self._from_end(s) for s in steps]
+        return [*found, self.default]
+
+    def off_end(self, x: float) -> float:
+        """The coordinate, moved a little away from a closed end, where the map is flat."""
+        flat = abs(self.value(x + 1e-4) - self.value(x - 1e-4)) < 1e-7 and not self.open_low
+        return x - math.copysign(0.05, x) if flat else x
+
+    def _from_end(self, distance: float) -> float:
+        return self.low + distance if self.low is not None else (self.high or 0.0) - distance
+
+
+def fit(
+    cls: type[QMap],
+    sample: Sample,
+    mode: Mode,
+    tolerance: float,
+    fixed: dict[str, Any] | None = None,
+    *,
+    thorough: bool = True,
+) -> Fit:
+    """The parameters at which the entry comes closest to the sample; those in `fixed` stay as they are.
+
+    Not `thorough`, it leaves out thresholds, which have no slope and are searched along grids.
+    Starts are compared, and followed downhill, on the largest vocabulary alone; the best is refined on all.
+    """
+    fixed = fixed or {}
+    axes = [Axis.of(f) for f in cls.parameters() if isinstance(f.default, float) and f.name not in fixed]
+    coarse, small, whole = (_Search(cls, axes, s, mode) for s in (sample.largest, sample.small, sample))
+    points = list(itertools.product(*(dict.fromkeys(a.starts(len(axes) > 2)) for a in axes)))
+    starts = itertools.product(_discrete(cls, fixed), points)  # the same in every mode
+    ranked = sorted((coarse.at(point, rest, again=True) for rest, point in starts), key=lambda found: found.error)
+    if axes and tolerance / 100 < ranked[0].error and not (mode == "ratio" and ranked[0].error > HOPELESS):
+        ranked[:STARTS] = [coarse.descended(start, precise=False) for start in ranked[:STARTS]]
+    best = min(ranked, key=lambda found: found.error)
+    steps = coarse.steps(best) if thorough and best.error > tolerance else []
+    if steps and len(steps) < len(axes) and best.error <= WORTH:
+        for i in steps:
+            best = coarse.narrowed(i, best, follow=[j for j in range(len(axes)) if j not in steps])
+    best = small.at(best.point, best.rest)
+    if axes and tolerance / 100 < best.error <= WORTH:
+        best = small.descended(best, precise=True)
+    best = whole.at(best.point, best.rest)
+    if steps and best.error > tolerance and (best.error <= WORTH or len(steps) == len(axes)):
+        for i in steps * 2:
+            best = whole.narrowed(i, best)
+        if len(steps) < len(axes):
+            best = whole.descended(best, precise=True)
+    m = whole.build(best.point, best.rest)
+    return Fit(m, mode, sample.difference(m, mode)[1], best.error)
+
+
+class Found(NamedTuple):
+    error: float
+    point: Sequence[float]  # the real parameters
+    rest: dict[str, Any]  # the others
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One entry's real parameters against one sample."""
+
+    cls: type[QMap]
+    axes: list[Axis]
+    sample: Sample
+    mode: Mode
+
+    def build(self, point: Sequence[float], rest: dict[str, Any]) -> QMap:
+        return self.cls(**rest, **{a.name: v for a, v in zip(self.axes, point, strict=True)})
+
+    def at(self, point: Sequence[float], rest: dict[str, Any], *, again: bool = False) -> Found:
+        try:
+            error = self.sample.error(self.build(point, rest), self.mode, again=again)
+        except ValueError:  # parameters that exclude each other
+            error = math.inf
+        return Found(error, point, rest)
+
+    def descended(self, start: Found, *, precise: bool, free: Sequence[int] | None = None) -> Found:
+        """Levenberg–Marquardt from one start along the free axes, all by default."""
+        free = range(len(self.axes)) if free is None else free
+        point = list(start.point)
+
+        def moved(x: Array) -> list[float]:
+            for i, v in zip(free, x, strict=True):
+                point[i] = self.axes[i].value(v)
+            return point
+
+        def residuals(x: Array) -> Array:
+            try:
+                blocks, _ = self.sample.difference(self.build(moved(x), start.rest), self.mode)
+            except ValueError:  # parameters that exclude each other
+                blocks = [np.full_like(b, FAR) for b in self.sample.blocks]
+            return np.concatenate([b.ravel() for b in blocks])
+
+        # A closed end is a stationary point of the map: begin beside it, the end itself has been tried.
+        x0 = [self.axes[i].off_end(self.axes[i].coordinate(point[i])) for i in free]
+        close, steps = (1e-14, 25) if precise else (1e-3, 8)
+        done = least_squares(
+            residuals, x0, method="lm", xtol=close, ftol=close, gtol=1e-14, max_nfev=steps * (len(free) + 1)
+        )
+        point = list(moved(done.x))
+        return min(start, self.at(point, start.rest), key=lambda found: found.error)
+
+    def steps(self, at: Found) -> list[int]:
+        """The axes along which nothing changes: thresholds, which have no slope."""
+        return [i for i in range(len(self.axes)) if self._is_step(i, at)]
+
+    def _is_step(self, i: int, at: Found) -> bool:
+        axis, moved = self.axes[i], list(at.point)
+        x = axis.off_end(axis.coordinate(at.point[i]))
+        values = []
+        for nearby in (x, x + 1e-7):
+            moved[i] = axis.value(nearby)
+            if math.isinf(self.at(moved, at.rest).error):
+                return True
+            values.append(self.sample.values(self.build(moved, at.rest)))
+        return all(np.array_equal(a, b) for a, b in zip(*values, strict=True))
+
+    def narrowed(self, i: int, best: Found, follow: Sequence[int] = ()) -> Found:
+        """A grid along one axis, narrowed to the middle of the best plateau; axes to `follow` are refitted on it."""
+
+        def tried(value: float) -> Found:
+            found = self.at([value if j == i else v for j, v in enumerate(best.point)], best.rest)
+            return self.descended(found, precise=False, free=follow) if follow else found
+
+        starts = sorted({*self.axes[i].starts(few=False), best.point[i]})
+        n = 21 if follow else 101
+        grid = sorted({*np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist(), *starts})
+        for _ in range(4 if follow else 7):
+            found = [tried(v) for v in grid]
+            errors = [f.error for f in found]
+            first = last = errors.index(min(errors))
+            while last + 1 < len(grid) and errors[last + 1] == errors[first]:
+                last += 1
+            best = min(best, found[first], key=lambda f: f.error)
+            before, after = grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)]
+            sides = ((before, grid[first]), (grid[last], after))
+            grid = sorted({x for a, b in sides for x in np.linspace(a, b, 5 if follow else 9).tolist()})
+        middle = tried((grid[0] + grid[-1]) / 2)
+        return middle if middle.error <= best.error else best
+
+
+def _discrete(cls: type[QMap], fixed: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every setting of the parameters that are not real numbers, the default first."""
+    options: dict[str, Sequence[Any]] = {k: (v,) for k, v in fixed.items()}
+    for f in cls.parameters():
+        if f.name in options or isinstance(f.default, float):
+            continue
+        if limits(f)["choices"]:
+            options[f.name] = limits(f)["choices"]
+        else:
+            options[f.name] = tuple(dict.fromkeys((f.default, *(k for k in WHOLE if k >= (limits(f)["low"] or 0)))))
+    for values in itertools.product(*options.values()):
+        yield dict(zip(options, values, strict=True))
+
+
+def simplified(found: Fit, sample: Sample, tolerance: float) -> Fit:
+    """An exact fit with as many parameters as possible at their defaults, and the rest at simple numbers."""
+    cls = type(found.method)
+    fixed: dict[str, Any] = {}
+    for f in cls.parameters():
+        if getattr(found.method, f.name) == f.default:
+            fixed[f.name] = f.default
+    for f in cls.parameters():
+        if f.name in fixed or found.fitted <= 1:
+            continue
+        try:
+            simpler = fit(cls, sample, found.mode, tolerance, fixed | {f.name: f.default})
+        except ValueError:  # this default excludes the other parameters' values
+            continue
+        if simpler.error <= tolerance:
+            found, fixed = simpler, fixed | {f.name: f.default}
+    for f in cls.parameters():
+        value = getattr(found.method, f.name)
+        if isinstance(f.default, float):
+            for candidate in simple_numbers(value):
+                snapped = _replaced(found, sample, f.name, candidate)
+                if snapped is not None and snapped.error <= max(found.error, tolerance / 100):
+                    found = snapped
+                    break
+    return found
+
+
+def _replaced(found: Fit, sample: Sample, name: str, value: float) -> Fit | None:
+    try:
+        m = type(found.method)(**found.method.params | {name: value})
+    except ValueError:  # outside its range
+        return None
+    _, factor = sample.difference(m, found.mode)
+    return Fit(m, found.mode, factor, sample.error(m, found.mode))

@@ -1,0 +1,291 @@
+"""What is this loss? Any Python function → the catalogue entries it is, or comes near to, and a diagnosis."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sympy as sp
+import torch
+
+from qunify import catalogue
+from qunify._lib import html
+from qunify._lib.simple import simple_numbers
+from qunify.catalogue import ENTRIES
+from qunify.comparison._diagnosis import Diagnosis, _diagnose, _number
+from qunify.comparison._fitting import Fit, Mode, Sample, fit, simplified
+from qunify.comparison._subjects import beside_jumps, examine, is_gate
+from qunify.maps import LossFunctionMap, Method, QMap, published
+from qunify.samples import ROWS, spread_over_u
+from qunify.token import V
+
+DEGREES = ("identical", "scaled", "directional", "near")  # how near a match is
+
+
+NEAR = 0.1  # relative gradient error up to which an entry is worth naming,
+
+
+CLOSE = 0.01  # and, one factor free, up to which it may turn out to be the loss itself
+
+
+#: Relative gradient error that rounding may leave, by the type a loss computes in.
+TOLERANCE = {torch.float64: 1e-7, torch.float32: 3e-5}
+
+
+FEW_ROWS = (100, 40, 10)  # enough to fit a loss that gives V numbers per token
+
+
+@dataclass(frozen=True)
+class Match:
+    """One catalogue entry that the loss is, or comes near to.
+
+    Attributes
+    ----------
+    name : str
+        Id of the entry.
+    params : dict
+        Its parameters; a SymPy expression in V where the loss is the entry with a parameter that depends on V.
+    level : str
+        `identical` (equal gradients), `scaled` (equal up to `factor`), `directional` (at every token on the same
+        ray, neither silent everywhere: the same target with other weights), or `near` (none of these).
+    error : float
+        ‖g − factor · g_entry‖ / ‖g‖ on tokens that were not used in fitting, the largest over three vocabularies.
+    factor : float or SymPy expression in V
+        gradient of the loss = factor · gradient of the entry.
+    """
+
+    name: str
+    params: dict[str, Any]
+    level: str
+    error: float
+    factor: Any = 1.0
+
+    def __str__(self) -> str:
+        if self.level == "identical":
+            return f"identical to {self._named()} (relative gradient error {self.error:.1g})"
+        if self.level == "scaled":
+            return (
+                f"{_number(self.factor)} × {self._named()}, a change of learning rate "
+                f"(relative gradient error {self.error:.1g})"
+            )
+        if self.level == "directional":
+            return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
+        factor = "" if abs(self.factor - 1) < 1e-9 else f"{_number(self.factor)} × "
+        return f"near {factor}{self._named()}, but not it (gradients differ by {self.error:.2%})"
+
+    def _repr_html_(self) -> str:
+        return html.paragraph(str(self))
+
+    def _repr_latex_(self) -> str:
+        return rf"${html.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
+
+    def _named(self) -> str:
+        inside = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+class Matches(list[Match]):
+    """The matches, best first; printed, what the loss is in plain sentences."""
+
+    def __init__(self, matches: Sequence[Match], name: str, diagnosis: Diagnosis) -> None:
+        super().__init__(matches)
+        self.name, self.diagnosis = name, diagnosis
+
+    @property
+    def verdict(self) -> str:
+        """One sentence."""
+        subject = f"Taken one token at a time, {self.name}" if self.diagnosis.apart else self.name
+        if self.diagnosis.silent:
+            return f"{subject} teaches nothing: its gradient is zero."
+        best = self[0] if self else None
+        if best and best.level in ("identical", "scaled"):
+            return f"{subject} is {best}."
+        own = "a gate of its own" if self.diagnosis.gate else "unlike anything here"
+        if not best:
+            return f"{subject} is {own}."
+        if best.level == "directional":
+            return f"{subject} {f'is {own}; it ' if self.diagnosis.gate else ''}points {best}."
+        return f"{subject} is {own}; it is {best}."
+
+    def __str__(self) -> str:
+        also = [f"Also: {m}." for m in self[1:]]
+        return "\n".join([self.verdict, *also, *self.diagnosis.sentences()])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        rows = [(m._named(), m.level, _number(m.factor), float(m.error)) for m in self]
+        found = html.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""
+        return html.paragraph(self.verdict) + found + "".join(map(html.paragraph, self.diagnosis.sentences()))
+
+
+def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Matches:
+    """What is this loss?
+
+    Parameters
+    ----------
+    loss_fn : callable, QMap or str
+        `loss_fn(logits, labels, **contexts)` on logits (N, V) and labels (N,), giving one loss per token in
+        nats, or their mean or sum. Of a QMap, or an id of the catalogue, the published loss.
+    contexts : sequence of str
+        The context names it takes, such as `teacher_logits`; a QMap says by itself what it needs.
+    top : int
+        How many matches to return at most.
+
+    Returns
+    -------
+    Matches
+        A list of `Match`, best first: by level, then fewest parameters off their defaults, then catalogue
+        order (nearest first below `scaled`). Empty when nothing comes near. Its `diagnosis` says what was measured.
+
+    Raises
+    ------
+    ValueError
+        The function raised (its message and `__cause__` are kept), or cannot be called with these contexts, or
+        returns something other than finite, differentiable losses.
+    """
+    if top < 1:
+        raise ValueError(f"identify: top: expected at least 1, got {top}")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # for tensors this small, more threads only cost time
+    try:
+        return _identified(loss_fn, contexts, top)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
+    m = catalogue.as_method(loss_fn, "identify")
+    loss_fn, contexts = published(m), contexts or (() if isinstance(m, LossFunctionMap) else m.needs)
+    subject = examine(loss_fn, contexts)
+    known = [spread_over_u(v, seed=0) for v in ROWS]
+    measured = [subject(p) for p in known]
+    diagnosis = _diagnose(subject, known, measured)
+    few = None
+    if not diagnosis.gate:
+        few = FEW_ROWS
+    elif diagnosis.on_u_alone:
+        known[0] = known[0] + beside_jumps(subject)
+        measured[0] = subject(known[0])
+    sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few)
+    fresh = tuple(spread_over_u(v, seed=1)[:200] for v in ROWS)
+    held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
+    candidates = [] if diagnosis.silent else _candidates(diagnosis)
+    matches = _matches(candidates, sample, held_out, TOLERANCE[subject.dtype])
+    return Matches(matches[:top], subject.name, diagnosis)
+
+
+def _candidates(d: Diagnosis) -> list[type[QMap]]:
+    """Entries of the same kind: gates for a gate, the same shift-invariance, no context that the loss does not use."""
+    return [
+        cls
+        for cls in ENTRIES.values()
+        if set(cls.needs) <= set(d.used) and cls.shift_invariant == d.shift_invariant and is_gate(cls()) == d.gate
+    ]
+
+
+def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
+    found: list[Match] = []
+    missed: list[Fit] = []
+    for cls in candidates:
+        close = fit(cls, sample, "ratio", tolerance)
+        match = None
+        if close.error <= CLOSE:  # equal before proportional: a factor may do what a parameter does
+            match = _exact(fit(cls, sample, "equal", tolerance), sample, held_out, tolerance)
+            match = match or _exact(close, sample, held_out, tolerance)
+        if match:
+            found.append(match)
+        else:
+            missed.append(close)
+    if not any(m.level == "identical" for m in found):
+        found += _depending_on_vocab(missed, sample, held_out, tolerance)
+    known = bool(found)
+    # Two gates whose weights have one sign share every ray, so where one is recognised the others say little.
+    rays = not known and not sample.gate
+    named = {m.name for m in found}
+    for close in missed:
+        if close.method.name not in named:
+            ray = fit(type(close.method), sample, "ray", tolerance) if rays else close
+            match = _inexact(close, ray, sample, held_out, tolerance)
+            if match and not (known and sample.gate and match.error > NEAR):
+                found.append(match)
+    order = list(ENTRIES)
+
+    def rank(m: Match) -> tuple[Any, ...]:
+        level = DEGREES.index(m.level)
+        changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
+        return (level, changed if level < 2 else m.error, order.index(m.name))
+
+    return sorted(found, key=rank)
+
+
+def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
+    if close.error > tolerance:
+        return None
+    close = simplified(close, sample, tolerance)
+    error = held_out.error(close.method, close.mode, close.factor)
+    if error > 10 * tolerance:
+        return None
+    same = abs(close.factor - 1) <= tolerance
+    factor = next(iter(simple_numbers(close.factor, within=10 * tolerance)), close.factor)
+    return Match(close.method.name, close.method.params, "identical" if same else "scaled", error, factor)
+
+
+def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
+    if all(s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)):
+        _, factor = sample.difference(ray.method, "ratio")
+        error = held_out.error(ray.method, "equal", factor)
+        return Match(ray.method.name, ray.method.params, "directional", error, factor)
+    error = held_out.error(close.method, "equal", close.factor)
+    return Match(close.method.name, close.method.params, "near", error, close.factor) if error <= NEAR else None
+
+
+FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), sp.log(V))
+
+
+def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
+    """Entries that fit every vocabulary with parameters, or a factor, of its own, if those are a known form of V."""
+    found = []
+    for close in sorted(missed, key=lambda f: f.error)[:6]:
+        cls = type(close.method)
+        if fit(cls, sample.only(0), "ratio", tolerance).error > tolerance:  # then no fit is equal either
+            continue
+        for mode in ("equal", "ratio"):
+            match = _per_vocab(cls, mode, sample, held_out, tolerance)
+            if match:
+                found.append(match)
+                break
+    return found
+
+
+def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
+    fits = []
+    for i in range(len(ROWS)):
+        close = fit(cls, sample.only(i), mode, tolerance)
+        if close.error > tolerance:
+            return None
+        fits.append(simplified(close, sample.only(i), tolerance))
+    values = {k: [getattr(f.method, k) for f in fits] for k in fits[0].method.params}
+    params = {k: _in_vocab(v) for k, v in values.items()}
+    factor = _in_vocab([f.factor for f in fits]) if mode == "ratio" else 1.0
+    if factor is None or any(v is None for v in params.values()):
+        return None
+    error = max(held_out.only(i).error(f.method, mode, f.factor) for i, f in enumerate(fits))
+    if error > 10 * tolerance:
+        return None
+    return Match(cls.name, params, "identical" if mode == "equal" else "scaled", error, factor)
+
+
+def _in_vocab(values: list[Any]) -> Any:
+    """One value for all vocabularies, or a multiple of a known form of V, or None."""
+    if isinstance(values[0], (str, int)):
+        return values[0] if len(set(values)) == 1 else None
+    for form in (sp.Integer(1), *FORMS):
+        parts = [x / float(form.subs(V, vocab)) for x, vocab in zip(values, ROWS, strict=True)]
+        if max(parts) - min(parts) <= 1e-5 * max(map(abs, parts)):
+            multiple = next(iter(simple_numbers(parts[0], within=1e-5)), parts[0])
+            if form == 1:
+                return multiple
+            return (int(multiple) if float(multiple).is_integer() else multiple) * form
+    return None

@@ -1,0 +1,94 @@
+"""Proofs in symbols, for every vocabulary size: two gradients are proportional, or lie on one ray.
+
+Opaque results of sorting and projecting (argmax, top-k, heads, entmax) are symbols about which nothing is known but
+that they sum to one, so what is proved of them holds in every ordering. Other cases are decided cell by cell.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import sympy as sp
+
+from qunify.maps import Alias, QMap
+from qunify.symbolic import (
+    GIVEN,
+    LONGEST_GRADIENT,
+    P_Y,
+    Step,
+    as_latex,
+    as_text,
+    gate_weight,
+    is_nonnegative_gate,
+    readable,
+    symbolic_gradient,
+    vanishes_everywhere,
+)
+from qunify.token import SymbolicVector, V
+
+
+class Proof(NamedTuple):
+    """What has been proved of two gradients."""
+
+    factor: sp.Expr | None  # g_b = factor · g_a; None where they share the ray alone
+    steps: tuple[Step, ...]
+    ties: tuple[str, ...] = ()  # tokens at which a quantity is its threshold, and the two may differ
+
+
+def proportional(a: QMap, b: QMap, alias: Alias, factor: sp.Expr | None = None) -> Proof | None:
+    """g_b = factor · g_a at every token, the factor found if none is proposed; None where that is not shown."""
+    ga, gb = symbolic_gradient(a, alias), symbolic_gradient(b, alias)
+    if factor is None:
+        factor = _ratio(ga, gb)
+        if factor is None:
+            return None
+    found = vanishes_everywhere(gb.label - ga.label * factor, gb.elsewhere - ga.elsewhere * factor)
+    if not found.holds:
+        return None
+    end = _equation("g^b", "g_b", factor, r"\,g^a", " · g_a, for every V")
+    return Proof(factor, (*_entries("a", a, alias), *_entries("b", b, alias), end), found.open_ties)
+
+
+def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
+    """Both are gates whose weights are never negative; None where that is not shown."""
+    if not (is_nonnegative_gate(a, alias) and is_nonnegative_gate(b, alias)):
+        return None
+    return Proof(None, (_gate_step("a", a, alias), _gate_step("b", b, alias)))
+
+
+def _ratio(ga: SymbolicVector, gb: SymbolicVector) -> sp.Expr | None:
+    """g_b/g_a at the label, if it is one number for all tokens: without any symbol of the token."""
+    if ga.label == 0:
+        return None
+    ratio = sp.simplify(gb.label / ga.label) if sp.count_ops(ga.label) < 200 else sp.cancel(gb.label / ga.label)
+    return None if any(map(_of_the_token, ratio.free_symbols)) or ratio.has(sp.Piecewise) else ratio
+
+
+def _of_the_token(s: sp.Symbol) -> bool:
+    return s.name.endswith(("_y", "_k")) or s.name in GIVEN or s == V
+
+
+@functools.lru_cache(maxsize=1024)
+def _entries(side: str, m: QMap, alias: Alias) -> tuple[Step, ...]:
+    g = symbolic_gradient(m, alias)
+    return (
+        _equation(f"g^{side}_y", f"g_{side} at the label", readable(g.label)),
+        _equation(f"g^{side}_k", f"g_{side} elsewhere", readable(g.elsewhere)),
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _gate_step(side: str, m: QMap, alias: Alias) -> Step:
+    w = readable(gate_weight(m, alias)).xreplace({P_Y: sp.Symbol("u", positive=True)})
+    return _equation(rf"g^{side}=w_{side}(p-\delta),\quad w_{side}", f"g_{side} = w_{side} (p − δ), w_{side}", w,
+                     r"\ge 0", " ≥ 0")  # fmt: skip
+
+
+def _equation(latex: str, words: str, e: sp.Expr, latex_end: str = "", words_end: str = "") -> Step:
+    """One line; expressions nobody would read are left out."""
+    text = as_text(e)
+    if len(text) > LONGEST_GRADIENT:
+        return Step(rf"{latex}:\ \text{{{sp.count_ops(e)} operations, not written out}}",
+                    f"{words}: {sp.count_ops(e)} operations, not written out{words_end}")  # fmt: skip
+    return Step(f"{latex}={as_latex(e)}{latex_end}", f"{words} = {text}{words_end}")

@@ -1,0 +1,81 @@
+"""Do two methods settle at the same places? Proved where theory has one closed form for both, else measured."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+
+from qunify.maps import Alias, QMap
+from qunify.population import StablePoints, closed_form, stable_points_of
+from qunify.samples import SIZES, aliased, around_truths, sizes
+from qunify.symbolic import Step
+
+#: Truths over four tokens, from nearly certain to nearly flat, none with a tie; at the first, margins are passed.
+TRUTHS = (
+    (0.79, 0.15, 0.05999, 1e-5),
+    (0.85, 0.08, 0.04, 0.03),
+    (0.55, 0.25, 0.15, 0.05),
+    (0.4, 0.3, 0.2, 0.1),
+    (0.28, 0.26, 0.24, 0.22),
+)
+
+#: Two optima nearer than this in every probability are one.
+SAME_OPTIMUM = 1e-5
+
+
+@dataclass(frozen=True)
+class SharedOptima:
+    """Whether two methods have the same stable population optima, and how that is known."""
+
+    same: bool
+    proved: bool = False
+    steps: tuple[Step, ...] = ()
+
+
+@functools.lru_cache(maxsize=1024)
+def _stable(m: QMap, alias: Alias = ()) -> StablePoints:
+    truths = torch.tensor(TRUTHS, dtype=torch.float64)
+    return stable_points_of(m, truths, **_context(m, truths, alias))
+
+
+@functools.lru_cache(maxsize=1024)
+def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
+    """Whether theory has the optimum at TRUTHS, and no longer where there are more tokens than some parameter says."""
+    large = max(sizes(m))
+    if _stable(m, alias).form is None or large == max(SIZES):
+        return False
+    flat = torch.arange(large, 0, -1, dtype=torch.float64)[None] ** -1
+    truth = flat / flat.sum()
+    return closed_form(m, truth, **_context(m, truth, alias)) is None
+
+
+def _context(m: QMap, truths: torch.Tensor, alias: Alias) -> dict[str, torch.Tensor]:
+    context = aliased(around_truths(truths), alias)
+    return {name: context[name] for name in m.needs}
+
+
+def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
+    """Both methods' optima side by side; a loss that is not shift-invariant has none."""
+    if not (a.shift_invariant and b.shift_invariant):
+        return SharedOptima(False)
+    if _in_small_vocabularies_only(a, alias) or _in_small_vocabularies_only(b, alias):
+        return SharedOptima(False)
+    x, y = _stable(a, alias), _stable(b, alias)
+    if not any(map(len, x.points)) or not all(_same_points(i, x, y) for i in range(len(TRUTHS))):
+        return SharedOptima(False)
+    if x.form is not None and y.form is not None and x.form.key == y.form.key:
+        return SharedOptima(True, True, (Step(x.form.latex, "one closed form for both optima"),))
+    said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME_OPTIMUM:g}, by numbers"
+    return SharedOptima(True, False, (Step(rf"\text{{{said}}}", said),))
+
+
+def _same_points(i: int, x: StablePoints, y: StablePoints) -> bool:
+    """Whether every stable point of one is one of the other; what a search has not met is put to the test."""
+    p, q = x.points[i], y.points[i]
+    near = (p[:, None] - q[None]).abs().amax(-1) < SAME_OPTIMUM
+    alone_p, alone_q = p[~near.any(1)], q[~near.any(0)]
+    if x.form is not None and y.form is not None:
+        return len(alone_p) == len(alone_q) == 0
+    return y.rests_at(i, alone_p) and x.rests_at(i, alone_q)

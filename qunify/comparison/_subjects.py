@@ -1,0 +1,306 @@
+"""Fixed tokens on which an unknown loss is tried, and the careful calling of it."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify.maps import Gated, LossFunction, QMap, check_losses, logit_gradient, name_of, rounding_of_zeros
+from qunify.samples import Batch, along_u, spread_over_u
+from qunify.token import CONTEXTS
+
+FEW = 8  # rows of the batch on which the reduction is found out
+
+
+@torch.no_grad()
+def gradient_of(m: QMap, batch: Batch) -> Tensor:
+    """A method's gradient at every token of a batch, (N, V)."""
+    return logit_gradient(batch.token, m.pulls(batch.token))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A loss under examination: how it is called, how it reduces, and what it does to one token alone."""
+
+    loss_fn: LossFunction
+    contexts: tuple[str, ...]
+    needs_items: bool  # num_items_in_batch is a required argument
+    reduction: str  # none, mean, sum or other
+    notes: tuple[str, ...]  # how it treats a batch, in sentences
+    apart: bool  # rows must be given one at a time
+    dtype: torch.dtype  # float32 or float64: what it computes in
+
+    @property
+    def name(self) -> str:
+        return name_of(self.loss_fn)
+
+    def __call__(self, p: Batch, **context: Tensor) -> Measured:
+        """What it does to the logits at every token of a probe, other contexts given or not."""
+        given = {name: p.context[name] for name in self.contexts} | context
+        if self.apart:
+            rows = [
+                _gradient(self.loss_fn, p[i : i + 1], _rows(given, i) | self._items(1)) for i in range(len(p.labels))
+            ]
+            return Measured(p, torch.cat(rows), self.dtype)
+        gradient = _gradient(self.loss_fn, p, given | self._items(len(p.labels)))
+        return Measured(p, gradient * (len(p.labels) if self.reduction == "mean" else 1), self.dtype)
+
+    def _items(self, n: int) -> dict[str, int]:
+        return {"num_items_in_batch": n} if self.needs_items else {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The gradient of a loss at every token of a probe, and what can be read off it."""
+
+    batch: Batch
+    gradient: Tensor  # (N, V)
+    dtype: torch.dtype  # what it was computed in: tells rounding from more
+
+    @functools.cached_property
+    def rounding(self) -> Tensor:
+        return rounding_of_zeros(self.gradient, self.dtype)  # (N, 1)
+
+    @property
+    def violation(self) -> Tensor:
+        """|Σ_k g_k|, (N,): how far a loss is from being shift-invariant."""
+        return self.gradient.sum(-1).abs()
+
+    @property
+    def shift_invariant(self) -> bool:
+        return bool((self.violation <= self.rounding[:, 0]).all())
+
+    @property
+    def target(self) -> Tensor:
+        """Q = p − g, (N, V)."""
+        return self.batch.token.policy.probs - self.gradient
+
+    @property
+    def in_simplex(self) -> Tensor:
+        return (self.target >= -self.rounding).all(-1)  # (N,)
+
+    @functools.cached_property
+    def gate(self) -> Gated:
+        t = self.batch.token
+        return Gated.of(self.gradient, t.policy.probs, t.index, self.rounding)
+
+    @property
+    def is_gate(self) -> bool:
+        return bool(self.gate.holds.all())
+
+
+@functools.lru_cache(maxsize=1024)
+def is_gate(m: QMap) -> bool:
+    """Whether a method's gradient is w (p − δ), by its class or in effect, at tokens of two vocabularies."""
+    few = (spread_over_u(5, seed=0)[:60], spread_over_u(24, seed=0)[:12])
+    return all(Measured(b, gradient_of(m, b), torch.float64).is_gate for b in few)
+
+
+def beside_jumps(subject: Subject, most: int = 4) -> Batch:
+    """Tokens close to the label probabilities at which a gate's weight jumps, from both sides.
+
+    A threshold can only be read off tokens on either side of it.
+    """
+    u = torch.linspace(0.001, 0.999, 1000, dtype=torch.float64)
+    jump = subject(along_u(u)).gate.weight[:, 0].diff().abs()
+    usual = torch.nn.functional.max_pool1d(jump[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3)
+    near = []
+    for i in jump.argsort(descending=True)[:most].tolist():
+        if jump[i] < 10 * usual:
+            break
+        low, high = u[i], u[i + 1]
+        for _ in range(4):
+            inside = torch.linspace(float(low), float(high), 33, dtype=torch.float64)
+            k = int(subject(along_u(inside)).gate.weight[:, 0].diff().abs().argmax())
+            low, high = inside[k], inside[k + 1]
+        away = torch.logspace(-7, -3, 9, dtype=torch.float64)
+        near += [low - away, high + away]
+    return along_u(torch.cat(near).clamp(1e-6, 1 - 1e-6) if near else u[:0])
+
+
+def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) -> Any:
+    """The function's own value; what it raises comes back with the function's name and the same message.
+
+    Raises
+    ------
+    ValueError
+    """
+    try:
+        return loss_fn(logits, labels, **context)
+    except Exception as error:
+        raise ValueError(
+            f"{name_of(loss_fn)} raised {type(error).__name__} when called with logits {tuple(logits.shape)}, "
+            f"labels {tuple(labels.shape)}{''.join(f', {k}' for k in context)}: {error}"
+        ) from error
+
+
+def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
+    """How a loss wants to be called, and what it does with a batch.
+
+    Raises
+    ------
+    ValueError
+        It cannot be called with the contexts named, or gives no finite, differentiable loss.
+    """
+    contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
+    accepted, needs_items = _signature(loss_fn, contexts)
+    p = spread_over_u(5, 0)[:FEW]
+    given = {name: p.context[name] for name in contexts}
+    items = {"num_items_in_batch": FEW} if needs_items else {}
+    shape = _shape(loss_fn, call(loss_fn, p.logits.clone().requires_grad_(), p.labels, **given, **items))
+    together = _gradient(loss_fn, p, given | items)
+    one = {"num_items_in_batch": 1} if needs_items else {}
+    alone = torch.cat([_gradient(loss_fn, p[i : i + 1], _rows(given, i) | one) for i in range(FEW)])
+
+    ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
+    separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm() + 1e-12)
+    notes = []
+    if shape:
+        reduction = "none"
+        separate &= abs(ratio - 1) < 1e-5
+    else:
+        known = {"sum": 1.0, "mean": 1 / FEW}
+        reduction = next((k for k, v in known.items() if separate and abs(ratio / v - 1) < 1e-5), "other")
+        notes.append(_REDUCTIONS[reduction].format(factor=f"{ratio:.4g}", rows=FEW))
+    if not separate:
+        notes.append(
+            "Its tokens interact: a token's gradient changes with the others in the batch; here each is judged alone."
+        )
+    if "num_items_in_batch" in accepted:
+        notes.append(_items(loss_fn, p, given))
+    elif reduction == "mean":
+        notes.append(
+            "It takes no num_items_in_batch, so with gradient accumulation every micro-batch counts the same, "
+            "however few items it has."
+        )
+    if reduction == "mean" and (note := _ignored(loss_fn, p, given, items, together)):
+        notes.append(note)
+    unnamed = [name for name in accepted if name in CONTEXTS and name not in contexts]
+    if unnamed:
+        notes.append(f"Its signature also has {', '.join(unnamed)}, left at the default: name them in contexts.")
+    apart = not separate or reduction == "other"
+    return Subject(loss_fn, contexts, needs_items, reduction, tuple(notes), apart, _precision(loss_fn, together))
+
+
+_REDUCTIONS = {
+    "sum": "It returns the sum over tokens.",
+    "mean": "It returns the mean over tokens.",
+    "other": "It returns one number for the batch: on {rows} tokens each counts {factor} times what it counts alone, "
+    "which is neither their sum nor their mean.",
+}
+
+
+def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
+    """The names it accepts after logits and labels, and whether it insists on num_items_in_batch."""
+    who = name_of(loss_fn)
+    for name in contexts:
+        if name not in CONTEXTS:
+            near = difflib.get_close_matches(name, CONTEXTS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(CONTEXTS)}"
+            raise ValueError(f"{who}: contexts: unknown context {name!r}, {hint}")
+    try:
+        parameters = list(inspect.signature(loss_fn).parameters.values())
+    except (TypeError, ValueError):  # some built-in functions have no signature: the call will tell
+        return (), False
+    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][2:]
+    accepted = tuple(p.name for p in named)
+    for name in contexts:
+        if name not in accepted and not anything:
+            takes = ", ".join(accepted) or "no argument besides logits and labels"
+            raise ValueError(
+                f"{who}: contexts: it takes no argument {name}; leave it out of contexts, or rename its own ({takes})"
+            )
+    required = [p.name for p in named if p.default is p.empty and p.name not in contexts]
+    missing = [name for name in required if name in CONTEXTS]
+    if missing:
+        raise ValueError(f"{who}: needs {', '.join(missing)}; add contexts=({', '.join(map(repr, missing))},)")
+    unknown = [name for name in required if name != "num_items_in_batch"]
+    if unknown:
+        raise ValueError(
+            f"{who}: needs {', '.join(unknown)}, which is no known context; bind it with functools.partial, "
+            f"or rename it to one of {', '.join(CONTEXTS)}"
+        )
+    return accepted, "num_items_in_batch" in required
+
+
+def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
+    who = name_of(loss_fn)
+    advice = f"return a tensor with one number for each of the {FEW} rows of logits"
+    check_losses(who, losses, (FEW,), (), advice=advice)
+    if not losses.requires_grad:
+        raise ValueError(
+            f"{who}: expected losses that depend differentiably on the logits, got none that do; "
+            "look for .detach(), .item(), argmax or torch.no_grad() on the way"
+        )
+    return losses.shape
+
+
+def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
+    logits = p.logits.clone().requires_grad_()
+    with torch.enable_grad():
+        losses = call(loss_fn, logits, p.labels, **given).sum()
+        (gradient,) = torch.autograd.grad(losses, logits, allow_unused=True)
+    if gradient is None:
+        raise ValueError(
+            f"{name_of(loss_fn)}: expected losses that depend differentiably on the logits, got losses that "
+            "depend on something else; use the logits argument itself"
+        )
+    for what, value in (("losses", losses.detach()), ("gradient", gradient)):
+        if not bool(value.isfinite().all()):
+            raise ValueError(
+                f"{name_of(loss_fn)}: expected a finite {what.removesuffix('es')} on ordinary logits, got "
+                f"{value[~value.isfinite()][0].item()}; look for the log or the power of a number that may be 0, "
+                "and use log_softmax"
+            )
+    return gradient
+
+
+def _precision(loss_fn: LossFunction, gradient: Tensor) -> torch.dtype:
+    """float32 if every number of the gradient is one, float64 otherwise."""
+    various = len(gradient.unique()) > FEW
+    for half in (torch.bfloat16, torch.float16):
+        if various and bool((gradient == gradient.to(half)).all()):
+            raise ValueError(
+                f"{name_of(loss_fn)}: computes in {str(half).removeprefix('torch.')}, whose rounding hides which loss "
+                "it is; compute it in float32 or float64"
+            )
+    return torch.float32 if various and bool((gradient == gradient.float()).all()) else torch.float64
+
+
+def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
+    return {k: v[i : i + 1] for k, v in given.items()}
+
+
+def _items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
+    once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
+    if torch.allclose(once, 2 * twice, rtol=1e-5, atol=1e-12):
+        return "It divides by num_items_in_batch where that is given."
+    if torch.allclose(once, twice, rtol=1e-5, atol=1e-12):
+        return (
+            "It takes num_items_in_batch and ignores it: with gradient accumulation every micro-batch counts the "
+            "same, however few items it has (the accumulation bug)."
+        )
+    return "It takes num_items_in_batch and does something other than dividing by it."
+
+
+def _ignored(
+    loss_fn: LossFunction, p: Batch, given: dict[str, Tensor], items: dict[str, int], together: Tensor
+) -> str | None:
+    labels = p.labels.clone()
+    labels[FEW // 2 :] = -100
+    try:
+        half = _gradient(loss_fn, Batch(p.logits, labels, p.context), given | items)
+    except ValueError:
+        return "It does not accept the label -100 of ignored tokens."
+    kept = slice(0, FEW // 2)
+    if torch.allclose(half[kept], together[kept], rtol=1e-5, atol=1e-12):
+        return "It divides by all tokens, the ignored ones (label -100) included."
+    return None

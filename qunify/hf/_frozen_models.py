@@ -1,0 +1,159 @@
+"""Models that stay constant in a call: a frozen one, the policy without its adapter, the policy of some steps ago."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import safetensors.torch
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import PreTrainedModel, TrainerCallback
+
+from qunify._lib import files
+from qunify.hf._heads import Head, core, last_hidden
+from qunify.maps import QMap
+
+#: A frozen model, or the policy without its adapter.
+Given = nn.Module | Literal["base"]
+_FILE = "old_policy.safetensors"  # in a checkpoint
+MODELS = ("reference_logits", "teacher_logits")  # the contexts that such a model gives
+#: Entered, it gives the model to call: in evaluation mode, without gradients.
+Use = Callable[[], AbstractContextManager[nn.Module]]
+
+
+@contextmanager
+def constant(model: nn.Module) -> Iterator[nn.Module]:
+    """The model in evaluation mode and without gradients; all of its parts know that they are."""
+    before = {module: (module.training, is_constant(module)) for module in model.modules()}
+    model.eval()
+    try:
+        for module in before:
+            vars(module)["_is_constant"] = True
+        with torch.no_grad():
+            yield model
+    finally:
+        for module, (training, was) in before.items():
+            module.training = training
+            vars(module)["_is_constant"] = was
+
+
+def is_constant(model: nn.Module) -> bool:
+    """Whether a model is being called inside `constant`: not to train it, but for what it says."""
+    return bool(vars(model).get("_is_constant", False))
+
+
+def check(model: nn.Module, name: str, argument: str) -> None:
+    """ValueError unless there is an output head, and the logits of two tokens are what it makes of their last hidden
+    states: not so where something lies between the two, or where an adapter changes the head or adds virtual tokens."""
+    inner = core(model)
+    if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
+        got = type(inner).__name__
+        raise ValueError(f"{name}: {argument}: expected a causal language model with an output head, got {got}")
+    head = Head.of(model)
+    weight = head.weight
+    if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
+        return  # it lies elsewhere, or in parts
+    tokens = {"input_ids": torch.tensor([[0, 1]], device=weight.device)}
+    with constant(model):
+        parts = head.logits(last_hidden(model, tokens))
+        whole = model(**tokens).logits.to(parts.dtype)
+    rounding = 1e-3 if weight.dtype == torch.float32 else 1e-6 if weight.dtype == torch.float64 else 0.05
+    if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=rounding, atol=rounding * whole.std()):
+        raise ValueError(f"{name}: {argument}: expected logits that are a head of the last hidden states, got others")
+
+
+def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:
+    """Of what is given for contexts, what the method needs: ValueError where that is None, or neither a model nor
+    "base" where it should be. `arguments` says what each is called."""
+    found = {context: value for context, value in given.items() if context in m.needs}
+    for context, value in found.items():
+        if value is None:
+            raise ValueError(f"{m.name}: {arguments[context]}: expected one, which the method needs, got None")
+        if context in MODELS and not (value == "base" or isinstance(value, nn.Module)):
+            raise ValueError(f'{m.name}: {arguments[context]}: expected a model or "base", got {value!r}')
+    return found
+
+
+def use_frozen(given: Given, policy: nn.Module, name: str, argument: str) -> Use:
+    """How to call a model that is constant while `policy` trains."""
+    if core(given) is core(policy):
+        raise ValueError(f"{name}: {argument}: expected another model than the one in training, got the same")
+    if isinstance(given, nn.Module):
+        return lambda: constant(given)
+    if not isinstance(policy, PeftModel):
+        raise ValueError(f'{name}: {argument}: expected a model, got "base" and a policy without an adapter')
+
+    @contextmanager
+    def base() -> Iterator[nn.Module]:
+        trains = [(p, p.requires_grad) for p in policy.parameters()]
+        try:
+            with policy.disable_adapter(), constant(policy):
+                yield policy
+        finally:  # peft lets all of an adapter train when it is switched on again
+            for p, was in trains:
+                p.requires_grad = was
+
+    return base
+
+
+class Snapshot(TrainerCallback):
+    """The policy as it was, taken again every few optimizer steps: a copy of what trains, put in place for a call."""
+
+    def __init__(self, policy: nn.Module, every: int) -> None:
+        self.policy, self.every = policy, every
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.values: dict[str, Tensor] = {}
+        self._resumes = False
+
+    def take(self) -> None:
+        self.parameters = {name: p for name, p in self.policy.named_parameters() if p.requires_grad}
+        self.values = {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def save(self, folder: str | Path) -> None:
+        whole = {name: value.contiguous() for name, value in self.values.items()}
+        files.write(Path(folder) / _FILE, safetensors.torch.save(whole))
+
+    def load(self, folder: str | Path) -> None:
+        """Begin training with the older policy of a checkpoint. ValueError if it is of other parameters."""
+        path = Path(folder) / _FILE
+        if not path.exists():  # of a model alone
+            warnings.warn(f"old_every: {folder} holds no older policy: the present one takes its place", stacklevel=2)
+            return
+        self.take()
+        saved = safetensors.torch.load_file(path)
+        if saved.keys() != self.values.keys():
+            raise ValueError(f"old_every: {path}: expected the parameters that train, got others")
+        for name, value in self.values.items():
+            value.copy_(saved[name])
+        self._resumes = True
+
+    def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+        if not self._resumes:
+            self.take()
+        self._resumes = False
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            for name, p in self.parameters.items():
+                self.values[name].copy_(p.detach())
+
+    @contextmanager
+    def use(self) -> Iterator[nn.Module]:
+        if not self.values:  # evaluated before any training
+            self.take()
+        self._exchange()
+        try:
+            with constant(self.policy):
+                yield self.policy
+        finally:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        for name, p in self.parameters.items():
+            p.data, self.values[name] = self.values[name], p.data

@@ -1,0 +1,28 @@
+"""A method, and the target it teaches: QMap, its parameters, design, and the target of any loss function."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
+
+if TYPE_CHECKING:
+    from qunify.maps._design import UserDesigned, design
+    from qunify.maps._exact import CLEAR_DIFFERENCE, WITNESS_LSE, exact_gradient, exact_loss
+    from qunify.maps._induced import (
+        LossFunction,
+        LossFunctionMap,
+        Method,
+        check_losses,
+        induced,
+        loss_arguments,
+        name_of,
+        published,
+        rounding_of_zeros,
+    )
+    from qunify.maps._params import limits, param, range_text
+    from qunify.maps._pulls import Gated, Pulled, logit_gradient
+    from qunify.maps._qmap import Alias, Gate, Pulls, QMap, check_order, check_params, gradients
+    from qunify.maps._target import GAUGES, Gauge, QTarget
+else:
+    __getattr__, __dir__ = exported(__name__)

@@ -1,0 +1,47 @@
+"""A method at one token, to fifty digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+import mpmath as mp
+
+from qunify.maps._qmap import QMap
+from qunify.token import DIGITS, DecimalToken, Number, Symbolic, decimal, decimals
+
+
+class Written(mp.mpf, Symbolic):
+    """A parameter to fifty digits."""
+
+
+def _as_written(m: QMap) -> QMap:
+    """The method with its parameters to fifty digits: 0.7 is 7/10, not the nearest float."""
+    return m.replace(**{k: Written(decimal(Fraction(repr(v)))) for k, v in m.params.items() if isinstance(v, float)})
+
+
+def exact_loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:
+    """The published loss at one token given by probabilities; contexts are probabilities too. An mpmath number."""
+    with mp.workdps(DIGITS):
+        return +mp.mpf(_as_written(m).loss(DecimalToken(probs, label, context)))
+
+
+def exact_gradient(
+    m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0
+) -> tuple[Any, ...]:
+    """The logit gradient from the pulls, to fifty digits."""
+    with mp.workdps(DIGITS):
+        t, m = DecimalToken(probs, label, context, lse), _as_written(m)
+        total = decimals([mp.mpf(0)] * len(probs))
+        for pull in m.pulls(t):
+            total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)
+        return tuple(total)
+
+
+#: A difference above this is no rounding: gradients are computed to fifty digits.
+CLEAR_DIFFERENCE = 1e-12
+
+
+#: log Σ exp z at every one of them, for losses that see the logits themselves.
+WITNESS_LSE = Fraction(1, 2)

@@ -1,0 +1,139 @@
+"""The drift of a method where its prediction is the truth, measured: its size, and the direction in which it points.
+
+With b = E_{y~p} Q − p the expected target is p + b: what b does to p is what training does to a calibrated model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qunify.maps import QMap, logit_gradient
+from qunify.population._gradient_flow import Flow
+from qunify.samples import at_predictions
+
+#: A drift below this, in probability, is rounding.
+ROUNDING = 1e-9
+
+#: Contexts that are distributions or sets of tokens, as a reader would name them.
+NAMED = {
+    "reference_logits": "the reference",
+    "teacher_logits": "the teacher",
+    "old_logits": "the old policy",
+    "prior_logits": "the prior",
+    "negative_mask": "the negative tokens",
+}
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """N models that predict the truth, each in a context of its own. float64."""
+
+    flow: Flow  # whose truths (N, V) are the predictions
+    logits: Tensor  # (N, V)
+
+    @property
+    def rows(self) -> Tensor:
+        return torch.arange(len(self.logits))
+
+    @property
+    def probs(self) -> Tensor:
+        """The softmax of the logits, which is the truth unless the method predicts through another link."""
+        return torch.softmax(self.logits, -1)
+
+    @property
+    def drift(self) -> Tensor:
+        return self.flow.drift(self.logits, self.rows)
+
+    @property
+    def violation(self) -> Tensor:
+        """|Σ_k b_k|, (N,): above rounding the loss is not shift-invariant."""
+        return self.drift.sum(-1).abs()
+
+    def by_pull(self) -> list[Tensor]:
+        """What each pull contributes to the drift."""
+        n, v = self.logits.shape
+        t = self.flow.token(self.logits.repeat_interleave(v, 0), self.rows.repeat_interleave(v), every_label(n, v))
+        parts = [logit_gradient(t, [pull]).view(n, v, v) for pull in self.flow.m.pulls(t)]
+        return [-torch.einsum("ny,nyk->nk", self.flow.truth, g) for g in parts]
+
+
+def every_label(n: int, v: int) -> Tensor:
+    """Every label for each of n rows, (n·v,)."""
+    return torch.arange(v).repeat(n)
+
+
+@torch.no_grad()
+def calibrated(
+    m: QMap, vocab: int, count: int, *, spread: tuple[float, float], through_link: bool = False
+) -> Calibrated:
+    """Random predictions, from nearly flat to sharp: logits of a standard deviation from spread[0] to spread[1]. Token
+    weights are positive, and no token is masked."""
+    batch = at_predictions(vocab, count, spread)
+    z = batch.logits
+    given = {name: batch.token.given[name] for name in m.needs}
+    truth = torch.softmax(z, -1)
+    if through_link:
+        t = Flow(m, truth, given).token(z, torch.arange(count), torch.zeros(count, dtype=torch.long))
+        truth = m.prediction(t).probs
+    return Calibrated(Flow(m, truth, given), z)
+
+
+@torch.no_grad()
+def drift_direction(m: QMap, *, through_link: bool = False) -> str:
+    """Where a calibrated model is led, in a few words: one direction that holds for all predictions and contexts tried,
+    else that of each pull, else "mixed"."""
+    groups = [calibrated(m, v, 150, spread=(0.2, 3.0), through_link=through_link) for v in (3, 5)]
+    whole = _common([(c, c.drift) for c in groups])
+    if whole is not None:
+        return whole
+    parts = zip(*([(c, b) for b in c.by_pull()] for c in groups), strict=True)
+    words = [_common(part) for part in parts]
+    found = [w for w in words if w not in (None, "none")]
+    return " and ".join(dict.fromkeys(w for w in found if w)) if found and None not in words else "mixed"
+
+
+def _common(found: Iterable[tuple[Calibrated, Tensor]]) -> str | None:
+    """The first direction that every group has; None if there is none."""
+    candidates = [_directions(c, b) for c, b in found]
+    return next((word for word in candidates[0] if all(word in other for other in candidates)), None)
+
+
+def _directions(c: Calibrated, b: Tensor) -> list[str]:
+    """All that can be said of b at every row, the most telling first. What is NaN at a probability of zero is not."""
+    p, v = c.flow.truth, c.flow.vocab
+    moves = b.abs().amax(-1) > ROUNDING
+    if not bool(moves.any()):
+        return ["none"]
+    to_uniform = 1 / v - p
+    said = []
+    if bool((_off_ray(b, to_uniform) <= 1e-7 * b.norm(dim=-1) + ROUNDING).all()):
+        said += _signed((b * to_uniform).sum(-1), "toward uniform", "away from uniform")
+    for name in c.flow.m.needs:
+        if name not in NAMED:
+            continue
+        given, what = c.flow.context[name], NAMED[name]
+        if name.endswith("_logits"):
+            given = torch.softmax(given, -1)
+            said += _signed((given / p * b).sum(-1), f"toward {what}", f"away from {what}")  # −d KL(given‖p + b)
+            said += _signed((given * b).sum(-1), f"toward tokens {what} favours", f"away from tokens {what} favours")
+        else:
+            said += _signed((given * b).sum(-1), f"toward {what}", f"away from {what}")
+    return said + _signed((p.log() * b).sum(-1), "sharpening", "flattening")  # −d H(p + b)
+
+
+def _off_ray(b: Tensor, ray: Tensor) -> Tensor:
+    along = (b * ray).sum(-1, keepdim=True) / (ray * ray).sum(-1, keepdim=True).clamp(min=1e-300)
+    return (b - along * ray).norm(dim=-1)
+
+
+def _signed(x: Tensor, positive: str, negative: str) -> list[str]:
+    """One of two words where x has one sign in every row, rounding aside."""
+    if not bool((x.abs() > ROUNDING).any()):
+        return []
+    if bool((x > -ROUNDING).all()):
+        return [positive]
+    return [negative] if bool((x < ROUNDING).all()) else []

@@ -1,0 +1,201 @@
+"""The drift as a flow on logits, dz/dt = −E[g]: where it leads, and whether what it reaches is stable.
+
+Rows are independent: row i follows the flow of truth `rows[i]`. Everything is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from qunify.maps import QMap, logit_gradient
+from qunify.token import TensorToken
+
+#: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
+ZERO_MASS_LOGIT = -600.0
+#: Two points closer than this in every probability are one point.
+SAME_POINT = 1e-6
+
+_LONGEST = 1e13  # a flow followed for this long has arrived, or never will
+_NUDGE = 1e-6  # finite-difference step, in logits
+
+
+@dataclass(frozen=True, eq=False)
+class Flow:
+    """The drift of one method at B truths."""
+
+    m: QMap
+    truth: Tensor  # (B, V)
+    context: Mapping[str, Tensor]  # (B, V) or, for one number per token, (B, 1)
+
+    @property
+    def vocab(self) -> int:
+        return self.truth.shape[-1]
+
+    def token(self, z: Tensor, rows: Tensor, labels: Tensor) -> TensorToken:
+        """Tokens of logits z (N, V) and labels (N,), in the contexts of truths `rows` (N,)."""
+        return TensorToken(z, labels, {k: v[rows] for k, v in self.context.items()}, self.m.name)
+
+    def drift(self, z: Tensor, rows: Tensor) -> Tensor:
+        """−Σ_y truth_y g(z, y), (N, V)."""
+        n, v = z.shape
+        t = self.token(z.repeat_interleave(v, 0), rows.repeat_interleave(v), torch.arange(v).repeat(n))
+        g = logit_gradient(t, self.m.pulls(t)).view(n, v, v)
+        return -torch.einsum("ny,nyk->nk", self.truth[rows], g)
+
+    def linear(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The drift and its Jacobian ∂ drift_i / ∂ z_j by forward differences, (N, V) and (N, V, V)."""
+        n, v = z.shape
+        nudge = torch.cat([torch.zeros(1, v, dtype=z.dtype), _NUDGE * torch.eye(v, dtype=z.dtype)])
+        around = (z[:, None] + nudge).view(-1, v)
+        b = self.drift(around, rows.repeat_interleave(v + 1)).view(n, v + 1, v)
+        return b[:, 0], (b[:, 1:] - b[:, :1]).mT / _NUDGE
+
+
+class EndPoint(NamedTuple):
+    """Where N flows ended."""
+
+    probs: Tensor  # (N, V)
+    converged: Tensor  # (N,) bool: it stands still there
+    stable: Tensor  # (N,) bool: and comes back when pushed a little
+
+
+def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
+    """Follow the flow from logits z (N, V) to its end."""
+    z, stuck = _integrate(flow, z, rows)
+    settled = torch.zeros(len(z), dtype=torch.bool)
+    if len(stuck):
+        z[stuck], settled[stuck] = _descend(flow, z[stuck], rows[stuck])
+    return _classify(flow, z, rows, settled)
+
+
+def is_stable_zero(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:
+    """Whether each of probs (N, V) is itself a stable zero of the drift, (N,) bool."""
+    z = logits_of(probs)
+    b = flow.drift(z, rows)
+    falling = (probs > 0) | (b < -1e-6 * torch.softmax(z, -1))  # a token without mass must not come back
+    still = (b.abs().amax(-1) < SAME_POINT) & falling.all(-1)
+    stable = torch.zeros_like(still)
+    if bool(still.any()):
+        arrival = _classify(flow, z[still], rows[still], stable[still])
+        stable[still] = arrival.stable & ((arrival.probs - probs[still]).abs().amax(-1) < SAME_POINT)
+    return stable
+
+
+def logits_of(probs: Tensor) -> Tensor:
+    """Log-probabilities less their maximum, with GONE for zero."""
+    log = probs.log()
+    return (log - log.amax(-1, keepdim=True)).clamp(min=ZERO_MASS_LOGIT)
+
+
+def _integrate(flow: Flow, z: Tensor, rows: Tensor, steps: int = 250, tolerance: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Linearly implicit Euler, extrapolated, its step set by comparing one step with two halves: it keeps to the path,
+    hence to the basin, while the path bends, and turns into Newton's method as the step grows. Also returns the flows
+    that are stuck, their steps still short: they chatter along a jump of the drift."""
+    z = z.clone()
+    step = torch.full((len(z),), 0.1, dtype=z.dtype)
+    live = torch.arange(len(z))
+    eye = torch.eye(flow.vocab, dtype=z.dtype)
+    for _ in range(steps):
+        if not len(live):
+            break
+        here, at, h = z[live], rows[live], step[live, None]
+        b, jacobian = flow.linear(here, at)
+        p = torch.softmax(here, -1)
+        alive = p / (p + 1e-4)  # how far a vanishing token has fallen moves nothing else
+        whole = eye - h[:, :, None] * jacobian
+        halved = eye - h[:, :, None] / 2 * jacobian
+        once = _solve(whole, h * b)
+        first = _solve(halved, h / 2 * b)
+        twice = first + _solve(halved, h / 2 * flow.drift(here + first.nan_to_num(0.0, 0.0, 0.0).clamp(-50, 50), at))
+        error = (alive * (twice - once)).abs().amax(-1).nan_to_num(torch.inf, torch.inf)
+        # A negative determinant: two steps outlast the growth of an unstable direction, and Newton would turn back to
+        # the saddle.
+        leaves = torch.linalg.det(eye - 2 * h[:, :, None] * jacobian) > 0
+        good = (error <= tolerance) & ((alive * twice).abs().amax(-1) < 5) & leaves
+        z[live[good]] = _centred(here + 2 * twice - once)[good]  # the two together are of second order
+        grow = (0.7 * (tolerance / error.clamp(min=1e-30)).sqrt()).clamp(0.2, 8)
+        step[live] = torch.where(good, grow * h[:, 0], grow.clamp(max=0.5) * h[:, 0])
+        at_rest = ((b.abs() <= 1e-8 * p) | ((p < 1e-9) & (b < -1e-6 * p))).all(-1)
+        live = live[(step[live] < _LONGEST) & (z[live].amin(-1) > ZERO_MASS_LOGIT) & ~at_rest]
+    return z, live[step[live] < 100]
+
+
+def _solve(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.solve_ex(a, b[..., None])[0][..., 0]
+
+
+def _centred(z: Tensor) -> Tensor:
+    return z - z.amax(-1, keepdim=True)
+
+
+def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int = 30) -> tuple[Tensor, Tensor]:
+    """Explicit steps that shrink, taken in log p: around a point where the drift jumps they circle ever closer. Also
+    returns whether they do circle, the drift averaging out, (N,)."""
+    step = 0.5
+    for _ in range(stages):
+        total, size = torch.zeros_like(z), torch.zeros_like(z)
+        for _ in range(steps):
+            b, p = flow.drift(z, rows), torch.softmax(z, -1)
+            z = _centred(z + (step * b / p).clamp(-1, 1)).clamp(min=ZERO_MASS_LOGIT)
+            total, size = total + b, size + b.abs()
+        step *= 0.7
+    rising = torch.where(torch.softmax(z, -1) < 1e-7, total.clamp(min=0), total)
+    return z, rising.abs().amax(-1) < 0.1 * size.amax(-1)
+
+
+def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
+    z = _centred(z)
+    p = torch.softmax(z, -1)
+    gone = (p < 1e-7) & (flow.drift(z, rows) < -1e-6 * p)  # still falling, at a rate that does not vanish
+    z = torch.where(gone, ZERO_MASS_LOGIT, z)
+    z = _polish(flow, z, rows, gone)
+    zero = flow.drift(z, rows).abs().amax(-1) < 1e-11
+    # What is gone was falling, so only the rest can be unstable. What shrinking steps close in on attracts: an unstable
+    # point would have sent them away.
+    stable = torch.where(zero, _attracts(flow, z, rows, gone), settled)
+    return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable)
+
+
+def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -> Tensor:
+    """Newton's method on the tokens that remain, kept where it helps."""
+    b = flow.drift(z, rows)
+    for _ in range(steps):
+        jacobian = _remaining(flow.linear(z, rows)[1], gone)
+        move = (torch.linalg.pinv(jacobian, rtol=1e-11) @ b.masked_fill(gone, 0.0)[..., None])[..., 0]
+        there = z - move.masked_fill(gone, 0.0).clamp(-1, 1)
+        b_there = flow.drift(there, rows)
+        better = b_there.abs().amax(-1, keepdim=True) < b.abs().amax(-1, keepdim=True)
+        if not bool(better.any()):
+            break
+        z, b = torch.where(better, there, z), torch.where(better, b_there, b)
+    return z
+
+
+def _remaining(jacobian: Tensor, gone: Tensor) -> Tensor:
+    return jacobian.masked_fill(gone[:, :, None] | gone[:, None, :], 0.0)
+
+
+def _attracts(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
+    """Whether every eigenvalue of the Jacobian among the remaining tokens, but that of the shift, is negative, (N,).
+
+    At a zero ∂b/∂z = P ∂(b/p)/∂z with P = diag(p); differentiating b/p keeps the digits of small probabilities.
+    """
+    n, v = z.shape
+    nudge = 10 * _NUDGE * torch.eye(v, dtype=z.dtype)
+    around = torch.stack([z[:, None] + nudge, z[:, None] - nudge]).view(-1, v)
+    rates = flow.drift(around, rows.repeat_interleave(v).repeat(2)) / torch.softmax(around, -1)
+    ahead, behind = rates.view(2, n, v, v)
+    p = torch.softmax(z, -1)
+    root = p.sqrt()
+    jacobian = root[:, :, None] * _remaining((ahead - behind).mT / (20 * _NUDGE), gone) * root[:, None, :]
+    # The drift sums to zero, which makes √p a left null vector; move its eigenvalue, and those of the gone, to −1.
+    away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
+    least = torch.where(gone, torch.inf, p).amin(-1)
+    bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow
+    values = torch.linalg.eigvals(bounded).real
+    return (values < -1e-5 * least[:, None]).all(-1)

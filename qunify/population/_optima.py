@@ -1,0 +1,292 @@
+"""Where training ends: the drift of a method over a population, and the distributions it comes to rest at."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qunify import catalogue
+from qunify.maps import Method, QMap
+from qunify.population._gradient_flow import SAME_POINT, EndPoint, Flow, follow, is_stable_zero, logits_of
+from qunify.population._known_optima import ClosedForm, closed_form_of, known_value
+from qunify.population._separable import separable_optima
+from qunify.token import read
+
+_VERTEX_STARTS = 8  # starts near single tokens, at most
+_ARRIVED = 1e-3  # from an optimum: a flow that creeps along a jump of the drift stops short of it
+_FACED = 5  # largest vocabulary of which every face is tried, where theory allows several optima
+
+
+@dataclass(frozen=True, eq=False)
+class Optimum:
+    """Where a method's drift comes to rest, for the truth or truths of shape (…, V). Numbers are float64.
+
+    Attributes
+    ----------
+    probs : Tensor, (…, V)
+        The point reached from the start; where the flow never comes to rest, where it was last.
+    all : tuple of Tensor
+        Every stable zero found, (n, V) for each truth in turn; `probs` comes first if it is one.
+    stable, converged : Tensor of bool, (…)
+        Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
+    exists : Tensor of bool, (…)
+        Whether any stable zero was found.
+    basin : tuple of Tensor or None
+        Where `optimum` was asked for them: the share of random starts, uniform on the simplex, that the flow leads to
+        each of `all`, (n,) for each truth in turn. What is missing to 1 led to none of them.
+    """
+
+    probs: Tensor
+    all: tuple[Tensor, ...]
+    stable: Tensor
+    exists: Tensor
+    converged: Tensor
+    basin: tuple[Tensor, ...] | None
+    _flow: Flow = field(repr=False)
+
+    @property
+    def closed_form(self) -> str | None:
+        """The optimum in LaTeX, where theory has it for all truths: η is the truth, C the number at which p* sums to
+        1, and x₊ = max(x, 0). Derived when asked for, in up to a second."""
+        known = closed_form_of(self._flow)
+        return None if known is None else known.latex
+
+
+@torch.no_grad()
+def drift(m: Method, probs: Any, truth: Any, **context: Any) -> Tensor:
+    """E over y ~ truth of Q − p, the expected step of the logits.
+
+    Parameters
+    ----------
+    m
+        An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
+    probs, truth : array of float, (…, V)
+        Distributions; they broadcast. At probability zero the drift is its limit.
+    **context
+        By the usual names: logits and masks (V,) or (…, V), numbers per token a number or (…).
+
+    Returns
+    -------
+    Tensor, (…, V)
+        It sums to zero.
+
+    Raises
+    ------
+    ValueError
+        If either is not a distribution, a context is missing, or the method is not shift-invariant.
+    """
+    m = catalogue.as_method(m, "drift")
+    probs, truth = _distribution(m, "probs", probs), _distribution(m, "truth", truth)
+    try:
+        probs, truth = torch.broadcast_tensors(probs, truth)
+    except RuntimeError:
+        raise ValueError(
+            f"{m.name}: probs and truth: expected shapes that broadcast, got {tuple(probs.shape)} and "
+            f"{tuple(truth.shape)}"
+        ) from None
+    flow = _flow(m, truth, context)
+    rows = torch.arange(len(flow.truth))
+    return flow.drift(logits_of(probs.reshape(flow.truth.shape)), rows).reshape(probs.shape)
+
+
+@torch.no_grad()
+def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **context: Any) -> Optimum:
+    """The distribution at which training settles when the labels are drawn from `truth`.
+
+    Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
+    one, and exact. Elsewhere the flow dz/dt = drift is followed from `start` to its end, and from other starts (the
+    truth, and near every token), so that methods with several optima show them; stability is decided by the Jacobian
+    of the drift. Detached losses have no minimiser, only this. Following the flow is meant for vocabularies of up to
+    some tens: its cost grows with V³.
+
+    Parameters
+    ----------
+    m
+        An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
+    truth : array of float, (…, V)
+    start : array of float, (…, V), optional
+        Where training begins, every probability positive; uniform by default.
+    basins : int
+        How many random starts tell what share of the simplex leads to which optimum; 0 leaves `basin` out. They also
+        find optima that the usual starts miss. The flow of each is followed, 64 of them in about a second. Seeded.
+    **context
+        As for `drift`.
+
+    Raises
+    ------
+    ValueError
+        If the truth or the start is not a distribution, the start has a zero, a context is missing, or the method
+        is not shift-invariant.
+    """
+    m = catalogue.as_method(m, "optimum")
+    truth = _distribution(m, "truth", truth)
+    flow = _flow(m, truth, context)
+    begin = None if start is None else _start(m, start, truth.shape)
+    draws = _draws(m, flow, basins)
+    found, reached = _search(flow, torch.cat([_starts(flow, begin), draws], 1))
+    lead = truth.shape[:-1]
+    return Optimum(
+        probs=reached.probs.reshape(truth.shape),
+        all=tuple(found),
+        stable=reached.stable.reshape(lead),
+        exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
+        converged=reached.converged.reshape(lead),
+        basin=_basins(flow, draws, found) if basins else None,
+        _flow=flow,
+    )
+
+
+@torch.no_grad()
+def closed_form(m: QMap, truth: Tensor, **context: Any) -> ClosedForm | None:
+    """The optimum at truths (B, V) written down, where theory has it for all of them."""
+    return closed_form_of(_flow(m, _distribution(m, "truth", truth), context))
+
+
+@dataclass(frozen=True, eq=False)
+class StablePoints:
+    """The stable zeros of one method's drift at truths (B, V)."""
+
+    points: tuple[Tensor, ...]  # B tensors (n, V)
+    form: ClosedForm | None
+    _flow: Flow
+
+    @torch.no_grad()
+    def rests_at(self, i: int, points: Tensor) -> bool:
+        """Whether every one of points (n, V) is a stable zero at truth i, found by the search or not."""
+        return len(points) == 0 or bool(is_stable_zero(self._flow, points, torch.full((len(points),), i)).all())
+
+
+@torch.no_grad()
+def stable_points_of(m: QMap, truth: Tensor, **context: Any) -> StablePoints:
+    """Where the drift of a method comes to rest for truths (B, V)."""
+    flow = _flow(m, _distribution(m, "truth", truth), context)
+    return StablePoints(tuple(_search(flow, _starts(flow))[0]), closed_form_of(flow), flow)
+
+
+def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
+    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. What theory writes down, and
+    what it solves by one root, is the only one, so that nothing is searched there."""
+    only = known_value(flow)
+    exact = separable_optima(flow) if only is None else None
+    if exact is not None and bool(exact.unique.all()):
+        only = exact.probs
+    if only is not None:
+        certain = torch.ones(len(starts), dtype=torch.bool)
+        return list(only[:, None]), EndPoint(only, certain, certain)
+    if exact is not None and flow.vocab <= _FACED:
+        starts = torch.cat([starts, _faces(flow)], 1)
+    count, many, v = starts.shape
+    ends = follow(flow, logits_of(starts.reshape(-1, v)), torch.arange(count).repeat_interleave(many))
+    found = []
+    for i in range(count):
+        mine = slice(i * many, (i + 1) * many)
+        points = ends.probs[mine][ends.stable[mine]]
+        if exact is not None:
+            points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.alone[i]]])
+        found.append(_distinct(points))
+    return found, EndPoint(*(x[::many] for x in ends))
+
+
+def _distinct(points: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    for point in points:
+        if all(float((point - other).abs().max()) > SAME_POINT for other in kept):
+            kept.append(point)
+    return torch.stack(kept) if kept else points
+
+
+def _starts(flow: Flow, begin: Tensor | None = None) -> Tensor:
+    """Where flows begin, (B, S, V): the start (B, V), uniform by default, and the usual others."""
+    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
+    return torch.cat([first[:, None], _default_starts(flow)], 1)
+
+
+def _default_starts(flow: Flow) -> Tensor:
+    """The truth, moved a little inside, and most of the mass on one token, for the likeliest ones; (B, S, V)."""
+    v = flow.vocab
+    inside = 0.999 * flow.truth + 0.001 / v
+    likely = flow.truth.argsort(dim=-1, descending=True, stable=True)[:, :_VERTEX_STARTS]
+    near = 0.1 / v + 0.9 * torch.nn.functional.one_hot(likely, v).double()
+    return torch.cat([inside[:, None], near], 1)
+
+
+def _draws(m: QMap, flow: Flow, count: int) -> Tensor:
+    """Distributions uniform on the simplex, the same for every truth, (B, S, V)."""
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise ValueError(f"{m.name}: basins: expected a number of starts, 0 or more, got {count!r}")
+    r = torch.Generator().manual_seed(0)
+    waits = -torch.rand(count, flow.vocab, generator=r, dtype=torch.float64).clamp(min=1e-300).log()
+    return (waits / waits.sum(-1, keepdim=True)).expand(len(flow.truth), -1, -1)
+
+
+def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...]:
+    """What share of draws (B, S, V) the flow leads to each point found."""
+    b, s, v = draws.shape
+    ends = follow(flow, logits_of(draws.reshape(-1, v)), torch.arange(b).repeat_interleave(s)).probs.view(b, s, v)
+    near = [(end[:, None] - points[None]).abs().amax(-1) < _ARRIVED for end, points in zip(ends, found, strict=True)]
+    return tuple(n.double().mean(0) for n in near)
+
+
+def _faces(flow: Flow) -> Tensor:
+    """The truth given that the token is one of a few, for every set of at least two, moved a little inside."""
+    v = flow.vocab
+    sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
+    shares = flow.truth[:, None] * sets + 1e-3 / v
+    return shares / shares.sum(-1, keepdim=True)
+
+
+def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
+    if not m.shift_invariant:
+        raise ValueError(f"{m.name}: not shift-invariant, so it has no target and no population optimum")
+    lead = truth.shape[:-1]
+    spread = {k: _spread(k, value, truth) for k, value in context.items() if value is not None}
+    labels = torch.zeros(lead, dtype=torch.long)
+    t, _ = read(m.name, m.needs, torch.zeros_like(truth), labels, -100, spread)
+    return Flow(m, truth.reshape(-1, truth.shape[-1]), t.given)
+
+
+def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
+    """A context of one population laid out for all; what does not fit is left for `read` to name."""
+    value = _as_given(value)
+    value = value.to(torch.float64) if value.is_floating_point() else value
+    shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
+    return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
+
+
+def _start(m: QMap, start: Any, shape: torch.Size) -> Tensor:
+    """Distributions of this shape, or one for all, none of them on the boundary; (B, V)."""
+    p = _distribution(m, "start", start)
+    p = p.expand(shape) if p.shape == shape[-1:] else p
+    if p.shape != shape:
+        raise ValueError(f"{m.name}: start: expected shape {tuple(shape)}, got {tuple(p.shape)}")
+    if not bool((p > 0).all()):
+        raise ValueError(
+            f"{m.name}: start: expected every probability positive, got a zero, which training never leaves"
+        )
+    return p.reshape(-1, shape[-1])
+
+
+def _as_given(value: Any) -> Tensor:
+    """Lists of numbers in float64, which torch would round to float32."""
+    return torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple | float) else value)
+
+
+def _distribution(m: QMap, argument: str, value: Any) -> Tensor:
+    p = _as_given(value)
+    if not p.is_floating_point():
+        p = p.to(torch.float64)
+    p = p.detach().to("cpu", torch.float64)
+    if p.dim() == 0 or p.shape[-1] < 2:
+        raise ValueError(f"{m.name}: {argument}: expected shape (…, V) with V ≥ 2, got {tuple(p.shape)}")
+    if not bool((p >= 0).all()):
+        raise ValueError(f"{m.name}: {argument}: expected probabilities of 0 or more, got {float(p.min()):g}")
+    total = p.sum(-1)
+    if not bool(((total - 1).abs() < 1e-5).all()):
+        worst = total.flatten()[(total.flatten() - 1).abs().argmax()]
+        raise ValueError(f"{m.name}: {argument}: expected probabilities that sum to 1, got a sum of {float(worst):g}")
+    return p / total[..., None]

@@ -1,0 +1,56 @@
+"""A method's gradient in symbols, and its weight where it is a gate: g = w (p − δ)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import sympy as sp
+
+from qunify.maps import Alias, Gate, QMap
+from qunify.symbolic._cases import vanishes_everywhere, without_varying_cases
+from qunify.symbolic._gradients import gradient_of_pulls, with_fractions
+from qunify.symbolic._normal_form import canonical
+from qunify.token import SymbolicToken, SymbolicVector, evaluate, varies
+
+P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
+
+
+class AliasedToken(SymbolicToken):
+    """Symbols in which some contexts are the same distribution."""
+
+    def __init__(self, alias: Mapping[str, str]) -> None:
+        super().__init__()
+        self._alias = alias
+
+    def context(self, name: str) -> Any:
+        source = self._alias.get(name, name)
+        return getattr(self, source) if source in ("label", "uniform") else super().context(source)
+
+
+@functools.lru_cache(maxsize=8)
+def shared_token(alias: Alias) -> AliasedToken:
+    """One token for all methods, so that what sorts and projects is the same symbol in each."""
+    return AliasedToken(dict(alias))
+
+
+@functools.lru_cache(maxsize=1024)
+def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
+    """The pulls of a method added up: the entry at the label, and at any other token k."""
+    t = shared_token(alias)
+    total = gradient_of_pulls(t, with_fractions(m).pulls(t))
+    return total.apply(without_varying_cases).apply(evaluate)
+
+
+@functools.lru_cache(maxsize=1024)
+def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
+    """w where the method is a gate, g = w (p − δ), by its class or in effect; None elsewhere."""
+    t = shared_token(alias)
+    if isinstance(m, Gate):
+        own: Any = with_fractions(m)
+        return evaluate(own.weight(t))
+    g = symbolic_gradient(m, alias)
+    w = canonical(sp.expand(g.elsewhere / P_K))
+    w = sp.cancel(w) if varies(w) and not w.has(sp.Piecewise) else w
+    return None if varies(w) or not vanishes_everywhere(g.label - w * (P_Y - 1)).holds else w

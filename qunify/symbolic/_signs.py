@@ -1,0 +1,70 @@
+"""Whether SymPy sees that a weight is never negative, at every token and for every vocabulary size."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import sympy as sp
+
+from qunify.maps import Alias, Gate, QMap
+from qunify.symbolic._cases import UNIT, Region, cells
+from qunify.symbolic._gates import P_Y, AliasedToken, gate_weight
+from qunify.symbolic._gradients import with_fractions
+from qunify.token import Distribution, SumOverOthers, V, evaluate
+
+#: Weights and masks that come with the data count as nonnegative, as importance ratios and indicators are.
+GIVEN = {name: sp.Symbol(name, nonnegative=True) for name in ("w", "c")}
+
+
+class _Signs(AliasedToken):
+    """Symbols in which a cross-entropy of two distributions, entropies among them, is a number of 0 or more."""
+
+    def cross_entropy(self, a: Distribution, b: Distribution) -> Any:
+        return sp.Dummy("H", nonnegative=True)
+
+
+@functools.lru_cache(maxsize=1024)
+def never_negative(w: sp.Expr) -> bool:
+    """Whether SymPy sees w ≥ 0 at every token: on every cell p_y is written as low + (high − low)/(1 + x), x > 0, the
+    logarithm of any other probability as a negative number, and a sum by the sign of its terms."""
+    return all(cell.tie or _nonnegative(value, cell.known.get(P_Y, UNIT)) for cell, value in cells(sp.sympify(w)))
+
+
+def _nonnegative(w: sp.Expr, where: Region) -> bool:
+    signed = w.replace(
+        lambda e: isinstance(e, sp.log) and e.args[0].is_Symbol and e.args[0] not in (P_Y, V),
+        lambda e: -sp.Symbol(f"minus_log_{e.args[0]}", positive=True),
+    )
+    signed = signed.replace(SumOverOthers, _signed_sum)
+    signed = signed.xreplace({s: GIVEN[s.name] for s in signed.free_symbols if s.name in GIVEN})
+    x = sp.Symbol("x", positive=True)
+    signed = signed.xreplace({V: 2 + sp.Dummy(integer=True, nonnegative=True)})
+    signed = signed.xreplace({P_Y: where.low + (where.high - where.low) / (1 + x)})
+    return any(bool(form(signed).is_nonnegative) for form in (sp.factor_terms, _logs_joined, _logs_apart))
+
+
+def _signed_sum(summand: sp.Expr) -> sp.Expr:
+    name = f"sum_{summand}"
+    if summand.is_nonnegative:
+        return sp.Symbol(name, nonnegative=True)
+    return -sp.Symbol(name, nonnegative=True) if summand.is_nonpositive else sp.Symbol(name, real=True)
+
+
+def _logs_joined(e: sp.Expr) -> sp.Expr:
+    joined = e.replace(lambda a: a.is_Add and a.has(sp.log), lambda a: sp.logcombine(a, force=True))
+    return joined.replace(sp.log, lambda a: sp.log(sp.cancel(a)))
+
+
+def _logs_apart(e: sp.Expr) -> sp.Expr:
+    return sp.simplify(sp.expand_log(e))
+
+
+@functools.lru_cache(maxsize=1024)
+def is_nonnegative_gate(m: QMap, alias: Alias = ()) -> bool:
+    """Whether the method is provably a gate that never pushes."""
+    if isinstance(m, Gate):
+        own: Any = with_fractions(m)
+        return never_negative(evaluate(own.weight(_Signs(dict(alias)))))
+    w = gate_weight(m, alias)
+    return w is not None and never_negative(w)

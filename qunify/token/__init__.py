@@ -1,0 +1,40 @@
+"""What a method sees of one token: one language, and the backends it runs on.
+
+Tensors train and analyse, symbols prove, decimals judge to fifty digits, scripts draw in a browser.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
+
+if TYPE_CHECKING:
+    from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token, Vector, is_symbolic
+    from qunify.token._decimals import DIGITS, DecimalToken, Number, decimal, decimals
+    from qunify.token._projections import below_peak
+    from qunify.token._reading import Layout, as_tensor, checked_number, read
+    from qunify.token._scripts import MOST_TERMS, Branch, Node, ScriptToken, Trace
+    from qunify.token._symbols import (
+        LSE,
+        SOFTMAX,
+        Prediction,
+        SumOverOthers,
+        SymbolicToken,
+        SymbolicVector,
+        V,
+        at_label,
+        evaluate,
+        expanded,
+        indicator,
+        is_mask,
+        per_token,
+        rational,
+        renamed,
+        sg,
+        sum_over_others,
+        varies,
+    )
+    from qunify.token._tensors import Rows, TensorToken, blocks
+else:
+    __getattr__, __dir__ = exported(__name__)

@@ -1,0 +1,186 @@
+"""The Token of mpmath: one position at fifty digits, to re-evaluate a claim independently of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import Any
+
+import mpmath as mp
+import numpy as np
+
+from qunify.token._base import Distribution, Scalar, Token
+
+DIGITS = 50
+
+
+Number = Fraction | float | int
+
+
+#: Below every logarithm that matters, and finite, so that 0 · log 0 = 0.
+LOG_ZERO = mp.mpf(-(10**6))
+
+
+#: Numbers, one per token of the vocabulary: NumPy's arithmetic is entry by entry, whatever the entries are.
+Vector = np.ndarray[Any, np.dtype[np.object_]]
+
+
+def decimals(entries: Iterable[Any]) -> Vector:
+    return np.array(list(entries), dtype=object)
+
+
+class DecimalToken(Token):
+    """One position given by probabilities, and by log Σ exp z for losses that see the logits themselves. Evaluate
+    inside `mpmath.workdps(DIGITS)`."""
+
+    def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0) -> None:
+        self._label, self._lse = label, decimal(lse)
+        self._p = decimals(map(decimal, probs))
+        self._context = context
+
+    @cached_property
+    def label(self) -> Distribution:
+        one_hot = decimals(mp.mpf(k == self._label) for k in range(len(self._p)))
+        return self.distribution(one_hot)
+
+    @cached_property
+    def policy(self) -> Distribution:
+        return self.distribution(self._p)
+
+    @cached_property
+    def uniform(self) -> Distribution:
+        return self.distribution(decimals(1 / self.vocab for _ in self._p))
+
+    @property
+    def vocab(self) -> Scalar:
+        return mp.mpf(len(self._p))
+
+    @property
+    def logits(self) -> Vector:
+        return self.policy.log + self._lse
+
+    @property
+    def log_sum_exp(self) -> Scalar:
+        return self._lse
+
+    @property
+    def p_label(self) -> Scalar:
+        return self._p[self._label]
+
+    @property
+    def log_p_label(self) -> Scalar:
+        return self.log(self.p_label)
+
+    @property
+    def p_rest(self) -> Scalar:
+        return mp.fsum(np.delete(self._p, self._label))
+
+    @property
+    def log_p_rest(self) -> Scalar:
+        return self.log(self.p_rest)
+
+    def context(self, name: str) -> Any:
+        if name not in self._context:
+            raise ValueError(f"missing context, expected {name}")
+        value = self._context[name]
+        if name.startswith("token_"):
+            return decimal(value)
+        entries = decimals(map(decimal, value))
+        return self.distribution(entries) if name.endswith("_logits") else entries
+
+    # ---- operations -----------------------------------------------------------------------------------
+    def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
+        return np.frompyfunc(f, 1, 1)(x)
+
+    def stop(self, x: Any) -> Any:
+        return x
+
+    def log(self, x: Any) -> Any:
+        return self._map(lambda v: mp.log(v) if v > 0 else LOG_ZERO, x)
+
+    def exp(self, x: Any) -> Any:
+        return self._map(mp.exp, x)
+
+    def power(self, x: Any, a: Any) -> Any:
+        return self._map(lambda v: mp.power(v, a), x)
+
+    def sign(self, x: Any) -> Any:
+        return self._map(mp.sign, x)
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        return np.where(condition, a, b) if isinstance(condition, np.ndarray) else a if condition else b
+
+    def sum(self, v: Any) -> Scalar:
+        return mp.fsum(v) if isinstance(v, np.ndarray) else v * self.vocab
+
+    def sum_others(self, v: Vector) -> Vector:
+        return decimals(mp.fsum(np.delete(v, k)) for k in range(len(v)))
+
+    def at_label(self, v: Any) -> Scalar:
+        return v[self._label] if isinstance(v, np.ndarray) else v
+
+    def softmax(self, field: Vector) -> Distribution:
+        total = mp.log(mp.fsum(self.exp(field)))
+        return Distribution(lambda: self.exp(field - total), lambda: field - total)
+
+    def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+        kept = mask * d.probs
+        return self.normalised(kept) if self.sum(kept) > 0 else self.uniform
+
+    def argmax(self, d: Distribution) -> Distribution:
+        return self.normalised((d.probs == max(d.probs)) * mp.mpf(1))
+
+    def in_top_k(self, d: Distribution, k: int) -> Vector:
+        best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
+        return decimals(mp.mpf(i in best) for i in range(len(d.probs)))
+
+    def head(self, d: Distribution, mass: float) -> Vector:
+        ordered = sorted(d.probs, reverse=True)
+        before = [mp.fsum(ordered[:i]) for i in range(len(ordered))]
+        least = ordered[max(sum(b < mass for b in before), 1) - 1]
+        return (d.probs >= least) * mp.mpf(1)
+
+    def deformed_log(self, log_x: Any, q: Any) -> Any:
+        return self._map(lambda v: v if q == 0 else mp.expm1(q * v) / q, log_x)
+
+    def log_plus(self, log_x: Any, c: Any) -> Any:
+        return self._map(lambda v: mp.log(mp.exp(v) + c), log_x)
+
+    def log1m(self, d: Distribution) -> Vector:
+        return self.log(self.sum_others(d.probs))
+
+    def sparse(self, alpha: float) -> Distribution:
+        power = mp.mpf(1) / (alpha - 1)
+        field = [(alpha - 1) * x for x in self.policy.log]
+
+        def mass(tau: Any) -> Any:
+            return mp.fsum(max(x - tau, 0) ** power for x in field)
+
+        tau = _root(lambda t: mass(t) - 1, max(field) - 1, max(field))
+        return self.normalised(decimals(max(x - tau, mp.mpf(0)) ** power for x in field))
+
+    def heavy_tailed(self, t: float) -> Distribution:
+        if t == 1:
+            return self.policy
+        field = self.policy.log
+        power = 1 / (1 - mp.mpf(t))
+        high = max(field) - (self.vocab ** (t - 1) - 1) / (1 - t)
+
+        def probs(shift: Any) -> list[Any]:
+            return [(1 + (1 - t) * (x - shift)) ** power for x in field]
+
+        shift = _root(lambda s: mp.fsum(probs(s)) - 1, max(field), high)
+        return self.normalised(decimals(probs(shift)))
+
+
+def decimal(x: Any) -> Any:
+    return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else mp.mpf(x)
+
+
+def _root(f: Callable[[Any], Any], low: Any, high: Any) -> Any:
+    """The root of a decreasing function, by bisection to full precision."""
+    for _ in range(4 * mp.mp.dps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if f(middle) > 0 else (low, middle)
+    return (low + high) / 2

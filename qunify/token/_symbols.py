@@ -1,0 +1,357 @@
+"""The Token of symbols: one generic position of a vocabulary of V tokens, for statements that hold for every V.
+
+A vector is a pair, its entry at the label and its entry at any other token k. A sum over the vocabulary is
+then f_y + rest(f_k), where `rest` stands for Σ over k ≠ y: it is linear, knows rest(1) = V − 1 and
+rest(p_k) = 1 − p_y for every distribution, and keeps anything else as one canonical atom, so that equal sums
+are equal symbols. Differentiation treats p_y and p_k as free and brings the softmax back in at the end.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import sympy as sp
+
+from qunify._lib.arithmetic import Arithmetic
+from qunify._lib.simple import simplest
+from qunify.token._base import Distribution, Scalar, Token
+
+V = sp.Symbol("V", integer=True, positive=True)
+
+
+LSE = sp.Symbol("lse", real=True)
+
+
+#: The logarithm of the label's probability zero at other tokens. Multiplied by that probability it does not count.
+LOG_ZERO = sp.Symbol("ruled_out", negative=True)
+
+
+#: Floors below this guard divisions; they are no part of a method.
+GUARD = 1e-20
+
+
+def rational(x: Any) -> Any:
+    """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10, and 1/3 is one third)."""
+    if not isinstance(x, float):
+        return sp.sympify(x)
+    if math.isfinite(x):
+        simple = simplest(x, within=2**-53)  # half a step of float64
+        if simple.denominator <= 1000 and float(simple) == x:
+            return sp.Rational(simple)
+    return sp.Rational(repr(x))
+
+
+_OPERATIONS = {
+    "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "**": operator.pow,
+    ">": sp.Gt, "<": sp.Lt, "abs": sp.Abs,
+}  # fmt: skip
+
+
+class SymbolicVector(Arithmetic):
+    """A vector over the vocabulary: its entry at the label, and its entry at another token k."""
+
+    __slots__ = ("elsewhere", "label")
+
+    def __init__(self, label: Any, elsewhere: Any) -> None:
+        self.label, self.elsewhere = rational(label), rational(elsewhere)
+
+    def apply(self, f: Callable[[Any], Any]) -> SymbolicVector:
+        return SymbolicVector(f(self.label), f(self.elsewhere))
+
+    def _operation(self, name: str, *operands: Any) -> SymbolicVector:
+        f, vectors = _OPERATIONS[name], [x if isinstance(x, SymbolicVector) else SymbolicVector(x, x) for x in operands]
+        return SymbolicVector(f(*(v.label for v in vectors)), f(*(v.elsewhere for v in vectors)))
+
+    # SymPy expressions would otherwise try to absorb a Vector standing to their right.
+    _op_priority = 1000.0
+
+
+class sg(sp.Function):
+    """Stop-gradient: its argument for evaluation, a constant for differentiation."""
+
+    def _eval_derivative(self, _: Any) -> Any:
+        return sp.S.Zero
+
+
+class SumOverOthers(sp.Function):
+    """Σ over k ≠ y of an expression in per-token symbols."""
+
+    is_commutative = True
+    is_real = True
+
+    def __new__(cls, summand: Any, **options: Any) -> Any:
+        """One form of each summand: p²·p^(−t), t a parameter, which SymPy keeps apart, is p^(2−t)."""
+        summand = sp.sympify(summand)
+        if any(_of_parameters(a.exp) for a in summand.atoms(sp.Pow)):
+            summand = sp.powsimp(summand, combine="exp")
+        return super().__new__(cls, summand, **options)
+
+    def _eval_derivative(self, symbol: Any) -> Any:
+        return sum_over_others(self.args[0].diff(symbol))
+
+
+def _of_parameters(exponent: sp.Expr) -> bool:
+    """Whether it has symbols, and none of the token."""
+    return bool(exponent.free_symbols) and not any(s.name.endswith((AT_K, "_y")) for s in exponent.free_symbols)
+
+
+AT_K = "_k"  # symbols with this suffix vary over the vocabulary
+
+
+def per_token(name: str, *, mask: bool = False) -> tuple[sp.Symbol, sp.Symbol]:
+    """The two entries of a vector of its own, `name_y` and `name_k`: of a distribution, or of a mask of 0s and 1s."""
+    if mask:
+        return indicator(name, varying=False), indicator(name, varying=True)
+    return sp.Symbol(f"{name}_y", positive=True), sp.Symbol(f"{name}{AT_K}", positive=True)
+
+
+def indicator(name: str, *, varying: bool) -> sp.Symbol:
+    """A number that is 0 or 1, at the label or, varying, at every other token."""
+    return sp.Symbol(f"{name}{AT_K if varying else '_y'}", integer=True, nonnegative=True)
+
+
+def is_mask(symbol: sp.Symbol) -> bool:
+    """Whether a symbol is 0 or 1."""
+    return bool(symbol.is_integer and symbol.is_nonnegative and not symbol.is_positive)
+
+
+def varies(expr: sp.Expr) -> bool:
+    """Whether the expression changes from one k ≠ y to another. The argument of a sum does not."""
+    if isinstance(expr, SumOverOthers):
+        return False
+    if isinstance(expr, sp.Symbol):
+        return expr.name.endswith(AT_K)
+    return any(varies(a) for a in expr.args)
+
+
+def renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
+    """The symbols of an expression that end in one suffix, and the same ones with another."""
+    found = [s for s in expr.free_symbols if s.name.endswith(old)]
+    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
+
+
+def at_label(summand: sp.Expr) -> sp.Expr:
+    """A summand over k ≠ y taken at y."""
+    return summand.xreplace(renamed(summand, AT_K, "_y"))
+
+
+def expanded(expr: sp.Expr) -> sp.Expr:
+    """Products spread over sums, denominators left as they are."""
+    divisors = {p: sp.Dummy() for p in expr.atoms(sp.Pow) if p.base.is_Add and p.exp.is_negative}
+    spread = sp.expand(expr.xreplace(divisors), power_exp=False, log=False)
+    return spread.xreplace({d: p for p, d in divisors.items()})
+
+
+def sum_over_others(expr: Any) -> sp.Expr:
+    """Σ over k ≠ y, in canonical form."""
+    total = sp.S.Zero
+    for term in sp.Add.make_args(expanded(sp.sympify(expr))):
+        factors = sp.Mul.make_args(term)
+        constant = sp.Mul(*[a for a in factors if not varies(a)])
+        varying = sp.Mul(*[a for a in factors if varies(a)])
+        if varying == 1:
+            total += constant * (V - 1)
+        elif varying.is_Symbol and varying.is_positive:  # an entry of a distribution; a mask is not positive
+            total += constant * (1 - sp.Symbol(varying.name.removesuffix(AT_K) + "_y", positive=True))
+        else:
+            total += constant * SumOverOthers(varying)
+    return total
+
+
+class SymbolicToken(Token):
+    """One generic position. Every context is available; each is a distribution of free symbols."""
+
+    p_y, p_k = per_token("p")
+
+    def __init__(self) -> None:
+        self._opaques: dict[tuple[Any, ...], int] = {}
+        self.predictions = {self.p_y: SOFTMAX}
+
+    @cached_property
+    def label(self) -> Distribution:
+        return Distribution(lambda: SymbolicVector(1, 0), lambda: SymbolicVector(0, LOG_ZERO))
+
+    @cached_property
+    def policy(self) -> Distribution:
+        return self._free("p")
+
+    @cached_property
+    def uniform(self) -> Distribution:
+        return Distribution(lambda: SymbolicVector(1 / V, 1 / V), lambda: SymbolicVector(-sp.log(V), -sp.log(V)))
+
+    @cached_property
+    def logits(self) -> SymbolicVector:
+        return self.policy.log + LSE
+
+    @property
+    def vocab(self) -> Scalar:
+        return V
+
+    @property
+    def log_sum_exp(self) -> Scalar:
+        return LSE
+
+    @property
+    def p_label(self) -> Scalar:
+        return self.p_y
+
+    @property
+    def log_p_label(self) -> Scalar:
+        return sp.log(self.p_y)
+
+    @property
+    def p_rest(self) -> Scalar:
+        return 1 - self.p_y
+
+    @property
+    def log_p_rest(self) -> Scalar:
+        return sp.log(1 - self.p_y)
+
+    def context(self, name: str) -> Any:
+        short = {"reference_logits": "ref", "teacher_logits": "tea", "old_logits": "old", "prior_logits": "prior"}
+        if name in short:
+            return self._free(short[name])
+        if name == "negative_mask":
+            return SymbolicVector(*per_token("neg", mask=True))
+        return sp.Symbol({"token_weight": "w", "token_mask": "c"}[name], real=True)
+
+    def _free(self, name: str) -> Distribution:
+        """A distribution about which nothing is known but that it sums to one."""
+        entries = SymbolicVector(*per_token(name))
+        return Distribution(lambda: entries, lambda: entries.apply(sp.log))
+
+    def _opaque_name(self, operation: str, d: Distribution, *settings: Any) -> str:
+        """A name for the result of sorting or projecting: the same for the same argument."""
+        key = (operation, *settings, d.probs.label, d.probs.elsewhere)
+        return f"{operation}{self._opaques.setdefault(key, len(self._opaques))}"
+
+    def _opaque(self, operation: str, d: Distribution, *settings: Any) -> Distribution:
+        return self._free(self._opaque_name(operation, d, *settings))
+
+    @property
+    def sorts_without_label(self) -> bool:
+        """Whether all that has been sorted or projected treats the label like any other token."""
+        return all(at_label(key[-1]) == key[-2] for key in self._opaques)
+
+    # ---- operations -----------------------------------------------------------------------------------
+    def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
+        return x.apply(f) if isinstance(x, SymbolicVector) else f(sp.sympify(x))
+
+    def stop(self, x: Any) -> Any:
+        if isinstance(x, Distribution):
+            return Distribution(lambda: self.stop(x.probs), lambda: self.stop(x.log))
+        return self._map(lambda a: a if a.is_number else sg(a), x)
+
+    def log(self, x: Any) -> Any:
+        return self._map(lambda a: sp.expand_log(sp.log(a)), x)
+
+    def exp(self, x: Any) -> Any:
+        return self._map(lambda a: sp.powsimp(sp.exp(sp.expand(a))), x)
+
+    def maximum(self, a: Any, b: Any) -> Any:
+        """A floor that only keeps a divisor from zero, below every number that occurs, is left out."""
+        return a if isinstance(b, float) and 0 < b < GUARD else super().maximum(a, b)
+
+    def power(self, x: Any, a: Any) -> Any:
+        exponent = rational(a)
+        return self._map(lambda b: b**exponent, x)
+
+    def where(self, condition: Any, a: Any, b: Any) -> Any:
+        if getattr(condition, "free_symbols", None) == {V}:  # decided for V ≥ 2
+            decided = condition.subs(V, sp.Dummy(integer=True, positive=True) + 1)
+            condition = decided if decided in (sp.true, sp.false) else condition
+        if isinstance(condition, SymbolicVector):
+            at = [x if isinstance(x, SymbolicVector) else SymbolicVector(x, x) for x in (a, b)]
+            return SymbolicVector(
+                sp.Piecewise((at[0].label, condition.label), (at[1].label, True)),
+                sp.Piecewise((at[0].elsewhere, condition.elsewhere), (at[1].elsewhere, True)),
+            )
+        return sp.Piecewise((a, condition), (b, True))
+
+    def sign(self, x: Any) -> Any:
+        return self._map(sp.sign, x)
+
+    def sum(self, v: Any) -> Scalar:
+        v = v if isinstance(v, SymbolicVector) else SymbolicVector(v, v)
+        return v.label + sum_over_others(v.elsewhere)
+
+    def sum_others(self, v: SymbolicVector) -> SymbolicVector:
+        return self.sum(v) - v
+
+    def at_label(self, v: Any) -> Scalar:
+        return v.label if isinstance(v, SymbolicVector) else v
+
+    def softmax(self, field: SymbolicVector) -> Distribution:
+        weights = self.exp(field)
+        total = self.sum(weights)
+        return Distribution(lambda: weights / total, lambda: field - sp.log(total))
+
+    def restricted(self, d: Distribution, mask: SymbolicVector) -> Distribution:
+        if mask.label == 0 and mask.elsewhere == 0:  # no token is left: what stands here has no weight
+            return self.uniform
+        return self.normalised(mask * d.probs)
+
+    def others(self, d: Distribution) -> Distribution:
+        off = 1 - d.probs.label  # the entry at the label is 0, and its logarithm never counts
+        return Distribution(
+            lambda: SymbolicVector(0, d.probs.elsewhere / off), lambda: SymbolicVector(0, d.log.elsewhere - sp.log(off))
+        )
+
+    def argmax(self, d: Distribution) -> Distribution:
+        return self._opaque("argmax", d)
+
+    def in_top_k(self, d: Distribution, k: Any) -> SymbolicVector:
+        if k == V:
+            return SymbolicVector(1, 1)
+        return SymbolicVector(*per_token(self._opaque_name("top", d, k), mask=True))
+
+    def head(self, d: Distribution, mass: float) -> SymbolicVector:
+        if mass == 1:  # every token has some mass, so the last one belongs to it
+            return SymbolicVector(1, 1)
+        return SymbolicVector(*per_token(self._opaque_name("head", d, mass), mask=True))
+
+    def deformed_log(self, log_x: Any, q: Any) -> Any:
+        return log_x if q == 0 else self._map(lambda a: (sp.powsimp(sp.exp(q * a)) - 1) / q, log_x)
+
+    def log_plus(self, log_x: Any, c: Any) -> Any:
+        return self._map(lambda a: sp.log(sp.exp(a) + c), log_x)
+
+    def log1m(self, d: Distribution) -> SymbolicVector:
+        return (1 - d.probs).apply(sp.log)
+
+    def sparse(self, alpha: float) -> Distribution:
+        return self._opaque("entmax", self.policy, alpha)
+
+    def heavy_tailed(self, t: float) -> Distribution:
+        if t == 1:
+            return self.policy
+        q = self._opaque("heavy", self.policy, t)
+        self.predictions[q.probs.label] = Prediction(q.probs, rational(t))
+        return q
+
+
+def evaluate(expr: Any) -> Any:
+    """The expression with its stop-gradients removed, and every decimal number a fraction."""
+    expr = sp.sympify(expr).replace(sg, lambda a: a)
+    return expr.xreplace({x: rational(float(x)) for x in expr.atoms(sp.Float)})
+
+
+class Prediction(NamedTuple):
+    """A distribution q that moves with the logits: ∂q_k/∂z_j = q_k^t (δ_kj − q_j^t/Σ q^t); t = 1 is the softmax.
+
+    It follows from log_t q_k = z_k − λ, whose differential is dq_k = q_k^t (dz_k − dλ), and Σ dq_k = 0.
+    """
+
+    entries: SymbolicVector
+    t: Any = sp.S.One
+
+    @property
+    def escort(self) -> SymbolicVector:
+        return self.entries**self.t
+
+
+SOFTMAX = Prediction(SymbolicVector(SymbolicToken.p_y, SymbolicToken.p_k))

@@ -1,0 +1,327 @@
+"""The Token of tensors: validates a batch once, keeps the positions that count, lays results out again."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify._lib.lazy import lazy
+from qunify.token._base import Distribution, Token
+from qunify.token._projections import (
+    RULED_OUT,
+    below_peak,
+    entmax_threshold,
+    kth_largest,
+    log_max,
+    peak,
+    softmax,
+    sort,
+    tempered_normaliser,
+    tempered_powers,
+)
+
+#: Entries of a block of rows: the vectors of one method stay in a CPU's cache.
+BLOCK = 2**19
+
+
+class TensorToken(Token):
+    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out. Where they and the
+    contexts' are known to be finite they are used as they are, and must not be changed while the token is in use."""
+
+    def __init__(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        context: Mapping[str, Tensor],
+        method: str = "",
+        finite: bool = False,
+    ) -> None:
+        self._method = method
+        self._logits = logits
+        self.given = context
+        self.used: set[str] = set()  # contexts the method has asked for
+        self._contexts: dict[str, Distribution] = {}
+        self._made: dict[Any, tuple[Any, Distribution]] = {}
+        self.index = labels[:, None]  # (N, 1)
+        self._finite = finite
+        self._all_allowed = finite or bool(self.allowed.all())
+        self._peak = torch.zeros_like(logits[:, :1]) if finite else peak(logits)
+        self._field = logits if finite else below_peak(logits)
+
+    def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
+        """The same batch in blocks of rows, and where each lies: on a CPU, faster than all rows at once."""
+        for at in blocks(self._logits):
+            given = {name: value[at] for name, value in self.given.items()}
+            yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
+
+    # ---- what a method sees -------------------------------------------------------------------------
+    @lazy
+    def allowed(self) -> Tensor:
+        return self._logits.detach() > -torch.inf
+
+    @property
+    def _ruled_out(self) -> Tensor | None:
+        return None if self._all_allowed else ~self.allowed
+
+    # What is cached here must not hold the token itself: a cycle would keep a batch's memory until the next collection.
+    @lazy
+    def policy(self) -> Distribution:
+        return self.softmax(self._field)
+
+    @lazy
+    def label(self) -> Distribution:
+        like, index = self._field.detach(), self.index
+
+        def one_hot() -> Tensor:
+            return torch.zeros_like(like).scatter_(-1, index, 1.0)
+
+        return Distribution(one_hot, lambda: RULED_OUT * (1 - one_hot()))
+
+    @lazy
+    def uniform(self) -> Distribution:
+        field, vocab = self._field, self.vocab
+        if self._all_allowed:
+            return Distribution(lambda: (1 / vocab).expand_as(field), lambda: (-vocab.log()).expand_as(field))
+        allowed, support = self.allowed, self.support
+        return Distribution(lambda: support / vocab, lambda: torch.where(allowed, -vocab.log(), RULED_OUT))
+
+    @lazy
+    def support(self) -> Tensor:
+        if self._all_allowed:
+            return self._field.new_ones(()).expand_as(self._field)
+        return self.allowed.to(self._field.dtype)
+
+    @lazy
+    def vocab(self) -> Tensor:
+        if self._all_allowed:
+            return self._field.new_full((len(self._field), 1), self._field.shape[-1])
+        return self.support.sum(-1, keepdim=True)
+
+    @lazy
+    def logits(self) -> Tensor:
+        z = self._field + self._peak
+        return z if self._all_allowed else torch.where(self.allowed, z, 0.0)
+
+    @lazy
+    def log_sum_exp(self) -> Tensor:
+        return self.policy.log_sum + self._peak
+
+    @lazy
+    def log_p_label(self) -> Tensor:
+        traced = self._field.requires_grad
+        log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self.policy.log_sum
+        # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
+        return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
+
+    @lazy
+    def p_label(self) -> Tensor:
+        # Never exactly 0, so that ratios such as u / (γ + (1 − γ)u) keep their limit.
+        return self.log_p_label.exp().clamp(min=torch.finfo(self._field.dtype).tiny)
+
+    @lazy
+    def log_p_rest(self) -> Tensor:
+        rest = self._field.scatter(-1, self.index, RULED_OUT)
+        return rest.logsumexp(-1, keepdim=True) - self.policy.log_sum
+
+    @lazy
+    def p_rest(self) -> Tensor:
+        p = self.policy.probs
+        if p.requires_grad:
+            return p.scatter(-1, self.index, 0.0).sum(-1, keepdim=True)
+        own = p.gather(-1, self.index)
+        rest = p.scatter_(-1, self.index, 0.0).sum(-1, keepdim=True)
+        p.scatter_(-1, self.index, own)
+        return rest
+
+    def context(self, name: str) -> Any:
+        self.used.add(name)
+        if name not in self.given:
+            raise ValueError(f"{self._method}: missing context, expected the keyword argument {name}")
+        value = self.given[name]
+        if not name.endswith("_logits"):
+            return value.to(self._field.dtype)
+        return self._given_distribution(name, value)
+
+    def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
+        """A context over the tokens the model allows: mass it puts elsewhere is not there to be had."""
+        if name not in self._contexts:
+            self._contexts[name] = self.softmax(logits if self._finite else below_peak(logits))
+        return self._contexts[name]
+
+    # ---- operations -----------------------------------------------------------------------------------
+    def stop(self, x: Any) -> Any:
+        if isinstance(x, Distribution):
+            return Distribution(
+                lambda: x.probs.detach(),
+                lambda: x.log.detach(),
+                lambda: x.field.detach(),
+                lambda _: self.stop(x.log_sum),
+            )
+        return x.detach() if isinstance(x, Tensor) else x
+
+    def log(self, x: Any) -> Tensor:
+        x = self._tensor(x)
+        x = x.clamp(min=torch.finfo(x.dtype).tiny)
+        return x.log() if x.requires_grad else x.log_()
+
+    def exp(self, x: Tensor) -> Tensor:
+        # Saturating: an overflow would turn 0 · ∞ into NaN one step later.
+        return x.clamp(max=log_max(x.dtype)).exp_()
+
+    def where(self, condition: Tensor, a: Any, b: Any) -> Tensor:
+        return torch.where(condition, self._tensor(a), self._tensor(b))
+
+    def _tensor(self, x: Any) -> Tensor:
+        return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=self._field.dtype, device=self._field.device)
+
+    def sum(self, v: Any) -> Tensor:
+        v = self._tensor(v).expand_as(self._field)
+        return (v if self._all_allowed else v * self.allowed).sum(-1, keepdim=True)
+
+    def sum_others(self, v: Tensor) -> Tensor:
+        peak = v.detach().abs().argmax(-1, keepdim=True)
+        small = v.scatter(-1, peak, 0.0)
+        rest = small.sum(-1, keepdim=True)
+        return (rest + v.gather(-1, peak) - small).scatter_(-1, peak, rest)
+
+    def at_label(self, v: Any) -> Tensor:
+        return self._tensor(v).expand_as(self._field).gather(-1, self.index)
+
+    def softmax(self, field: Tensor) -> Distribution:
+        if not self._all_allowed:  # exactly zero at ruled-out tokens, whatever was done to the logits
+            field = torch.where(self.allowed, field, field.detach().amax(-1, keepdim=True) + RULED_OUT)
+        return softmax(field)
+
+    def tempered(self, d: Distribution, temperature: Any) -> Distribution:
+        return self._once(super().tempered, d, temperature)
+
+    def geometric(self, a: Distribution, b: Distribution, w: Any) -> Distribution:
+        return self._once(super().geometric, a, b, w)
+
+    def _once(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
+        """What a method's loss and its pulls both ask for is worked out once. A compiler sees to that by itself."""
+        if torch.compiler.is_compiling():
+            return make(*arguments)
+        key = (make.__name__, *map(id, arguments))
+        if key not in self._made:  # the arguments are kept with it, so that their ids stay theirs
+            self._made[key] = arguments, make(*arguments)
+        return self._made[key][1]
+
+    def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
+        return self.softmax(torch.add(d.field, 1 - mask, alpha=2 * RULED_OUT))
+
+    def others(self, d: Distribution) -> Distribution:
+        return self.softmax(d.field.scatter(-1, self.index, 2 * RULED_OUT))
+
+    def through_policy(self, c: Tensor) -> Tensor:
+        weighted = self.policy.probs * c
+        return weighted.addcmul_(self.policy.probs, self.sum(weighted), value=-1)
+
+    def argmax(self, d: Distribution) -> Distribution:
+        at_peak = (d.log == d.log.amax(-1, keepdim=True)).to(d.log.dtype)
+        return self.distribution(at_peak / at_peak.sum(-1, keepdim=True))
+
+    def in_top_k(self, d: Distribution, k: int) -> Tensor:
+        x = d.log.detach()
+        if k >= x.shape[-1]:
+            return torch.ones_like(x)
+        least = kth_largest(x, k)
+        inside = (x >= least).to(x.dtype)
+        if bool((inside.sum(-1) > k).any()):  # of those that tie for the last places, the first ones
+            above, tied = x > least, x == least
+            inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
+        return inside
+
+    def head(self, d: Distribution, mass: float) -> Tensor:
+        ordered = sort(d.probs).flip(-1)
+        last = torch.searchsorted(ordered.cumsum(-1), torch.full_like(ordered[:, :1], mass))
+        return (d.probs >= ordered.gather(-1, last.clamp(max=ordered.shape[-1] - 1))).to(d.probs.dtype)
+
+    def sign(self, x: Tensor) -> Tensor:
+        return x.sign()
+
+    def deformed_log(self, log_x: Tensor, q: Any) -> Tensor:
+        q = self._tensor(q)
+        scaled = q * log_x
+        safe = torch.where(q == 0, 1.0, q)
+        return torch.where(q == 0, log_x, torch.expm1(scaled.clamp(max=log_max(log_x.dtype))) / safe)
+
+    def log_plus(self, log_x: Tensor, c: Any) -> Tensor:
+        return torch.logaddexp(log_x, self._tensor(c).log().expand_as(log_x))
+
+    def log1m(self, d: Distribution) -> Tensor:
+        # At the mode, 1 − d is the sum of the others; elsewhere d ≤ ½ and nothing cancels.
+        peak = d.log.detach().argmax(-1, keepdim=True)
+        at_peak = d.log.scatter(-1, peak, 2 * RULED_OUT).logsumexp(-1, keepdim=True)
+        return torch.log1p(-d.probs.scatter(-1, peak, 0.0)).scatter_(-1, peak, at_peak)
+
+    def sparse(self, alpha: float) -> Distribution:
+        field = self._field.detach() * (alpha - 1)
+        over = (field - entmax_threshold(field, 1 / (alpha - 1))).clamp_(min=0)
+        return self.distribution(over if alpha == 2 else over.mul_(over))
+
+    def heavy_tailed(self, t: float) -> Distribution:
+        if t == 1:
+            return self.policy
+        shift = tempered_normaliser(self._field.detach(), self._ruled_out, t)
+        _, probs = tempered_powers(self._field, self._ruled_out, shift, t)
+        if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root restores its derivative
+            slope = -probs.detach().pow(t).sum(-1, keepdim=True)
+            excess = probs.sum(-1, keepdim=True) - 1
+            _, probs = tempered_powers(self._field, self._ruled_out, shift - excess / slope, t)
+        return self.distribution(probs)
+
+
+class Rows(TensorToken):
+    """Some rows of a larger batch under one method. What the batch has worked out is not worked out again."""
+
+    def __init__(self, whole: TensorToken, at: slice | Tensor, method: str = "") -> None:
+        self._whole, self._at, self._method = whole, at, method
+        self._logits, self._peak, self._field = whole._logits[at], whole._peak[at], whole._field[at]
+        self._finite, self._all_allowed = whole._finite, whole._all_allowed
+        self.given = {name: value[at] for name, value in whole.given.items()}
+        self.used, self._contexts, self._made, self.index = set(), {}, {}, whole.index[at]
+
+    @lazy
+    def policy(self) -> Distribution:
+        return self._part(self._whole.policy)
+
+    def _part(self, d: Distribution) -> Distribution:
+        at = self._at
+        return Distribution(lambda: d.probs[at], lambda: d.log[at], lambda: d.field[at], lambda _: d.log_sum[at])
+
+    @lazy
+    def log_p_rest(self) -> Tensor:
+        return self._whole.log_p_rest[self._at]
+
+    @lazy
+    def p_rest(self) -> Tensor:
+        return self._whole.p_rest[self._at]
+
+    @lazy
+    def log_p_label(self) -> Tensor:
+        return self._whole.log_p_label[self._at]
+
+    @lazy
+    def p_label(self) -> Tensor:
+        return self._whole.p_label[self._at]
+
+
+def blocks(x: Tensor) -> Iterator[slice]:
+    """Rows of (N, V) in blocks that stay in a CPU's cache; elsewhere, all at once."""
+    n, v = x.shape
+    size = max(BLOCK // v, 1) if x.device.type == "cpu" else max(n, 1)
+    if size < n:
+        _keep_pages()
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+@functools.cache
+def _keep_pages() -> None:
+    """glibc gives what a block frees back to the system, and to clear the pages of the next block takes longer than the
+    arithmetic; until something this large has been freed, whose size it then takes for usual."""
+    torch.empty(31 * 2**20, dtype=torch.uint8)

@@ -1,0 +1,453 @@
+"""The loss of a method from hidden states and the head's weight, without ever holding all logits.
+
+Rows go through the head in chunks, into one buffer that all chunks share. There the logits give way to their gradient,
+a few rows at a time, so that what a method needs in between stays in a CPU's cache; and that goes straight back through
+the head: what is left of a chunk are numbers of the size of hidden states and weights.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from qunify import catalogue
+from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
+from qunify.token import CONTEXTS, TensorToken, as_tensor, below_peak, blocks, checked_number
+from qunify.training._huge_pages import empty
+from qunify.training._module import Reduction, checked, denominator
+
+_TRITON = importlib.util.find_spec("triton") is not None
+
+#: Contexts that other models give → the keyword of `linear_loss` for each.
+KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
+
+#: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
+CHUNK = 512
+
+
+@dataclass(frozen=True, eq=False)
+class TopK:
+    """A distribution given by its most likely tokens, as teachers' answers are stored.
+
+    Attributes
+    ----------
+    values : Tensor, (…, K)
+        Log-probabilities, nats.
+    indices : Tensor of int, (…, K)
+        The tokens they belong to, all different.
+    tail : {"bucket", "renormalise"}
+        Where the mass that is not listed goes: evenly to all other tokens, or to the listed ones in proportion.
+    """
+
+    values: Tensor
+    indices: Tensor
+    tail: Literal["bucket", "renormalise"] = "bucket"
+
+    def __post_init__(self) -> None:
+        if self.tail not in ("bucket", "renormalise"):
+            raise ValueError(f"TopK: tail: expected 'bucket' or 'renormalise', got {self.tail!r}")
+
+    def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
+        """Those of rows (n,), flattened, over the whole vocabulary, (n, vocab)."""
+        values = self.values.flatten(0, -2)[rows].to(dtype)
+        indices = self.indices.flatten(0, -2)[rows]
+        listed = values.exp().sum(-1, keepdim=True)
+        others = vocab - values.shape[-1]
+        if self.tail == "renormalise" or others == 0:
+            rest = torch.full_like(listed, -torch.inf)
+        else:
+            rest = torch.log1p(-listed.clamp(max=1)) - math.log(others)
+        return rest.expand(-1, vocab).scatter(-1, indices, values)
+
+
+#: A context: logits (…, V) or (V,); hidden states and the head that reads them, with or without a bias; or a TopK.
+Source = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | TopK
+
+
+# The labels decide which rows are kept, which no compiled graph can know: torch.compile breaks its graph here.
+@torch.compiler.disable
+def linear_loss(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    method: Method,
+    *,
+    bias: Tensor | None = None,
+    reduction: Reduction = "mean",
+    num_items_in_batch: Tensor | int | None = None,
+    ignore_index: int = -100,
+    chunk_size: int | None = None,
+    reference: Source | None = None,
+    teacher: Source | None = None,
+    old: Source | None = None,
+    logit_scale: float = 1.0,
+    softcap: float | None = None,
+    **context: Any,
+) -> Tensor:
+    """What `qunify.loss` gives for the logits `hidden @ weight.T + bias`, and its gradients, chunk by chunk.
+
+    On an accelerator with Triton, what a method does to a chunk is compiled into one kernel when first used;
+    `torch.compiler.set_stance("force_eager")` turns that off.
+
+    Parameters
+    ----------
+    hidden : Tensor, (…, d)
+    weight : Tensor, (V, d)
+    labels : Tensor of int, (…)
+        Not shifted here.
+    method : str, QMap or function
+        An id, any QMap, or a Python loss `(logits, labels, **context)` giving one loss per token, which is then
+        differentiated chunk by chunk.
+    bias : Tensor, (V,), optional
+    reduction, num_items_in_batch, ignore_index
+        As for `qunify.loss`.
+    chunk_size : int, optional
+        Rows that go through the head together.
+    reference, teacher, old
+        What the method needs of other models: logits, hidden states with their head's weight (and bias), or a `TopK`.
+        A head's logits are scaled and capped like the model's own. They are constants.
+    logit_scale, softcap : float, optional
+        logits = softcap · tanh(logit_scale · (hidden @ weight.T + bias) / softcap), without the tanh by default.
+    **context
+        Other contexts by their usual names, (…) or (…, V).
+
+    Raises
+    ------
+    ValueError
+        For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
+    """
+    read = catalogue.as_method(method, "linear_loss")
+    m, taught = (None, read.function) if isinstance(read, LossFunctionMap) else (read, read)
+    name = read.name
+    _shapes(name, hidden, weight, bias, labels)
+    checked(reduction, name)
+    if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):
+        raise ValueError(f"{name}: chunk_size: expected an integer of at least 1, got {chunk_size!r}")
+    for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
+        if number is not None and not 0 < number < math.inf:
+            raise ValueError(f"{name}: {what}: expected a positive number, got {number!r}")
+    models = dict(zip(KEYWORDS, (reference, teacher, old), strict=True))
+    sources = _sources(name, m, {k: v for k, v in models.items() if v is not None} | context, labels, len(weight))
+    kept = labels.flatten() != ignore_index
+    rows = kept.nonzero()[:, 0]
+    head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
+    others = {k: head.like(*source) for k, source in sources.items() if isinstance(source, tuple)}
+    given = {k: source for k, source in sources.items() if not isinstance(source, tuple)}
+    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, given, others, chunk_size or CHUNK, labels.shape)
+    if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
+        wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
+        raise ValueError(
+            f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
+        )
+    scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
+    if not torch.is_grad_enabled():  # else gradients would be computed wherever a weight could have one
+        hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
+    with torch.autocast(hidden.device.type, enabled=False):
+        loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
+    return loss
+
+
+def logits_of(product: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
+    """What a head makes of the product of hidden states and weight, (…, V)."""
+    z = product if bias is None else product + bias
+    if scale != 1:
+        z = z * scale
+    return z if softcap is None else (z / softcap).tanh_().mul_(softcap)
+
+
+@dataclass(frozen=True, eq=False)
+class _Head:
+    """From hidden states to logits, in the working precision. Constant: nothing is traced through it."""
+
+    weight: Tensor  # (V, d)
+    bias: Tensor | None
+    scale: float
+    softcap: float | None
+    dtype: torch.dtype
+    rules_out: bool  # some tokens, by a bias of −inf
+
+    @classmethod
+    def of(cls, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, dtype: torch.dtype) -> _Head:
+        """Cast once: to what autocast asks for, or to full precision on a CPU, which multiplies half precision up to a
+        hundred times more slowly."""
+        kind = weight.device.type
+        products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
+        bias = None if bias is None else bias.detach().to(dtype)
+        rules_out = bias is not None and bool((bias == -torch.inf).any())
+        return cls(weight.detach().to(dtype if kind == "cpu" else products), bias, scale, softcap, dtype, rules_out)
+
+    def like(self, hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, _Head]:
+        """Another model's hidden states, flattened, and its head, scaled and capped as this one."""
+        return hidden.detach().flatten(0, -2), _Head.of(weight, bias, self.scale, self.softcap, self.dtype)
+
+    @property
+    def vocab(self) -> int:
+        return self.weight.shape[0]
+
+    def buffer(self, rows: int) -> Tensor:
+        return empty(rows, self.vocab, self.weight.dtype, self.weight.device)
+
+    def product(self, h: Tensor, out: Tensor) -> Tensor:
+        """Of hidden states (c, d), in the first c rows of a buffer: what `logits` makes logits of, a few rows at a
+        time."""
+        return torch.mm(h.to(self.weight.dtype), self.weight.T, out=out[: len(h)])
+
+    def logits(self, product: Tensor) -> Tensor:
+        return logits_of(product.to(self.dtype), self.bias, self.scale, self.softcap)
+
+    def through(self, g: Tensor, z: Tensor) -> Tensor:
+        """The gradient of what the head multiplies, but for `scale`, from that of its logits z."""
+        return g if self.softcap is None else g.addcmul_(g * z, z, value=-1 / self.softcap**2)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """All that is constant in one call. Rows are those kept, n of them."""
+
+    name: str
+    method: QMap | LossFunction
+    head: _Head
+    labels: Tensor  # (n,)
+    rows: Tensor  # (n,) where they stand among all rows, flattened
+    given: Mapping[str, Tensor | TopK]  # contexts over all rows
+    others: Mapping[str, tuple[Tensor, _Head]]  # contexts that are hidden states, over all rows
+    chunk: int
+    shape: torch.Size  # (…)
+
+    def losses(self, z: Tensor, at: slice, read: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
+        """Of a chunk, from the products z (c, V) of its hidden states: losses (c,). If wanted, the gradient of the
+        logits takes the place of z. `read` holds the same products of other models."""
+        losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
+        labels, rows = self.labels[at], self.rows[at]
+        for block in blocks(z):
+            context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
+            context |= {k: _rows_of(self.name, source, k, rows[block], self.head) for k, source in self.given.items()}
+            if isinstance(self.method, QMap):
+                teach = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _taught
+                losses[block] = teach(self.method, self.head, z[block], labels[block], context, with_gradient)
+            else:
+                logits = self.head.logits(z[block])
+                losses[block], g = _by_autograd(self.name, self.method, logits, labels[block], context, with_gradient)
+                if g is not None:
+                    z[block] = self.head.through(g, logits)
+        return losses
+
+
+def _taught(
+    m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
+) -> Tensor:
+    """The losses (b,) of a block of rows; if wanted, the gradient of their logits takes the place of `product`."""
+    z = head.logits(product)
+    t = TensorToken(z, labels, context, m.name, finite=not head.rules_out)
+    loss = torch.zeros_like(t.p_label) + m.loss(t)
+    if with_gradient and head.softcap is None and product.dtype == z.dtype:
+        logit_gradient(t, m.pulls(t), out=product)
+    elif with_gradient:
+        product.copy_(head.through(logit_gradient(t, m.pulls(t)), z))
+    return loss[:, 0]
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(kind: type[QMap], name: str) -> Callable[..., Tensor]:
+    """`_taught` as one kernel, where an accelerator would else go through its memory for every operation. Each method
+    has a copy: the compiler keeps few variants of one piece of code."""
+    own = types.FunctionType(_taught.__code__.replace(co_name=f"_taught_{name}"), _taught.__globals__)
+    return torch.compile(own)
+
+
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+
+
+def _sweep(
+    plan: _Plan, hidden: Tensor, weights: Tensor | None, factor: float, wanted: tuple[bool, ...]
+) -> tuple[Tensor, Gradients]:
+    """Losses of the kept rows (n,), and gradients of Σ factor · weight · loss, with a weight for each row or none: of
+    hidden (n, d), still to be multiplied by `factor`, of weight and of bias, as wanted.
+
+    A factor such as one over a million labels would vanish in half precision: no operand of a product carries it.
+    """
+    head, n, device = plan.head, len(plan.labels), hidden.device
+    losses = torch.empty(n, dtype=head.dtype, device=device)
+    dh = torch.empty(n, hidden.shape[-1], dtype=head.weight.dtype, device=device) if wanted[0] else None
+    dw = empty(head.vocab, head.weight.shape[1], head.dtype, device).zero_() if wanted[1] else None
+    db = torch.zeros(head.vocab, 1, dtype=head.dtype, device=device) if wanted[2] else None
+    room = min(plan.chunk, n)
+    own, others = head.buffer(room), {k: other.buffer(room) for k, (_, other) in plan.others.items()}
+    for start in range(0, n, plan.chunk):
+        at = slice(start, min(start + plan.chunk, n))
+        h = hidden[at].to(head.weight.dtype)
+        z = head.product(h, own)
+        read = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
+        losses[at] = plan.losses(z, at, read, any(wanted))
+        one = h.new_ones(len(h), 1)
+        if dh is not None:
+            torch.mm(z, head.weight, out=dh[at])
+        if weights is not None:  # they go to what has the size of a hidden state, not to all of a row's logits
+            h, one = (h * weights[at, None]).to(h.dtype), weights[at, None].to(h.dtype)
+            if dh is not None:
+                dh[at].mul_(weights[at, None])
+        if dw is not None:
+            _add_product(dw, z.T, h, factor)
+        if db is not None:
+            _add_product(db, z.T, one, factor)
+    return losses, (dh, dw, None if db is None else db[:, 0])
+
+
+def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
+    """factor · a b; of half precision it is added in full."""
+    if total.dtype == a.dtype:
+        total.addmm_(a, b, alpha=factor)
+    else:
+        torch.addmm(total, a, b, total.dtype, alpha=factor, out=total)
+
+
+class _Linear(torch.autograd.Function):
+    """The scaled sum of all losses, or, without a scale, every loss (…), zero at ignored positions."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, plan: _Plan, scale: float | None
+    ) -> Tensor:
+        kept = _kept(hidden, plan.rows)
+        ctx.like = [(x.shape, x.dtype) if x is not None else None for x in (hidden, weight, bias)]
+        ctx.factor = plan.head.scale * (1 if scale is None else scale)
+        if scale is None:  # the weights of the rows come with the backward pass, which goes through the head again
+            ctx.plan = plan
+            ctx.save_for_backward(hidden, weight, bias, plan.rows)
+            losses, _ = _sweep(plan, kept, None, ctx.factor, (False, False, False))
+            return _spread(losses, plan.rows, plan.shape)
+        losses, gradients = _sweep(plan, kept, None, ctx.factor, ctx.needs_input_grad[:3])
+        ctx.plan = None  # what it holds can be let go
+        ctx.save_for_backward(*gradients, plan.rows)
+        return losses.sum() * scale
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        *saved, rows = ctx.saved_tensors
+        if ctx.plan is None:
+            (dh, dw, db), up = saved, upstream.item()
+        else:
+            weights = upstream.flatten()[rows].to(ctx.plan.head.dtype)
+            kept = _kept(saved[0], rows)
+            (dh, dw, db), up = _sweep(ctx.plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])[1], 1.0
+        shape, dtype = ctx.like[0]
+        if dh is not None:
+            dh = (dh.to(torch.promote_types(dtype, torch.float32)) * (up * ctx.factor)).to(dtype)
+            dh = _spread(dh, rows, shape[:-1])
+        dw, db = (
+            None if g is None else (g if up == 1 else g * up).to(like[1])
+            for g, like in zip((dw, db), ctx.like[1:], strict=True)
+        )
+        return dh, dw, db, None, None
+
+
+def _kept(hidden: Tensor, rows: Tensor) -> Tensor:
+    flat = hidden.detach().reshape(-1, hidden.shape[-1])
+    return flat if len(rows) == len(flat) else flat[rows]
+
+
+def _spread(x: Tensor, rows: Tensor, lead: torch.Size) -> Tensor:
+    """(n, …) → (*lead, …), zero at the other rows."""
+    if len(rows) != lead.numel():
+        x = x.new_zeros(lead.numel(), *x.shape[1:]).index_copy_(0, rows, x)
+    return x.reshape(*lead, *x.shape[1:])
+
+
+def _by_autograd(
+    name: str, f: LossFunction, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """A Python loss of one chunk."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_(with_gradient)
+        loss = f(z, labels, **loss_arguments(context))
+        check_losses(name, loss, tuple(labels.shape))
+        if not with_gradient:
+            return loss.detach(), None
+        (g,) = torch.autograd.grad(loss.sum(), z)
+    return loss.detach(), g
+
+
+def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
+    """A context at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
+    if isinstance(source, TopK):
+        return below_peak(source.logits(rows, head.vocab, head.dtype))
+    source = source.detach()
+    if name.endswith("_logits"):
+        one = source.shape == (head.vocab,)
+        return below_peak((source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype))
+    found = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
+    if found.dtype == torch.bool:
+        return found.to(head.dtype)
+    return checked_number(method, name, found, head.dtype)
+
+
+def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
+    if hidden.dim() == 0 or not hidden.is_floating_point():
+        raise ValueError(f"{name}: hidden: expected floating point (…, d), got {tuple(hidden.shape)} of {hidden.dtype}")
+    if weight.dim() != 2 or weight.shape[1] != hidden.shape[-1]:
+        raise ValueError(f"{name}: weight: expected shape (V, {hidden.shape[-1]}), got {tuple(weight.shape)}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"{name}: bias: expected shape {tuple(weight.shape[:1])}, got {tuple(bias.shape)}")
+    if labels.shape != hidden.shape[:-1] or labels.is_floating_point() or labels.dtype == torch.bool:
+        raise ValueError(
+            f"{name}: labels: expected integers of shape {tuple(hidden.shape[:-1])}, got {tuple(labels.shape)} of "
+            f"{labels.dtype}"
+        )
+
+
+def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor, vocab: int) -> dict[str, Source]:
+    """The contexts that the method needs, for the positions of these labels."""
+    lead = labels.shape
+    for key in given:
+        if key not in CONTEXTS:
+            raise ValueError(f"{name}: unknown context {key!r}; known contexts are {', '.join(CONTEXTS)}")
+    wanted = tuple(given) if m is None else m.needs
+    for key in wanted:
+        if given.get(key) is None:
+            expected = f"{KEYWORDS[key]} or {key}" if key in KEYWORDS else key
+            raise ValueError(f"{name}: missing context, expected {expected}")
+    found: dict[str, Source] = {}
+    for key in wanted:
+        source = given[key]
+        if not isinstance(source, tuple | TopK):
+            source = as_tensor(name, key, source, labels.device)
+        got, expected = _lead(key, source, vocab)
+        if got not in (lead, None):
+            shapes = " and ".join(str(tuple(x.shape)) for x in _parts(source)) if got == _MISFIT else tuple(got)
+            raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {shapes}")
+        found[key] = source
+    return found
+
+
+_MISFIT = torch.Size([-1])  # parts that do not go together
+
+
+def _parts(source: Any) -> list[Tensor]:
+    """The tensors of a pair or of a TopK."""
+    parts = (source.values, source.indices) if isinstance(source, TopK) else source
+    return [x for x in parts if isinstance(x, Tensor)]
+
+
+def _lead(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:
+    """The shape of the positions that a context speaks of (None: of all alike), and what it should look like."""
+    if isinstance(source, TopK):
+        same = source.values.shape == source.indices.shape
+        return (source.values.shape[:-1] if same else _MISFIT), "values and indices (…, K)"
+    if isinstance(source, tuple):
+        fits = len(source) in (2, 3) and source[1].shape == (vocab, source[0].shape[-1])
+        return (source[0].shape[:-1] if fits else _MISFIT), f"(hidden (…, d), weight ({vocab}, d)) or logits"
+    if key.startswith("token_"):
+        return source.shape, "a number each"
+    if source.shape == (vocab,) and key.endswith("_logits"):
+        return None, ""
+    fits = source.dim() > 0 and source.shape[-1] == vocab
+    return (source.shape[:-1] if fits else source.shape), f"(…, {vocab})"

@@ -1,0 +1,203 @@
+"""A sweep: any number of small models, trained in stacks over several processes, kept part by part."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import pandas as pd
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+import qunify
+from qunify._lib import files
+from qunify.training._networks import Network
+from qunify.training._stacks import Job, Stack
+
+COLUMNS = {"method", "seed", "lr", "step", "diverged", "job"}
+
+Measure = Callable[[Stack], Mapping[str, Tensor]]
+
+
+def sweep(
+    network: Network,
+    jobs: Sequence[Job],
+    steps: Sequence[int],
+    measure: Measure,
+    *,
+    size: int = 128,
+    folder: Path | str | None = None,
+    key: str = "",
+    workers: int | None = None,
+    progress: bool = False,
+    **options: Any,
+) -> pd.DataFrame:
+    """Train all jobs and measure them on the way.
+
+    Parameters
+    ----------
+    network, jobs, **options
+        As for `Stack`; learning rates and sizes of data may differ between jobs.
+    steps : increasing integers from 0
+        When to measure.
+    measure : function of a Stack
+        Gives a tensor (M,) by name: one number per model. The stack has `jobs`, `step` and `probs(inputs)`.
+    size : int
+        Models per stack.
+    folder : path, optional
+        Finished stacks are kept there and not trained again, by the next call with the same jobs, data, options and
+        key. A file is complete or absent.
+    key : str
+        Required with a folder: a name for the code that runs, such as a version of `measure` and of the functions of
+        designed methods. Parts that were kept under another key are not used.
+    workers : int, optional
+        Processes. By default what `joblib.parallel_config` says, which also switches to Dask or Ray, else one.
+    progress : bool
+        Whether to show a bar.
+
+    Returns
+    -------
+    DataFrame
+        A row per job and step, in their order: the job's tags, `method`, `seed`, `lr`, `step`, what was measured, and
+        `diverged`, the step at which its gradient was no longer finite (−1: never).
+
+    Raises
+    ------
+    ValueError
+        If there is no job, `steps` does not increase from 0 on, a tag has the name of a column, `measure` does not
+        give one number per model, the folder is none or has no key, or for what `Stack` refuses.
+    """
+    jobs = list(jobs)
+    if not jobs:
+        raise ValueError("sweep: jobs: expected at least one, got none")
+    whole_numbers = all(isinstance(step, int) for step in steps)
+    if not steps or not whole_numbers or steps[0] < 0 or any(a >= b for a, b in itertools.pairwise(steps)):
+        raise ValueError(f"sweep: steps: expected increasing integers from 0 on, got {list(steps)}")
+    if not (isinstance(size, int) and size >= 1):
+        raise ValueError(f"sweep: size: expected an integer of at least 1, got {size!r}")
+    for job in jobs:
+        if taken := sorted(COLUMNS & set(job.tags)):
+            raise ValueError(f"sweep: tags: expected names other than the table's own, got {', '.join(taken)}")
+    parts = list(_parts(jobs, size))
+    kept = None if folder is None else Path(folder)
+    if kept is not None and kept.exists() and not kept.is_dir():
+        raise ValueError(f"sweep: folder: expected a folder, got the file {kept}")
+    if kept is not None and not key:
+        raise ValueError("sweep: key: expected a name for the code whose parts the folder keeps, got none")
+    found: dict[int, pd.DataFrame] = {}
+    missing = []
+    for i, part in enumerate(parts):
+        path = kept / f"{_digest(key, network, [jobs[k] for k in part], steps, options)}.json" if kept else None
+        table = _read(path)
+        if table is None:
+            missing.append((i, path))
+        else:
+            found[i] = table
+    calls = (
+        joblib.delayed(_train)(i, network, [jobs[k] for k in parts[i]], steps, measure, options) for i, _ in missing
+    )
+    paths = dict(missing)
+    with Progress(disable=not progress) as bar:
+        task = bar.add_task(f"{len(jobs)} models", total=len(parts), completed=len(found))
+        for i, table in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
+            found[i] = table
+            if path := paths[i]:
+                files.write(path, json.dumps(table.to_dict(orient="list")).encode())
+            bar.advance(task)
+    whole = [found[i].assign(job=[part[k] for k in found[i]["job"]]) for i, part in enumerate(parts)]
+    table = pd.concat(whole, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
+    facts = [{**job.tags, "method": job.method.name, "seed": job.seed, "lr": job.lr} for job in jobs]
+    described = pd.DataFrame(facts).iloc[table["job"]].reset_index(drop=True)
+    return pd.concat([described, table.drop(columns="job")], axis=1)
+
+
+def _parts(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
+    """Jobs that fit in one stack, in portions; those of one method stay together."""
+    alike: dict[Any, list[int]] = {}
+    for i, job in enumerate(jobs):
+        order = None if job.order is None else tuple(job.order.shape)
+        alike.setdefault((job.lr, len(job.data.labels), order), []).append(i)
+    for group in alike.values():
+        first = {m: k for k, m in reversed(list(enumerate(jobs[i].method for i in group)))}
+        ordered = sorted(group, key=lambda i, first=first: first[jobs[i].method])  # type: ignore[misc]
+        for start in range(0, len(ordered), size):
+            yield ordered[start : start + size]
+
+
+def _train(
+    i: int, network: Network, jobs: Sequence[Job], steps: Sequence[int], measure: Measure, options: Mapping[str, Any]
+) -> tuple[int, pd.DataFrame]:
+    """Part i: a row per job and step."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the processes share the cores, and small products gain nothing from more
+    try:
+        stack = Stack(network, jobs, **options)
+        tables = []
+        for step in steps:
+            stack.run(step - stack.step)
+            values = _numbers(measure(stack), len(jobs))
+            tables.append(pd.DataFrame({"job": range(len(jobs)), "step": step, **values}))
+        return i, pd.concat(tables).assign(diverged=stack.diverged.tolist() * len(steps))
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _numbers(measured: Mapping[str, Tensor], models: int) -> dict[str, list[float]]:
+    """What a measure gave, one number per model."""
+    for name, value in measured.items():
+        got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        if got != (models,):
+            raise ValueError(
+                f"sweep: measure: expected a tensor ({models},) as {name!r}, one number per model, got {got}"
+            )
+        if name in COLUMNS:
+            raise ValueError(f"sweep: measure: expected names other than the table's own, got {name!r}")
+    return {name: value.tolist() for name, value in measured.items()}
+
+
+def _read(path: Path | None) -> pd.DataFrame | None:
+    """A part that was kept; None if there is none, or only a damaged one."""
+    if path is None or not path.exists():
+        return None
+    try:
+        return pd.DataFrame(json.loads(path.read_text()))
+    except ValueError:
+        return None
+
+
+def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
+    """A name for a part: of the key and of every value that makes it. Functions have no value, the key stands for
+    them."""
+    h = hashlib.sha256()
+
+    def add(x: Any) -> None:
+        if isinstance(x, Tensor):
+            h.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().double().contiguous().numpy().tobytes())
+        elif isinstance(x, Mapping):
+            for key in sorted(x):
+                add(key)
+                add(x[key])
+        elif isinstance(x, list | tuple):
+            for item in x:
+                add(item)
+        else:
+            h.update(repr(x).encode())
+
+    for x in (key, qunify.__version__, network, list(steps), options):
+        add(x)
+    order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # where each first stands
+    for i, job in enumerate(jobs):
+        add(job.method.name)
+        add(job.method.params)
+        add((job.seed, job.lr, order[id(job.data)]))
+        add(job.start or {})
+        add({} if job.order is None else {"order": job.order})
+        if order[id(job.data)] == i:
+            add({"inputs": job.data.inputs, "labels": job.data.labels, "counts": job.data.counts, **job.data.context})
+    return h.hexdigest()[:24]
