@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import qunify as qu
 from qunify import plots
-from qunify.pictures import _one_token as one_token
+from qunify.pictures import CONTEXT, WEIGHTS
 
 #: The losses on the front page, and what each says there.
 FRONT = {
@@ -21,9 +21,9 @@ FRONT = {
 
 def front(name: str, dark: bool) -> bytes:
     """One token, and what one of the losses on the front page teaches there."""
-    p = torch.tensor(one_token.WEIGHTS, dtype=torch.float64)
+    p = torch.tensor(WEIGHTS, dtype=torch.float64)
     p = p / p.sum()
-    teacher = torch.tensor(one_token.CONTEXT["teacher_logits"], dtype=torch.float64).log()
+    teacher = torch.tensor(CONTEXT["teacher_logits"], dtype=torch.float64).log()
     m = qu.get(name)
     given = {"teacher_logits": teacher[None]} if m.needs else {}
     target = m(p.log()[None], torch.tensor([one_token.LABEL]), **given).target[0]

@@ -13,7 +13,7 @@ import qunify as qu
 
 ROOT = Path(qu.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-MOST_FLOORS = 8
+MOST_FLOORS = 8  # of packages; a file beside them is no floor
 
 Graph = dict[str, set[str]]
 
@@ -58,16 +58,17 @@ def trespasses(source: str, own: str) -> list[str]:
     return [
         f"{m}.{name}"
         for m, name in imports(source, types=True)
-        if any(part.startswith("_") for part in f"{m}.{name}".split(".")[2:])
-        and room(m) not in (own, "_lib", "qunify")
+        if any(part.startswith("_") for part in f"{m}.{name}".split(".")[2:]) and room(m) not in (own, "_lib", "qunify")
     ]
 
 
 def floors(graph: Graph) -> dict[str, int]:
-    """How many rooms lie below each one, at most; CycleError where two look into each other."""
+    """The floor of each room, above all it looks into; CycleError where two look into each other. A single file beside
+    the packages is on the floor below it."""
     height: dict[str, int] = {}
     for name in graphlib.TopologicalSorter(graph).static_order():
-        height[name] = 1 + max((height[below] for below in graph.get(name, ())), default=0)
+        own = 0 if (ROOT / f"{name}.py").exists() else 1
+        height[name] = own + max((height[below] for below in graph.get(name, ())), default=0)
     return height
 
 

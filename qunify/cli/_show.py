@@ -11,8 +11,7 @@ from qunify._lib.simple import three_digits
 from qunify.cli import _terminal as terminal
 from qunify.cli._base import Command, UsageError, output, write
 from qunify.cli._settings import NAME, add_set, methods
-from qunify.pictures import _one_token as one_token
-from qunify.pictures._one_token import LABEL, TOKENS
+from qunify.pictures import LABEL, TOKENS, curve, example, stated
 
 if TYPE_CHECKING:
     from qunify.maps import QMap
@@ -57,7 +56,7 @@ class Show(Command):
             terminal.pairs(_fact_lines(data)),
             "",
             terminal.heading("At one token"),
-            terminal.indented(one_token.stated(data["needs"])),
+            terminal.indented(stated(data["needs"])),
             "",
         ]
         if data["shift_invariant"]:
@@ -94,11 +93,11 @@ def _numbers(m: QMap) -> dict[str, Any]:
     facts, properness = _facts(m), _properness(m)
     if properness["direction"] == "no target":  # also of a loss that does not know it
         facts["shift_invariant"] = False
-    return {**facts, "properness": properness, "example": one_token.example(m), "curve": one_token.curve(m)}
+    return {**facts, "properness": properness, "example": example(m), "curve": curve(m)}
 
 
 def _facts(m: QMap) -> dict[str, Any]:
-    from qunify.pictures import _facts
+    from qunify.pictures import is_entry, parameters, unit_target
 
     return {
         "id": m.name,
@@ -108,10 +107,10 @@ def _facts(m: QMap) -> dict[str, Any]:
         "loss": m.loss_text,
         "formula": m.formula,
         "pulls": m.pulls_text,
-        "parameters": [dataclasses.asdict(p) for p in _facts.parameters(m)],
+        "parameters": [dataclasses.asdict(p) for p in parameters(m)],
         "needs": list(m.needs),
         "link": m.link,
-        "simplex": m.simplex if _facts.is_entry(m) else _facts.unit_target(m),
+        "simplex": m.simplex if is_entry(m) else unit_target(m),
         "shift_invariant": m.shift_invariant,
         "source": m.source,
         "release": m.release,
