@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import qunify as qu
 from qunify import plots
-from qunify.pictures import CONTEXT, WEIGHTS
+from qunify.pictures import CONTEXT, LABEL, WEIGHTS
 
 #: The losses on the front page, and what each says there.
 FRONT = {
@@ -26,11 +26,11 @@ def front(name: str, dark: bool) -> bytes:
     teacher = torch.tensor(CONTEXT["teacher_logits"], dtype=torch.float64).log()
     m = qu.get(name)
     given = {"teacher_logits": teacher[None]} if m.needs else {}
-    target = m(p.log()[None], torch.tensor([one_token.LABEL]), **given).target[0]
+    target = m(p.log()[None], torch.tensor([LABEL]), **given).target[0]
     with plots.style(dark=dark):
         figure = Figure(figsize=(2.15, 2.7))
         ax = figure.add_axes((0.14, 0.26, 0.84, 0.6))
-        plots.bars(ax, p.tolist(), target.tolist(), one_token.LABEL, plots.colour(name))
+        plots.bars(ax, p.tolist(), target.tolist(), LABEL, plots.colour(name))
         ax.set_ylim(0, 1.02)
         ax.set_title(m.title, color=plots.colour(name), fontsize=13, pad=8)
         ax.set_xticks([])
