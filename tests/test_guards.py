@@ -168,7 +168,7 @@ def swallowed(tree: ast.Module) -> list[int]:
 def names(node: ast.expr | None) -> set[str]:
     """The names of an exception or of a tuple of them; nothing where all are caught."""
     parts = node.elts if isinstance(node, ast.Tuple) else [node]
-    return {getattr(p, "attr", getattr(p, "id", "")) if p is not None else "" for p in parts}
+    return {ast.unparse(p) if p is not None else "" for p in parts}
 
 
 def too_wide(tree: ast.Module) -> list[int]:
