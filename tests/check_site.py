@@ -26,6 +26,8 @@ IN_CSS = re.compile(r"""url\(\s*["']?([^"')\s]+)|@import\s+["']([^"']+)""")
 IN_SCRIPT = re.compile(
     r"""(?:\bimport\s*(?:[\w{},*\s]+?\bfrom\s*)?\(?|\bfetch\(|\bimportScripts\(|\bnew\s+Worker\()\s*["'`]((?:https?:)?//[^"'`]+)"""
 )
+#: The addresses in a srcset: between them lie commas, and one may hold commas itself.
+SOURCES = re.compile(r"(?:^|,)\s*(\S*[^\s,])(?:\s[^,]*)?")
 #: Pages that scripts fill while they are looked at, so that their anchors cannot be read from the file.
 SELF_MADE = ("explorer.html",)
 
@@ -50,8 +52,7 @@ class Page(HTMLParser):
         self.anchors |= {given[key] for key in ("id", "name") if key in given}
         for key in (*LOADS["*"], *LOADS.get(tag, ())):
             if key in given and not (tag == "link" and given.get("rel") == "canonical"):
-                parts = given[key].split(",") if key == "srcset" else [given[key]]
-                self.loaded += [part.split()[0] for part in parts if part.strip()]
+                self.loaded += SOURCES.findall(given[key]) if key == "srcset" else given[key].split()[:1]
         if tag in ("a", "area") and "href" in given:
             self.links.append(given["href"])
         self.loaded += addresses(given.get("style", ""), IN_CSS)

@@ -299,6 +299,7 @@ def test_a_sound_site_has_no_problems(tmp_path: Path) -> None:
     [
         ('<img src="https://x.org/a.png">', "loads https://x.org/a.png"),
         ('<img srcset="//x.org/a.png 2x">', "loads //x.org/a.png"),
+        ('<img srcset="data:image/png;base64,a 1x, //x.org/b.png 2x">', "loads //x.org/b.png"),
         ('<script src="http://x.org/a.js"></script>', "loads http://x.org/a.js"),
         ('<link rel="stylesheet" href="https://x.org/a.css">', "loads https://x.org/a.css"),
         ('<style>a { background: url("https://x.org/a.png") }</style>', "loads https://x.org/a.png"),

@@ -371,8 +371,8 @@ def test_the_world_of_three_tokens_has_every_context() -> None:
 def test_sft_moves_straight_to_the_truth() -> None:
     """Under SFT dz = η − p, so dp = (diag p − p pᵀ)(η − p)."""
     p = simplex_grid(6)
-    assert p.shape == (10, 3)
-    torch.testing.assert_close(p.sum(-1), torch.ones(10, dtype=torch.float64))
+    assert p.shape == (6, 3)
+    torch.testing.assert_close(p.sum(-1), torch.ones(6, dtype=torch.float64))
     eta = torch.tensor(SIMPLEX_TRUTH, dtype=torch.float64)
     expected = torch.stack([(row.diag() - row.outer(row)) @ (eta - row) for row in p])
     torch.testing.assert_close(simplex_moves(qu.get("sft"), p), expected, rtol=0, atol=1e-12)

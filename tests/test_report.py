@@ -16,7 +16,7 @@ MALICIOUS = "<script>alert('x')</script>\"><img src=x onerror=y>"
 class Tags(HTMLParser):
     """Every tag with its attributes, and whether each is closed in order."""
 
-    VOID = frozenset({"meta", "img", "br", "link"})
+    VOID = frozenset({"meta", "img", "br", "link", "source"})
 
     def __init__(self, page: str) -> None:
         super().__init__()

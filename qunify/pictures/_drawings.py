@@ -19,7 +19,7 @@ from qunify.population import SIMPLEX_NAMES, SIMPLEX_TOKENS, SIMPLEX_TRUTH
 PLANE = np.array([[0.5, 3**0.5 / 2], [0.0, 0.0], [1.0, 0.0]])
 SIZE = (3.9, 3.3)  # inches; two of them fill the width of a page
 #: Letters that fit beside the axes, and those that a line may have at most.
-LONGEST, MOST = 11, 16
+LONGEST, MOST = 11, 13
 
 
 def curve(facts: Facts, dark: bool) -> bytes:

@@ -22,7 +22,8 @@ from qunify.pictures import _mathml
 def plain(text: object) -> str:
     """A text in one line of which no character means anything to Markdown: `a_b` becomes `a\\_b`."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
-    return re.sub(r"([\\`*_{}\[\]<>$|~#!&^])|^(?=[-+=]|\d+[.)])", lambda m: "\\" + m[0], line)
+    line = re.sub(r"([\\`*_{}\[\]<>$|~#!&^])|^(?=[-+=])", r"\\\1", line)
+    return re.sub(r"^(\d+)([.)])", r"\1\\\2", line)  # a numbered list
 
 
 def code(text: object) -> str:

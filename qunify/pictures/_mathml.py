@@ -118,8 +118,6 @@ class _Reader:
             kind = ("munder", "mover", "munderover") if name in _LIMITS else ("msub", "msup", "msubsup")
             tag = kind[2 if len(scripts) == 2 else 0 if "_" in scripts else 1]
             base = f"<{tag}>{base}{''.join(scripts[mark] for mark in ('_', '^') if mark in scripts)}</{tag}>"
-        if name in _NAMES and self._peek() not in ("(", "[", r"\left", r"\,", r"\bigl", r"\Bigl", "}", ""):
-            base += '<mspace width="0.167em"></mspace>'
         return base
 
     def _atom(self) -> str:
@@ -165,7 +163,8 @@ class _Reader:
         if name in ("sum", "prod"):
             return f'<mo movablelimits="true">{_LIMITS[name]}</mo>'
         if name in _NAMES:
-            return f"<mi>{name}</mi>"
+            after = 0 if self._peek() in ("(", "[", r"\left", r"\bigl", r"\Bigl", r"\,") else 0.167
+            return f'<mo lspace="0.167em" rspace="{after}em">{name}</mo>'
         if name in _SYMBOLS:
             return _operator(_SYMBOLS[name])
         if name in _SPACES:
@@ -173,7 +172,7 @@ class _Reader:
         if name in _ACCENTS:
             return f'<mover accent="true">{self._group()}<mo stretchy="false">{_ACCENTS[name]}</mo></mover>'
         if name in _UPRIGHT:
-            words = escape(self._words())
+            words = escape(self._words()).replace(" ", "\u00a0")
             return f"<mtext>{words}</mtext>" if name.startswith("text") else f'<mi mathvariant="normal">{words}</mi>'
         if name in _STYLES:
             return ""
@@ -215,6 +214,8 @@ class _Reader:
 
 def _operator(text: str) -> str:
     shown = escape(text)
+    if text == "/":
+        return '<mo lspace="0" rspace="0">/</mo>'
     return f'<mo stretchy="false">{shown}</mo>' if text in "()[]{}|‖⟨⟩⌊⌋" else f"<mo>{shown}</mo>"
 
 
