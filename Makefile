@@ -3,19 +3,20 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+WANTED := --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
 
-# By files, whose tests share what they train, derive and build.
+# By files, whose tests share what they train, derive and build; the last ones in the alphabet are short.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup report test test-all slow-and-quick site lint docs browser figures bench clean
+.PHONY: setup report test test-all both-tiers site lint docs browser figures bench clean
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
-	$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib || true  # on every core; pip would on one
+	$(BIN)/pip install --quiet --constraint constraints.txt uv
+	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python $(WANTED) \
+	  || $(BIN)/pip install --quiet --no-compile $(WANTED)  # where only pip is told of the mirror in use
 	touch $@
 
 report: setup
@@ -24,12 +25,12 @@ report: setup
 test: setup  # the quick tier: the whole core
 	$(PYTEST) -m "not slow"
 
-test-all: slow-and-quick site
+test-all: both-tiers site
 
-slow-and-quick: setup
+both-tiers: setup
 	$(PYTEST) --ignore tests/test_site.py
 
-site: docs
+site: docs  # opened in a browser, as built
 	$(BIN)/python -m pytest tests/test_site.py
 
 lint: setup

@@ -43,11 +43,13 @@ def test_the_loss_gives_the_pulls_for_every_vocabulary(name: str) -> None:
     assert bool(proof.open_ties) == (name in OFF_TIES)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("m", [c for c in every_setting() if c.id not in ENTRIES])  # the defaults are proved above
 def test_at_every_example_setting(m: QMap) -> None:
     assert prove(m).holds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ENTRIES if any(isinstance(v, float) for v in qu.get(n).params.values())])
 def test_with_symbols_for_parameters(name: str) -> None:
     try:

@@ -67,9 +67,14 @@ def test_axe_finds_no_serious_problem(chromium: Any, page: str) -> None:
     assert inaccessible(chromium) == []
 
 
-@pytest.mark.parametrize("page", ["index", "catalogue/target_sft", "course/1_what_a_loss_teaches"])
-def test_nothing_is_wider_than_a_phone(page: str) -> None:
+@pytest.fixture(scope="module")
+def phone() -> Iterator[Any]:
     with browser(390) as driver:
-        driver.get(address(SITE / f"{page}.html"))
-        wait(driver, "document.readyState === 'complete'")
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= 390
+        yield driver
+
+
+@pytest.mark.parametrize("page", ["index", "catalogue/target_sft", "course/1_what_a_loss_teaches"])
+def test_nothing_is_wider_than_a_phone(phone: Any, page: str) -> None:
+    phone.get(address(SITE / f"{page}.html"))
+    wait(phone, "document.readyState === 'complete'")
+    assert phone.execute_script("return document.documentElement.scrollWidth") <= 390
