@@ -203,9 +203,9 @@ def test_a_gate_is_measured_as_one(name: str) -> None:
 #: What a method's own link predicts, of a token and the method's parameters.
 LINKS = {
     "softmax(z/T)": lambda t, params: t.tempered(t.policy, params["temperature"]),
-    "sparsemax(z)": lambda t, params: t.sparse(2),
-    "entmax15(z)": lambda t, params: t.sparse(1.5),
-    "exp_t2(z − λ(z))": lambda t, params: t.heavy_tailed(params["t2"]),
+    "sparsemax(z)": lambda t, params: t.entmax(2),
+    "entmax15(z)": lambda t, params: t.entmax(1.5),
+    "exp_t2(z − λ(z))": lambda t, params: t.tempered_softmax(params["t2"]),
 }
 LINKED = [name for name in ENTRIES if qu.get(name).link != "softmax"]
 

@@ -160,7 +160,10 @@ def test_proportional_at_the_label_alone_is_not_proportional() -> None:
     """Both put 9/10 on the label; what is left goes to the other tokens evenly, or as the teacher has it."""
     even, taught = (
         qu.design(name, trust=lambda t: 0.9, residual=residual)
-        for name, residual in (("even", lambda t: t.others(t.uniform)), ("taught", lambda t: t.others(t.teacher)))
+        for name, residual in (
+            ("even", lambda t: t.without_label(t.uniform)),
+            ("taught", lambda t: t.without_label(t.teacher)),
+        )
     )
     assert vanishes(symbolic_gradient(even).label - symbolic_gradient(taught).label)
     assert proportional(even, taught, ()) is None

@@ -266,7 +266,7 @@ def test_formulas_are_written_as_a_reader_would() -> None:
 
 
 def test_symbols_refuse_what_sorts_by_the_label() -> None:
-    odd = qu.design("odd", trust=lambda t: 0.5, residual=lambda t: t.argmax(t.others(t.policy)))
+    odd = qu.design("odd", trust=lambda t: 0.5, residual=lambda t: t.argmax(t.without_label(t.policy)))
     with pytest.raises(Entangled):
         symbolic_bias(odd)
     v = qu.is_proper(odd)

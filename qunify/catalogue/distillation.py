@@ -8,7 +8,7 @@ from qunify.token import Distribution, Scalar, Token, Vector
 
 def _toward_teacher_reverse(t: Token) -> Vector:
     """Gradient of KL(p‖teacher)."""
-    return t.through_policy(t.policy.log - t.teacher.log)
+    return t.softmax_vjp(t.policy.log - t.teacher.log)
 
 
 class KD(QMap):
@@ -122,7 +122,7 @@ class JSD(QMap):
         if self.beta in (0, 1):
             return (_toward_teacher_reverse(t),) if self.beta else ((1, t.teacher),)
         m = t.mixture(t.policy, t.teacher, self.beta)
-        return ((1 - self.beta) * t.through_policy(t.policy.log - m.log),)
+        return ((1 - self.beta) * t.softmax_vjp(t.policy.log - m.log),)
 
 
 class SkewKL(QMap):
@@ -185,7 +185,7 @@ class SkewReverseKL(QMap):
     def pulls(self, t: Token) -> Pulls:
         m = t.mixture(t.teacher, t.policy, self.skew)
         log_ratio = t.policy.log - m.log
-        return (t.through_policy(log_ratio - self.skew * t.exp(log_ratio)),)
+        return (t.softmax_vjp(log_ratio - self.skew * t.exp(log_ratio)),)
 
 
 class TVD(QMap):
@@ -206,7 +206,7 @@ class TVD(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         gap = t.policy.probs - t.teacher.probs
-        return (t.through_policy(t.sign(gap)) / 2,)
+        return (t.softmax_vjp(t.sign(gap)) / 2,)
 
 
 class TAID(QMap):
@@ -266,12 +266,12 @@ class AKL(QMap):
     def loss(self, t: Token) -> Scalar:
         gap = abs(t.teacher.probs - t.policy.probs)
         total = t.sum(gap)
-        in_head = t.sum(gap * t.head(t.teacher, self.threshold))
+        in_head = t.sum(gap * t.top_p(t.teacher, self.threshold))
         r = t.stop(t.where(total > 0, in_head / t.where(total > 0, total, 1), 0.5))
         return r * t.kl(t.teacher, t.policy) + (1 - r) * t.kl(t.policy, t.teacher)
 
     def pulls(self, t: Token) -> Pulls:
-        head = t.head(t.teacher, self.threshold)
+        head = t.top_p(t.teacher, self.threshold)
         gap = abs(t.teacher.probs - t.policy.probs)
         total, tail = t.sum(gap), t.sum((1 - head) * gap)
         r = t.where(total > 0, 1 - tail / t.maximum(total, 1e-300), 0.5)
@@ -345,11 +345,15 @@ class DKD(QMap):
         tea = t.prob(t.teacher)
         rest = 1 - tea
         binary = tea * (t.at_label(t.teacher.log) - t.log_p_label) + rest * (t.log(rest) - t.log_p_rest)
-        return self.alpha * binary + self.beta * t.kl(t.others(t.teacher), t.others(t.policy))
+        return self.alpha * binary + self.beta * t.kl(t.without_label(t.teacher), t.without_label(t.policy))
 
     def pulls(self, t: Token) -> Pulls:
         excess = self.alpha * (t.p_label - t.prob(t.teacher))
-        return (-excess, t.label), (excess - self.beta, t.others(t.policy)), (self.beta, t.others(t.teacher))
+        return (
+            (-excess, t.label),
+            (excess - self.beta, t.without_label(t.policy)),
+            (self.beta, t.without_label(t.teacher)),
+        )
 
 
 class ToDi(QMap):
@@ -371,7 +375,7 @@ class ToDi(QMap):
 
     def loss(self, t: Token) -> Scalar:
         gap = t.teacher.log - t.policy.log
-        w = t.stop(t.exp(-t.log_plus(-gap, 1)))
+        w = t.stop(t.exp(-t.log_add(-gap, 1)))
         return t.sum(w * t.teacher.probs * gap) - t.sum((1 - w) * t.policy.probs * gap)
 
     def pulls(self, t: Token) -> Pulls:
@@ -379,7 +383,7 @@ class ToDi(QMap):
         odds = t.exp(gap)
         matched = t.teacher.probs * odds / (1 + odds)
         surplus = (1 - gap) / (1 + odds)
-        return (t.sum(matched), t.normalised(matched)), t.through_policy(surplus)
+        return (t.sum(matched), t.normalised(matched)), t.softmax_vjp(surplus)
 
 
 class LogitStdKD(QMap):
@@ -402,7 +406,7 @@ class LogitStdKD(QMap):
 
     def _centred(self, t: Token, d: Distribution) -> tuple[Vector, Scalar]:
         """Logits less their mean (0 where ruled out), and their standard deviation."""
-        centred = (d.field - t.expect(t.uniform, d.field)) * t.support
+        centred = (d.logits - t.expect(t.uniform, d.logits)) * t.support
         return centred, t.maximum(t.power(t.sum(centred**2) / t.maximum(t.vocab - 1, 1), 0.5), 1e-30)
 
     def _standardised(self, t: Token, d: Distribution, spread: Scalar) -> Distribution:
@@ -469,4 +473,4 @@ class TopKKD(QMap):
             mass = t.expect(t.teacher, kept) if self.tail == "drop" else 1
             return ((mass, t.top_k(t.teacher, self.k)),)
         tail = t.sum((1 - kept) * t.teacher.probs)
-        return ((1, t.distribution(kept * t.teacher.probs + tail * t.restricted(t.policy, 1 - kept).probs)),)
+        return ((1, t.distribution(kept * t.teacher.probs + tail * t.conditioned(t.policy, 1 - kept).probs)),)

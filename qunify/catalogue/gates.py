@@ -71,7 +71,7 @@ class BeyondLog(Gate):
         return "always" if self.alpha >= 0 else "never"
 
     def loss(self, t: Token) -> Scalar:
-        return -t.deformed_log(t.log_p_label, self.alpha)
+        return -t.q_log(t.log_p_label, self.alpha)
 
     def weight(self, t: Token) -> Scalar:
         return t.exp(self.alpha * t.log_p_label)
@@ -228,7 +228,7 @@ class GCE(Gate):
         return "always" if self.q >= 0 else "never"
 
     def loss(self, t: Token) -> Scalar:
-        return -t.deformed_log(t.log_p_label, self.q)
+        return -t.q_log(t.log_p_label, self.q)
 
     def weight(self, t: Token) -> Scalar:
         return t.exp(self.q * t.log_p_label)
@@ -472,7 +472,7 @@ class DEFT(Gate):
     simplex = "always"
 
     def loss(self, t: Token) -> Scalar:
-        return -t.deformed_log(t.log_p_label, t.stop(t.sum(t.policy.probs**2)))
+        return -t.q_log(t.log_p_label, t.stop(t.sum(t.policy.probs**2)))
 
     def weight(self, t: Token) -> Scalar:
         return t.exp(t.expect(t.policy, t.policy.probs) * t.log_p_label)
@@ -492,7 +492,7 @@ class Cayley(Gate):
     simplex = "always"
 
     def loss(self, t: Token) -> Scalar:
-        return -t.deformed_log(t.log_p_label, t.stop(t.p_label / (2 - t.p_label)))
+        return -t.q_log(t.log_p_label, t.stop(t.p_label / (2 - t.p_label)))
 
     def weight(self, t: Token) -> Scalar:
         return t.exp(t.p_label / (1 + t.p_rest) * t.log_p_label)
@@ -545,11 +545,11 @@ class AGCE(Gate):
     q: float = param(2.0, letter="q", telling=1.713, doc="power; any real number")
 
     def loss(self, t: Token) -> Scalar:
-        certain = t.deformed_log(t.log(1 + self.a), self.q)
-        return certain - t.deformed_log(t.log_plus(t.log_p_label, self.a), self.q)
+        certain = t.q_log(t.log(1 + self.a), self.q)
+        return certain - t.q_log(t.log_add(t.log_p_label, self.a), self.q)
 
     def weight(self, t: Token) -> Scalar:
-        return t.exp(t.log_p_label + (self.q - 1) * t.log_plus(t.log_p_label, self.a))
+        return t.exp(t.log_p_label + (self.q - 1) * t.log_add(t.log_p_label, self.a))
 
 
 class AUE(Gate):
@@ -572,7 +572,7 @@ class AUE(Gate):
         return t.power(self.a - 1 + t.p_rest, self.q) / self.q - (self.a - 1) ** self.q / self.q
 
     def weight(self, t: Token) -> Scalar:
-        return t.p_label * t.exp((self.q - 1) * t.log_plus(t.log_p_rest, self.a - 1))
+        return t.p_label * t.exp((self.q - 1) * t.log_add(t.log_p_rest, self.a - 1))
 
 
 class AEL(Gate):
@@ -646,7 +646,7 @@ class ForwardCorrection(Gate):
     )
 
     def loss(self, t: Token) -> Scalar:
-        return -t.log_plus(t.log_p_label + t.log(1 - self.noise), self.noise / t.vocab)
+        return -t.log_add(t.log_p_label + t.log(1 - self.noise), self.noise / t.vocab)
 
     def weight(self, t: Token) -> Scalar:
         signal = (1 - self.noise) * t.p_label
@@ -676,7 +676,7 @@ class JSNoisy(Gate):
         return divergence / (-(1 - self.prior) * t.log(1 - self.prior))
 
     def weight(self, t: Token) -> Scalar:
-        log_ratio = t.log_p_label - t.log_plus(t.log_p_label + t.log(1 - self.prior), self.prior)
+        log_ratio = t.log_p_label - t.log_add(t.log_p_label + t.log(1 - self.prior), self.prior)
         return t.p_label * (1 + log_ratio / t.log(1 - self.prior))
 
 
@@ -861,8 +861,8 @@ class MinorSFT(Gate):
     )
 
     def loss(self, t: Token) -> Scalar:
-        return t.log_plus(-self.beta * (t.log_p_label - t.at_label(t.reference.log)), 1)
+        return t.log_add(-self.beta * (t.log_p_label - t.at_label(t.reference.log)), 1)
 
     def weight(self, t: Token) -> Scalar:
         margin = self.beta * (t.log_p_label - t.at_label(t.reference.log))
-        return self.beta * t.exp(-t.log_plus(margin, 1))
+        return self.beta * t.exp(-t.log_add(margin, 1))

@@ -23,7 +23,7 @@ class ConfidencePenalty(QMap):
         return -t.log_p_label - self.weight * t.entropy(t.policy)
 
     def pulls(self, t: Token) -> Pulls:
-        return (1, t.label), self.weight * t.through_policy(t.policy.log)
+        return (1, t.label), self.weight * t.softmax_vjp(t.policy.log)
 
 
 class MbLS(QMap):

@@ -22,7 +22,7 @@ class Brier(QMap):
         return t.sum((t.policy.probs - t.label.probs) ** 2)
 
     def pulls(self, t: Token) -> Pulls:
-        return (2 * t.p_label, t.label), 2 * t.through_policy(t.policy.probs)
+        return (2 * t.p_label, t.label), 2 * t.softmax_vjp(t.policy.probs)
 
 
 class Spherical(QMap):

@@ -74,4 +74,4 @@ class BootstrapSoft(QMap):
         return -self.beta * t.log_p_label + (1 - self.beta) * t.entropy(t.policy)
 
     def pulls(self, t: Token) -> Pulls:
-        return (self.beta, t.label), -(1 - self.beta) * t.through_policy(t.policy.log)
+        return (self.beta, t.label), -(1 - self.beta) * t.softmax_vjp(t.policy.log)

@@ -123,14 +123,14 @@ class Sparsemax(QMap):
     simplex = "sometimes"
 
     def prediction(self, t: Token) -> Distribution:
-        return t.sparse(2)
+        return t.entmax(2)
 
     def loss(self, t: Token) -> Scalar:
-        q = t.stop(t.sparse(2)).probs
+        q = t.stop(t.entmax(2)).probs
         return t.sum((q - t.label.probs) * t.policy.log) + (1 - t.sum(q**2)) / 2
 
     def pulls(self, t: Token) -> Pulls:
-        return (1, t.label), (-1, t.sparse(2))
+        return (1, t.label), (-1, t.entmax(2))
 
 
 class Entmax15(QMap):
@@ -149,14 +149,14 @@ class Entmax15(QMap):
     simplex = "sometimes"
 
     def prediction(self, t: Token) -> Distribution:
-        return t.sparse(1.5)
+        return t.entmax(1.5)
 
     def loss(self, t: Token) -> Scalar:
-        q = t.stop(t.sparse(1.5)).probs
+        q = t.stop(t.entmax(1.5)).probs
         return t.sum((q - t.label.probs) * t.policy.log) + (1 - t.sum(q**1.5)) * 4 / 3
 
     def pulls(self, t: Token) -> Pulls:
-        return (1, t.label), (-1, t.sparse(1.5))
+        return (1, t.label), (-1, t.entmax(1.5))
 
 
 class BiTempered(QMap):
@@ -179,15 +179,15 @@ class BiTempered(QMap):
     t2: float = param(1.4, low=1, letter="t2", telling=1.737, doc="temperature of the exponential; 1 is softmax")
 
     def prediction(self, t: Token) -> Distribution:
-        return t.heavy_tailed(self.t2)
+        return t.tempered_softmax(self.t2)
 
     def loss(self, t: Token) -> Scalar:
-        q = t.heavy_tailed(self.t2)
+        q = t.tempered_softmax(self.t2)
         power_sum = t.sum(t.power(q.probs, 2 - self.t1))
-        return -t.deformed_log(t.at_label(q.log), 1 - self.t1) - (1 - power_sum) / (2 - self.t1)
+        return -t.q_log(t.at_label(q.log), 1 - self.t1) - (1 - power_sum) / (2 - self.t1)
 
     def pulls(self, t: Token) -> Pulls:
-        q = t.heavy_tailed(self.t2)
+        q = t.tempered_softmax(self.t2)
         on_label = t.exp((self.t2 - self.t1) * t.at_label(q.log))
         matched, escort = t.exp((1 + self.t2 - self.t1) * q.log), t.exp(self.t2 * q.log)
         total = t.sum(matched)

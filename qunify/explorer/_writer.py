@@ -14,7 +14,7 @@ from qunify.maps import QMap
 from qunify.token import Branch, Node, ScriptToken, Trace
 
 #: Functions of numbers, taken entry by entry of vectors. Every other function takes arrays, and is called once.
-_ENTRYWISE = {"log", "exp", "Math.sign", "deformedLog", "logPlus"}
+_ENTRYWISE = {"log", "exp", "Math.sign", "qLog", "logPlus"}
 
 
 _OPERATORS = {"+", "-", "*", "/", ">", "<", ">=", "<=", "&&", "===", "!=="}

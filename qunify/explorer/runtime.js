@@ -10,7 +10,7 @@ const log = x => Math.log(Math.max(x, TINY));
 const exp = x => Math.exp(Math.min(x, LOG_MAX));
 const logAdd = (a, b) => a === b ? a + Math.LN2 : Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
 const logPlus = (logX, c) => logAdd(logX, log(c));
-const deformedLog = (logX, q) => q === 0 ? logX : Math.expm1(Math.min(q * logX, LOG_MAX)) / q;
+const qLog = (logX, q) => q === 0 ? logX : Math.expm1(Math.min(q * logX, LOG_MAX)) / q;
 const logSumExp = z => { const top = Math.max(...z); return top + Math.log(sum(z.length, k => Math.exp(z[k] - top))); };
 const sumOthers = v => vec(v.length, k => sum(v.length, j => j === k ? 0 : v[j]));
 const log1m = p => sumOthers(p).map(log);
@@ -21,7 +21,7 @@ function softmax(field) {
   return {probs: weights.map(w => w / mass), log: logs};
 }
 
-const restricted = (logs, mask) => softmax(logs.map((x, k) => x + (1 - mask[k]) * 2 * RULED_OUT));
+const conditioned = (logs, mask) => softmax(logs.map((x, k) => x + (1 - mask[k]) * 2 * RULED_OUT));
 
 function argmax(logs) {
   const top = Math.max(...logs), at = logs.map(x => x === top ? 1 : 0), n = total(at), probs = at.map(x => x / n);
@@ -33,7 +33,7 @@ function inTopK(logs, k) {
   return logs.map((_, i) => order.includes(i) ? 1 : 0);
 }
 
-function head(probs, mass) {
+function topP(probs, mass) {
   const sorted = [...probs].sort((a, b) => b - a);
   let last = 0;
   for (let s = sorted[0]; s < mass && last < sorted.length - 1; s += sorted[++last]);
@@ -50,14 +50,14 @@ function bisect(f, low, high) {
   return (low + high) / 2;
 }
 
-function sparse(logs, alpha) {
+function entmax(logs, alpha) {
   const x = logs.map(v => (alpha - 1) * v), top = Math.max(...x), power = 1 / (alpha - 1);
   const at = tau => x.map(v => Math.pow(Math.max(v - tau, 0), power));
   const probs = at(bisect(tau => total(at(tau)) - 1, top - 1, top));
   return {probs, log: probs.map(log)};
 }
 
-function heavyTailed(logs, t) {
+function temperedSoftmax(logs, t) {
   if (t === 1) return softmax(logs);
   const top = Math.max(...logs), at = shift => logs.map(v => Math.pow(1 + (1 - t) * (v - shift), 1 / (1 - t)));
   let high = top + 1;

@@ -16,7 +16,7 @@ from qunify.token import SumOverOthers, at_label, evaluate, renamed, sg
 
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 LETTERS = {"tea": r"\pi^{\mathrm{tea}}", "ref": r"\pi^{\mathrm{ref}}", "old": r"\pi^{\mathrm{old}}"}
-LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "heavy": "q", "lse": r"\mathrm{lse}"}
+LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "tempered": "q", "lse": r"\mathrm{lse}"}
 
 
 #: How many characters of plain text a formula may have; what is longer is abbreviated, or not shown: nobody reads it.
@@ -116,7 +116,7 @@ class _PositiveFirst(Printer):
 
 class _Text(_PositiveFirst, StrPrinter):
     def _print_Symbol(self, expr: sp.Symbol) -> str:
-        return _plain(expr.name).replace("heavy", "q")
+        return _plain(expr.name).replace("tempered", "q")
 
     def _print_Rest(self, expr: SumOverOthers) -> str:
         return f"Σ[j≠y] {self.parenthesize(_at_j(expr.args[0]), 50)}"

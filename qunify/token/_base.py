@@ -47,19 +47,21 @@ CONTEXTS = {
 
 
 class Distribution:
-    """A distribution over the vocabulary: `probs`, `log`, `field` and `log_sum`, each computed when first asked for.
+    """A distribution over the vocabulary: `probs`, `log`, `logits` and `log_normaliser`, each computed when first
+    asked for.
 
-    A softmax is given by its field, and by what the logarithms are below it: `log_sum` of its probabilities.
+    A softmax is given by its logits z and its log-normaliser, log p = z − log Σ exp z. So that a divergence needs no
+    pass of its own for logarithms, it is written in those two: KL(a‖b) = ⟨a, z_a − z_b⟩ − (lse_a − lse_b).
     """
 
     def __init__(
         self,
         probs: Callable[[], Vector],
         log: Callable[[], Vector] | None = None,
-        field: Callable[[], Vector] | None = None,
-        log_sum: Callable[[Vector], Scalar] = lambda _: 0,
+        logits: Callable[[], Vector] | None = None,
+        log_normaliser: Callable[[Vector], Scalar] = lambda _: 0,
     ) -> None:
-        self._probs, self._log, self._field, self._log_sum = probs, log, field, log_sum
+        self._probs, self._log, self._logits, self._log_normaliser = probs, log, logits, log_normaliser
 
     @lazy
     def probs(self) -> Vector:
@@ -68,17 +70,17 @@ class Distribution:
     @lazy
     def log(self) -> Vector:
         """Natural logarithm; finite everywhere (a very negative number where the probability is zero)."""
-        return self.field - self.log_sum if self._log is None else self._log()
+        return self.logits - self.log_normaliser if self._log is None else self._log()
 
     @lazy
-    def field(self) -> Vector:
+    def logits(self) -> Vector:
         """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
-        return self.log if self._field is None else self._field()
+        return self.log if self._logits is None else self._logits()
 
     @lazy
-    def log_sum(self) -> Scalar:
-        """That number, field − log."""
-        return self._log_sum(self.probs)
+    def log_normaliser(self) -> Scalar:
+        """That number, logits − log."""
+        return self._log_normaliser(self.probs)
 
 
 class Token(ABC):
@@ -198,10 +200,10 @@ class Token(ABC):
     def at_label(self, v: Vector) -> Scalar: ...
 
     @abstractmethod
-    def softmax(self, field: Vector) -> Distribution: ...
+    def softmax(self, logits: Vector) -> Distribution: ...
 
     @abstractmethod
-    def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+    def conditioned(self, d: Distribution, mask: Vector) -> Distribution:
         """d given that the token is one of those where the mask is 1."""
 
     @abstractmethod
@@ -213,15 +215,15 @@ class Token(ABC):
         """1 on d's k most likely tokens (on all of them where V < k), 0 elsewhere."""
 
     @abstractmethod
-    def head(self, d: Distribution, mass: float) -> Vector:
+    def top_p(self, d: Distribution, mass: float) -> Vector:
         """1 on d's most likely tokens up to the one at which their mass reaches `mass`, and on its ties."""
 
     @abstractmethod
-    def deformed_log(self, log_x: Any, q: Any) -> Any:
+    def q_log(self, log_x: Any, q: Any) -> Any:
         """(x^q − 1)/q from log x, and log x itself at q = 0."""
 
     @abstractmethod
-    def log_plus(self, log_x: Any, c: Any) -> Any:
+    def log_add(self, log_x: Any, c: Any) -> Any:
         """log(x + c) from log x, for c ≥ 0."""
 
     @abstractmethod
@@ -229,11 +231,11 @@ class Token(ABC):
         """log(1 − d_k), accurate also where d_k is nearly 1."""
 
     @abstractmethod
-    def sparse(self, alpha: float) -> Distribution:
+    def entmax(self, alpha: float) -> Distribution:
         """α-entmax of the logits, for α = 2 (sparsemax) or 1.5."""
 
     @abstractmethod
-    def heavy_tailed(self, t: float) -> Distribution:
+    def tempered_softmax(self, t: float) -> Distribution:
         """The tempered softmax exp_t(z − λ(z)), exp_t(x) = [1 + (1−t)x]₊^{1/(1−t)}; softmax at t = 1."""
 
     # ---- derived, once, for every backend -------------------------------------------------------------
@@ -253,10 +255,10 @@ class Token(ABC):
         return -self.expect(d, d.log)
 
     def cross_entropy(self, a: Distribution, b: Distribution) -> Scalar:
-        return b.log_sum - self.expect(a, b.field)
+        return b.log_normaliser - self.expect(a, b.logits)
 
     def kl(self, a: Distribution, b: Distribution) -> Scalar:
-        return self.expect(a, a.field - b.field) - (a.log_sum - b.log_sum)
+        return self.expect(a, a.logits - b.logits) - (a.log_normaliser - b.log_normaliser)
 
     def power(self, x: Any, a: Any) -> Any:
         """x^a for x ≥ 0, with a finite derivative at 0."""
@@ -274,11 +276,11 @@ class Token(ABC):
 
     def geometric(self, a: Distribution, b: Distribution, w: Scalar) -> Distribution:
         """∝ a^(1−w) b^w."""
-        return self.softmax((1 - w) * a.field + w * b.field)
+        return self.softmax((1 - w) * a.logits + w * b.logits)
 
     def tempered(self, d: Distribution, temperature: Scalar) -> Distribution:
         """∝ d^(1/temperature)."""
-        return self.softmax(d.field / temperature)
+        return self.softmax(d.logits / temperature)
 
     def distribution(self, probs: Vector) -> Distribution:
         """A distribution from probabilities that already sum to one."""
@@ -290,12 +292,12 @@ class Token(ABC):
 
     def top_k(self, d: Distribution, k: int) -> Distribution:
         """d given that the token is one of its k most likely ones."""
-        return self.restricted(d, self.in_top_k(d, k))
+        return self.conditioned(d, self.in_top_k(d, k))
 
-    def others(self, d: Distribution) -> Distribution:
+    def without_label(self, d: Distribution) -> Distribution:
         """d given that the token is not the label."""
-        return self.restricted(d, 1 - self.label.probs)
+        return self.conditioned(d, 1 - self.label.probs)
 
-    def through_policy(self, c: Vector) -> Vector:
+    def softmax_vjp(self, c: Vector) -> Vector:
         """dL/dz from c = dL/dp: p ∘ (c − ⟨p, c⟩)."""
         return self.policy.probs * (c - self.expect(self.policy, c))

@@ -120,11 +120,11 @@ class DecimalToken(Token):
     def at_label(self, v: Any) -> Scalar:
         return v[self._label] if isinstance(v, np.ndarray) else v
 
-    def softmax(self, field: Vector) -> Distribution:
-        total = mp.log(mp.fsum(self.exp(field)))
-        return Distribution(lambda: self.exp(field - total), lambda: field - total)
+    def softmax(self, logits: Vector) -> Distribution:
+        total = mp.log(mp.fsum(self.exp(logits)))
+        return Distribution(lambda: self.exp(logits - total), lambda: logits - total)
 
-    def restricted(self, d: Distribution, mask: Vector) -> Distribution:
+    def conditioned(self, d: Distribution, mask: Vector) -> Distribution:
         kept = mask * d.probs
         return self.normalised(kept) if self.sum(kept) > 0 else self.uniform
 
@@ -135,42 +135,42 @@ class DecimalToken(Token):
         best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
         return decimals(mp.mpf(i in best) for i in range(len(d.probs)))
 
-    def head(self, d: Distribution, mass: float) -> Vector:
+    def top_p(self, d: Distribution, mass: float) -> Vector:
         ordered = sorted(d.probs, reverse=True)
         before = [mp.fsum(ordered[:i]) for i in range(len(ordered))]
         least = ordered[max(sum(b < mass for b in before), 1) - 1]
         return (d.probs >= least) * mp.mpf(1)
 
-    def deformed_log(self, log_x: Any, q: Any) -> Any:
+    def q_log(self, log_x: Any, q: Any) -> Any:
         return self._map(lambda v: v if q == 0 else mp.expm1(q * v) / q, log_x)
 
-    def log_plus(self, log_x: Any, c: Any) -> Any:
+    def log_add(self, log_x: Any, c: Any) -> Any:
         return self._map(lambda v: mp.log(mp.exp(v) + c), log_x)
 
     def log1m(self, d: Distribution) -> Vector:
         return self.log(self.sum_others(d.probs))
 
-    def sparse(self, alpha: float) -> Distribution:
+    def entmax(self, alpha: float) -> Distribution:
         power = mp.mpf(1) / (alpha - 1)
-        field = [(alpha - 1) * x for x in self.policy.log]
+        logits = [(alpha - 1) * x for x in self.policy.log]
 
         def mass(tau: Any) -> Any:
-            return mp.fsum(max(x - tau, 0) ** power for x in field)
+            return mp.fsum(max(x - tau, 0) ** power for x in logits)
 
-        tau = _root(lambda t: mass(t) - 1, max(field) - 1, max(field))
-        return self.normalised(decimals(max(x - tau, mp.mpf(0)) ** power for x in field))
+        tau = _root(lambda t: mass(t) - 1, max(logits) - 1, max(logits))
+        return self.normalised(decimals(max(x - tau, mp.mpf(0)) ** power for x in logits))
 
-    def heavy_tailed(self, t: float) -> Distribution:
+    def tempered_softmax(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
-        field = self.policy.log
+        logits = self.policy.log
         power = 1 / (1 - mp.mpf(t))
-        high = max(field) - (self.vocab ** (t - 1) - 1) / (1 - t)
+        high = max(logits) - (self.vocab ** (t - 1) - 1) / (1 - t)
 
         def probs(shift: Any) -> list[Any]:
-            return [(1 + (1 - t) * (x - shift)) ** power for x in field]
+            return [(1 + (1 - t) * (x - shift)) ** power for x in logits]
 
-        shift = _root(lambda s: mp.fsum(probs(s)) - 1, max(field), high)
+        shift = _root(lambda s: mp.fsum(probs(s)) - 1, max(logits), high)
         return self.normalised(decimals(probs(shift)))
 
 

@@ -15,22 +15,24 @@ from qunify.token._base import Distribution
 RULED_OUT = -1e6
 
 
-def softmax(field: Tensor) -> Distribution:
-    if field.requires_grad:
+def softmax(logits: Tensor) -> Distribution:
+    if logits.requires_grad:
         return Distribution(
-            lambda: torch.softmax(field, -1),
-            lambda: torch.log_softmax(field, -1),
-            lambda: field,
-            lambda _: field.logsumexp(-1, keepdim=True),
+            lambda: torch.softmax(logits, -1),
+            lambda: torch.log_softmax(logits, -1),
+            lambda: logits,
+            lambda _: logits.logsumexp(-1, keepdim=True),
         )
     return Distribution(
-        lambda: torch.softmax(field, -1), field=lambda: field, log_sum=lambda probs: _log_sum(field, probs)
+        lambda: torch.softmax(logits, -1),
+        logits=lambda: logits,
+        log_normaliser=lambda probs: _log_normaliser(logits, probs),
     )
 
 
-def _log_sum(field: Tensor, probs: Tensor) -> Tensor:
-    """log Σ exp of a field whose softmax this is: its largest entry, less the logarithm there."""
-    return field.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
+def _log_normaliser(logits: Tensor, probs: Tensor) -> Tensor:
+    """log Σ exp of a logits whose softmax this is: its largest entry, less the logarithm there."""
+    return logits.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
 
 
 def peak(logits: Tensor) -> Tensor:
@@ -60,13 +62,13 @@ def log_max(dtype: torch.dtype) -> float:
     return math.log(torch.finfo(dtype).max) - 1  # so that rounding cannot reach infinity
 
 
-def entmax_threshold(field: Tensor, power: float, steps: int = 50) -> Tensor:
-    """τ with Σ (field − τ)₊^power = 1, for power 1 or 2. The sum is convex in τ, so that Newton from max − 1, where it
+def entmax_threshold(logits: Tensor, power: float, steps: int = 50) -> Tensor:
+    """τ with Σ (logits − τ)₊^power = 1, for power 1 or 2. The sum is convex in τ, so that Newton from max − 1, where it
     is ≥ 1, only climbs."""
-    tau = field.amax(-1, keepdim=True) - 1
-    over = torch.empty_like(field)
+    tau = logits.amax(-1, keepdim=True) - 1
+    over = torch.empty_like(logits)
     for _ in range(steps):
-        torch.sub(field, tau, out=over).clamp_(min=0)
+        torch.sub(logits, tau, out=over).clamp_(min=0)
         if power == 1:  # sparsemax
             mass, slope = over.sum(-1, keepdim=True), over.sign_().sum(-1, keepdim=True)
         else:
@@ -78,20 +80,20 @@ def entmax_threshold(field: Tensor, power: float, steps: int = 50) -> Tensor:
     return tau
 
 
-def tempered_powers(field: Tensor, ruled_out: Tensor | None, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """1 + (1 − t)(field − shift), and its power 1/(1 − t), for t > 1."""
-    base = torch.add(1 - (1 - t) * shift, field, alpha=1 - t)
+def tempered_powers(logits: Tensor, ruled_out: Tensor | None, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
+    """1 + (1 − t)(logits − shift), and its power 1/(1 − t), for t > 1."""
+    base = torch.add(1 - (1 - t) * shift, logits, alpha=1 - t)
     if ruled_out is not None:  # a heavy tail would give even a ruled-out token some mass
         base = base.masked_fill(ruled_out, torch.inf)
     return base, base.log().div_(1 - t).exp_()
 
 
-def tempered_normaliser(field: Tensor, ruled_out: Tensor | None, t: float, steps: int = 50) -> Tensor:
-    """λ with S(λ) = Σ exp_t(field − λ) = 1, for t > 1. S^(1−t) is concave in λ and straight for a single term, so
+def tempered_normaliser(logits: Tensor, ruled_out: Tensor | None, t: float, steps: int = 50) -> Tensor:
+    """λ with S(λ) = Σ exp_t(logits − λ) = 1, for t > 1. S^(1−t) is concave in λ and straight for a single term, so
     Newton on it from max, where S ≥ 1, only climbs and arrives in a few steps."""
-    shift = field.amax(-1, keepdim=True)
+    shift = logits.amax(-1, keepdim=True)
     for _ in range(steps):
-        base, probs = tempered_powers(field, ruled_out, shift, t)
+        base, probs = tempered_powers(logits, ruled_out, shift, t)
         total = probs.sum(-1, keepdim=True)
         step = (total.pow(t) - total) / ((t - 1) * probs.div_(base).sum(-1, keepdim=True))
         shift = shift + step

@@ -175,11 +175,11 @@ class ScriptToken(Token):
     def at_label(self, v: Any) -> Scalar:
         return self._trace.node("at label", v, vector=False)
 
-    def softmax(self, field: Any) -> Distribution:
-        return self._made("softmax", field)
+    def softmax(self, logits: Any) -> Distribution:
+        return self._made("softmax", logits)
 
-    def restricted(self, d: Distribution, mask: Any) -> Distribution:
-        return self._made("restricted", d.log, mask)
+    def conditioned(self, d: Distribution, mask: Any) -> Distribution:
+        return self._made("conditioned", d.log, mask)
 
     def argmax(self, d: Distribution) -> Distribution:
         return self._made("argmax", d.log)
@@ -187,20 +187,20 @@ class ScriptToken(Token):
     def in_top_k(self, d: Distribution, k: Any) -> Node:
         return self._trace.node("inTopK", d.log, k, vector=True)
 
-    def head(self, d: Distribution, mass: Any) -> Node:
-        return self._trace.node("head", d.probs, mass, vector=True)
+    def top_p(self, d: Distribution, mass: Any) -> Node:
+        return self._trace.node("topP", d.probs, mass, vector=True)
 
-    def deformed_log(self, log_x: Any, q: Any) -> Any:
-        return self._trace.node("deformedLog", log_x, q)
+    def q_log(self, log_x: Any, q: Any) -> Any:
+        return self._trace.node("qLog", log_x, q)
 
-    def log_plus(self, log_x: Any, c: Any) -> Any:
+    def log_add(self, log_x: Any, c: Any) -> Any:
         return self._trace.node("logPlus", log_x, c)
 
     def log1m(self, d: Distribution) -> Node:
         return self._trace.node("log1m", d.probs, vector=True)
 
-    def sparse(self, alpha: float) -> Distribution:
-        return self._made("sparse", self.policy.log, alpha)
+    def entmax(self, alpha: float) -> Distribution:
+        return self._made("entmax", self.policy.log, alpha)
 
-    def heavy_tailed(self, t: Any) -> Distribution:
-        return self._made("heavyTailed", self.policy.log, t)
+    def tempered_softmax(self, t: Any) -> Distribution:
+        return self._made("temperedSoftmax", self.policy.log, t)

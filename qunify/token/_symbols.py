@@ -285,17 +285,17 @@ class SymbolicToken(Token):
     def at_label(self, v: Any) -> Scalar:
         return v.label if isinstance(v, SymbolicVector) else v
 
-    def softmax(self, field: SymbolicVector) -> Distribution:
-        weights = self.exp(field)
+    def softmax(self, logits: SymbolicVector) -> Distribution:
+        weights = self.exp(logits)
         total = self.sum(weights)
-        return Distribution(lambda: weights / total, lambda: field - sp.log(total))
+        return Distribution(lambda: weights / total, lambda: logits - sp.log(total))
 
-    def restricted(self, d: Distribution, mask: SymbolicVector) -> Distribution:
+    def conditioned(self, d: Distribution, mask: SymbolicVector) -> Distribution:
         if mask.label == 0 and mask.elsewhere == 0:  # no token is left: what stands here has no weight
             return self.uniform
         return self.normalised(mask * d.probs)
 
-    def others(self, d: Distribution) -> Distribution:
+    def without_label(self, d: Distribution) -> Distribution:
         off = 1 - d.probs.label  # the entry at the label is 0, and its logarithm never counts
         return Distribution(
             lambda: SymbolicVector(0, d.probs.elsewhere / off), lambda: SymbolicVector(0, d.log.elsewhere - sp.log(off))
@@ -309,27 +309,27 @@ class SymbolicToken(Token):
             return SymbolicVector(1, 1)
         return SymbolicVector(*per_token(self._opaque_name("top", d, k), mask=True))
 
-    def head(self, d: Distribution, mass: float) -> SymbolicVector:
+    def top_p(self, d: Distribution, mass: float) -> SymbolicVector:
         if mass == 1:  # every token has some mass, so the last one belongs to it
             return SymbolicVector(1, 1)
-        return SymbolicVector(*per_token(self._opaque_name("head", d, mass), mask=True))
+        return SymbolicVector(*per_token(self._opaque_name("topP", d, mass), mask=True))
 
-    def deformed_log(self, log_x: Any, q: Any) -> Any:
+    def q_log(self, log_x: Any, q: Any) -> Any:
         return log_x if q == 0 else self._map(lambda a: (sp.powsimp(sp.exp(q * a)) - 1) / q, log_x)
 
-    def log_plus(self, log_x: Any, c: Any) -> Any:
+    def log_add(self, log_x: Any, c: Any) -> Any:
         return self._map(lambda a: sp.log(sp.exp(a) + c), log_x)
 
     def log1m(self, d: Distribution) -> SymbolicVector:
         return (1 - d.probs).apply(sp.log)
 
-    def sparse(self, alpha: float) -> Distribution:
+    def entmax(self, alpha: float) -> Distribution:
         return self._opaque("entmax", self.policy, alpha)
 
-    def heavy_tailed(self, t: float) -> Distribution:
+    def tempered_softmax(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
-        q = self._opaque("heavy", self.policy, t)
+        q = self._opaque("tempered", self.policy, t)
         self.predictions[q.probs.label] = Prediction(q.probs, rational(t))
         return q
 

@@ -50,7 +50,7 @@ class TensorToken(Token):
         self._finite = finite
         self._all_allowed = finite or bool(self.allowed.all())
         self._peak = torch.zeros_like(logits[:, :1]) if finite else peak(logits)
-        self._field = logits if finite else below_peak(logits)
+        self._finite_logits = logits if finite else below_peak(logits)
 
     def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
         """The same batch in blocks of rows, and where each lies: on a CPU, faster than all rows at once."""
@@ -70,11 +70,11 @@ class TensorToken(Token):
     # What is cached here must not hold the token itself: a cycle would keep a batch's memory until the next collection.
     @lazy
     def policy(self) -> Distribution:
-        return self.softmax(self._field)
+        return self.softmax(self._finite_logits)
 
     @lazy
     def label(self) -> Distribution:
-        like, index = self._field.detach(), self.index
+        like, index = self._finite_logits.detach(), self.index
 
         def one_hot() -> Tensor:
             return torch.zeros_like(like).scatter_(-1, index, 1.0)
@@ -83,49 +83,53 @@ class TensorToken(Token):
 
     @lazy
     def uniform(self) -> Distribution:
-        field, vocab = self._field, self.vocab
+        logits, vocab = self._finite_logits, self.vocab
         if self._all_allowed:
-            return Distribution(lambda: (1 / vocab).expand_as(field), lambda: (-vocab.log()).expand_as(field))
+            return Distribution(lambda: (1 / vocab).expand_as(logits), lambda: (-vocab.log()).expand_as(logits))
         allowed, support = self.allowed, self.support
         return Distribution(lambda: support / vocab, lambda: torch.where(allowed, -vocab.log(), RULED_OUT))
 
     @lazy
     def support(self) -> Tensor:
         if self._all_allowed:
-            return self._field.new_ones(()).expand_as(self._field)
-        return self.allowed.to(self._field.dtype)
+            return self._finite_logits.new_ones(()).expand_as(self._finite_logits)
+        return self.allowed.to(self._finite_logits.dtype)
 
     @lazy
     def vocab(self) -> Tensor:
         if self._all_allowed:
-            return self._field.new_full((len(self._field), 1), self._field.shape[-1])
+            return self._finite_logits.new_full((len(self._finite_logits), 1), self._finite_logits.shape[-1])
         return self.support.sum(-1, keepdim=True)
 
     @lazy
     def logits(self) -> Tensor:
-        z = self._field + self._peak
+        z = self._finite_logits + self._peak
         return z if self._all_allowed else torch.where(self.allowed, z, 0.0)
 
     @lazy
     def log_sum_exp(self) -> Tensor:
-        return self.policy.log_sum + self._peak
+        return self.policy.log_normaliser + self._peak
 
     @lazy
     def log_p_label(self) -> Tensor:
-        traced = self._field.requires_grad
-        log_u = self.at_label(self.policy.log) if traced else self.at_label(self._field) - self.policy.log_sum
+        traced = self._finite_logits.requires_grad
+        log_u = (
+            self.at_label(self.policy.log)
+            if traced
+            else self.at_label(self._finite_logits) - self.policy.log_normaliser
+        )
         # Near u = 1 the digits are in 1 − u. The clamp keeps the branch not taken from dividing by zero.
         return torch.where(log_u > -0.5, torch.log1p(-self.p_rest.clamp(max=0.5)), log_u)
 
     @lazy
     def p_label(self) -> Tensor:
         # Never exactly 0, so that ratios such as u / (γ + (1 − γ)u) keep their limit.
-        return self.log_p_label.exp().clamp(min=torch.finfo(self._field.dtype).tiny)
+        return self.log_p_label.exp().clamp(min=torch.finfo(self._finite_logits.dtype).tiny)
 
     @lazy
     def log_p_rest(self) -> Tensor:
-        rest = self._field.scatter(-1, self.index, RULED_OUT)
-        return rest.logsumexp(-1, keepdim=True) - self.policy.log_sum
+        rest = self._finite_logits.scatter(-1, self.index, RULED_OUT)
+        return rest.logsumexp(-1, keepdim=True) - self.policy.log_normaliser
 
     @lazy
     def p_rest(self) -> Tensor:
@@ -143,7 +147,7 @@ class TensorToken(Token):
             raise ValueError(f"{self._method}: missing context, expected the keyword argument {name}")
         value = self.given[name]
         if not name.endswith("_logits"):
-            return value.to(self._field.dtype)
+            return value.to(self._finite_logits.dtype)
         return self._given_distribution(name, value)
 
     def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
@@ -158,8 +162,8 @@ class TensorToken(Token):
             return Distribution(
                 lambda: x.probs.detach(),
                 lambda: x.log.detach(),
-                lambda: x.field.detach(),
-                lambda _: self.stop(x.log_sum),
+                lambda: x.logits.detach(),
+                lambda _: self.stop(x.log_normaliser),
             )
         return x.detach() if isinstance(x, Tensor) else x
 
@@ -176,10 +180,14 @@ class TensorToken(Token):
         return torch.where(condition, self._tensor(a), self._tensor(b))
 
     def _tensor(self, x: Any) -> Tensor:
-        return x if isinstance(x, Tensor) else torch.as_tensor(x, dtype=self._field.dtype, device=self._field.device)
+        return (
+            x
+            if isinstance(x, Tensor)
+            else torch.as_tensor(x, dtype=self._finite_logits.dtype, device=self._finite_logits.device)
+        )
 
     def sum(self, v: Any) -> Tensor:
-        v = self._tensor(v).expand_as(self._field)
+        v = self._tensor(v).expand_as(self._finite_logits)
         return (v if self._all_allowed else v * self.allowed).sum(-1, keepdim=True)
 
     def sum_others(self, v: Tensor) -> Tensor:
@@ -189,12 +197,12 @@ class TensorToken(Token):
         return (rest + v.gather(-1, peak) - small).scatter_(-1, peak, rest)
 
     def at_label(self, v: Any) -> Tensor:
-        return self._tensor(v).expand_as(self._field).gather(-1, self.index)
+        return self._tensor(v).expand_as(self._finite_logits).gather(-1, self.index)
 
-    def softmax(self, field: Tensor) -> Distribution:
+    def softmax(self, logits: Tensor) -> Distribution:
         if not self._all_allowed:  # exactly zero at ruled-out tokens, whatever was done to the logits
-            field = torch.where(self.allowed, field, field.detach().amax(-1, keepdim=True) + RULED_OUT)
-        return softmax(field)
+            logits = torch.where(self.allowed, logits, logits.detach().amax(-1, keepdim=True) + RULED_OUT)
+        return softmax(logits)
 
     def tempered(self, d: Distribution, temperature: Any) -> Distribution:
         return self._once(super().tempered, d, temperature)
@@ -211,13 +219,13 @@ class TensorToken(Token):
             self._made[key] = arguments, make(*arguments)
         return self._made[key][1]
 
-    def restricted(self, d: Distribution, mask: Tensor) -> Distribution:
-        return self.softmax(torch.add(d.field, 1 - mask, alpha=2 * RULED_OUT))
+    def conditioned(self, d: Distribution, mask: Tensor) -> Distribution:
+        return self.softmax(torch.add(d.logits, 1 - mask, alpha=2 * RULED_OUT))
 
-    def others(self, d: Distribution) -> Distribution:
-        return self.softmax(d.field.scatter(-1, self.index, 2 * RULED_OUT))
+    def without_label(self, d: Distribution) -> Distribution:
+        return self.softmax(d.logits.scatter(-1, self.index, 2 * RULED_OUT))
 
-    def through_policy(self, c: Tensor) -> Tensor:
+    def softmax_vjp(self, c: Tensor) -> Tensor:
         weighted = self.policy.probs * c
         return weighted.addcmul_(self.policy.probs, self.sum(weighted), value=-1)
 
@@ -236,7 +244,7 @@ class TensorToken(Token):
             inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
         return inside
 
-    def head(self, d: Distribution, mass: float) -> Tensor:
+    def top_p(self, d: Distribution, mass: float) -> Tensor:
         ordered = sort(d.probs).flip(-1)
         last = torch.searchsorted(ordered.cumsum(-1), torch.full_like(ordered[:, :1], mass))
         return (d.probs >= ordered.gather(-1, last.clamp(max=ordered.shape[-1] - 1))).to(d.probs.dtype)
@@ -244,13 +252,13 @@ class TensorToken(Token):
     def sign(self, x: Tensor) -> Tensor:
         return x.sign()
 
-    def deformed_log(self, log_x: Tensor, q: Any) -> Tensor:
+    def q_log(self, log_x: Tensor, q: Any) -> Tensor:
         q = self._tensor(q)
         scaled = q * log_x
         safe = torch.where(q == 0, 1.0, q)
         return torch.where(q == 0, log_x, torch.expm1(scaled.clamp(max=log_max(log_x.dtype))) / safe)
 
-    def log_plus(self, log_x: Tensor, c: Any) -> Tensor:
+    def log_add(self, log_x: Tensor, c: Any) -> Tensor:
         return torch.logaddexp(log_x, self._tensor(c).log().expand_as(log_x))
 
     def log1m(self, d: Distribution) -> Tensor:
@@ -259,20 +267,20 @@ class TensorToken(Token):
         at_peak = d.log.scatter(-1, peak, 2 * RULED_OUT).logsumexp(-1, keepdim=True)
         return torch.log1p(-d.probs.scatter(-1, peak, 0.0)).scatter_(-1, peak, at_peak)
 
-    def sparse(self, alpha: float) -> Distribution:
-        field = self._field.detach() * (alpha - 1)
-        over = (field - entmax_threshold(field, 1 / (alpha - 1))).clamp_(min=0)
+    def entmax(self, alpha: float) -> Distribution:
+        logits = self._finite_logits.detach() * (alpha - 1)
+        over = (logits - entmax_threshold(logits, 1 / (alpha - 1))).clamp_(min=0)
         return self.distribution(over if alpha == 2 else over.mul_(over))
 
-    def heavy_tailed(self, t: float) -> Distribution:
+    def tempered_softmax(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
-        shift = tempered_normaliser(self._field.detach(), self._ruled_out, t)
-        _, probs = tempered_powers(self._field, self._ruled_out, shift, t)
+        shift = tempered_normaliser(self._finite_logits.detach(), self._ruled_out, t)
+        _, probs = tempered_powers(self._finite_logits, self._ruled_out, shift, t)
         if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root restores its derivative
             slope = -probs.detach().pow(t).sum(-1, keepdim=True)
             excess = probs.sum(-1, keepdim=True) - 1
-            _, probs = tempered_powers(self._field, self._ruled_out, shift - excess / slope, t)
+            _, probs = tempered_powers(self._finite_logits, self._ruled_out, shift - excess / slope, t)
         return self.distribution(probs)
 
 
@@ -281,7 +289,7 @@ class Rows(TensorToken):
 
     def __init__(self, whole: TensorToken, at: slice | Tensor, method: str = "") -> None:
         self._whole, self._at, self._method = whole, at, method
-        self._logits, self._peak, self._field = whole._logits[at], whole._peak[at], whole._field[at]
+        self._logits, self._peak, self._finite_logits = whole._logits[at], whole._peak[at], whole._finite_logits[at]
         self._finite, self._all_allowed = whole._finite, whole._all_allowed
         self.given = {name: value[at] for name, value in whole.given.items()}
         self.used, self._contexts, self._made, self.index = set(), {}, {}, whole.index[at]
@@ -292,7 +300,9 @@ class Rows(TensorToken):
 
     def _part(self, d: Distribution) -> Distribution:
         at = self._at
-        return Distribution(lambda: d.probs[at], lambda: d.log[at], lambda: d.field[at], lambda _: d.log_sum[at])
+        return Distribution(
+            lambda: d.probs[at], lambda: d.log[at], lambda: d.logits[at], lambda _: d.log_normaliser[at]
+        )
 
     @lazy
     def log_p_rest(self) -> Tensor:
