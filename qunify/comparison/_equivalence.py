@@ -219,7 +219,7 @@ def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
         for name, value in m.params.items():
             for s in getattr(value, "free_symbols", ()):
                 found.setdefault(s, sp.Symbol(s.name, real=True))
-            limits = ranges.get(name) or {}
+            limits: Mapping[str, Any] = ranges.get(name, {})
             above, low = limits.get("above"), limits.get("low")
             if isinstance(value, sp.Symbol) and above is not None and above >= 0:
                 found[value] = sp.Symbol(value.name, positive=True)
