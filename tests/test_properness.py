@@ -241,7 +241,7 @@ def surroundings(m: qu.QMap, p: Tensor, given: dict[str, Tensor]) -> dict[str, T
         "top0_k": t.in_top_k(t.distribution(values["tea_k"][None]), 3)[0],
     }
     if m.name in ("sparsemax", "entmax15", "bi_tempered"):
-        values |= dict.fromkeys(("entmax0_k", "heavy0_k"), m.prediction(t).probs[0])
+        values |= dict.fromkeys(("entmax0_k", "tempered0_k"), m.prediction(t).probs[0])
     return values
 
 

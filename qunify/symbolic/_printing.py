@@ -104,7 +104,7 @@ def _plain(name: str) -> str:
     if name.startswith(("sign(", "[")):
         condition, _, at = name.rpartition("_")
         return condition.replace("_k", f"_{at}")
-    return re.sub(r"^(argmax|top|head|entmax|heavy)\d+_", r"\1_", name)
+    return re.sub(r"^(argmax|topP|top|entmax|tempered)\d+_", r"\1_", name)
 
 
 class _PositiveFirst(Printer):
