@@ -14,7 +14,7 @@ import torch
 
 import qunify as qu
 from qunify.catalogue import as_method
-from qunify.token import CONTEXTS
+from qunify.samples import every_context
 
 TOKENS, VOCAB = 64, 7  # where two methods are compared
 
@@ -89,11 +89,15 @@ def _method(answer: Any, expected: qu.QMap, tolerance: float) -> str:
         given = repr(answer) if isinstance(answer, str) else _kind(answer)
         return f"the answer is a method, or the id of one, and this is {given}"
     g = torch.Generator().manual_seed(0)
-    logits, *others = (2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64) for _ in range(5))
+    logits = 2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64)
     labels = torch.randint(0, VOCAB, (TOKENS,), generator=g)
     rows = torch.rand(TOKENS, generator=g, dtype=torch.float64)
-    context = dict(zip([name for name in CONTEXTS if name.endswith("_logits")], others, strict=True))
-    context |= {"token_weight": 2 * rows, "token_mask": rows < 0.5, "negative_mask": others[0] > 1}
+    context = every_context(
+        lambda _: 2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64),
+        weight=2 * rows,
+        mask=rows < 0.5,
+        negative=logits > 1,
+    )
     needed = {name: context[name] for name in (*m.needs, *expected.needs)}
     got, wanted = qu.gradients([m, expected], logits, labels, **needed)
     apart = int((~torch.isclose(got, wanted, rtol=tolerance, atol=tolerance)).any(-1).sum())

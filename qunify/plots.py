@@ -29,7 +29,7 @@ from scipy.optimize import isotonic_regression
 
 from qunify import catalogue
 from qunify.maps import Method, QMap, QTarget
-from qunify.token import CONTEXTS
+from qunify.samples import alike
 
 #: Of the light style; what is drawn here takes those of the style in force.
 INK, SOFT, FAINT = "#1b1b1b", "#6b6b6b", "#d9d9d9"
@@ -308,11 +308,9 @@ def overview(maps: Sequence[Method]) -> Figure:
 def _ask(m: QMap, u: torch.Tensor) -> QTarget:
     """The method at tokens whose label, token 0, has probability u (N,)."""
     p = torch.stack([u, *[share * (1 - u) for share in _OTHERS]], -1)
-    elsewhere = torch.tensor(_OTHER_MODEL, dtype=torch.float64).log().expand_as(p)
-    context: dict[str, Any] = {name: elsewhere for name in CONTEXTS if name.endswith("_logits")}
-    context |= {name: torch.ones_like(u) for name in CONTEXTS if name.startswith("token_")}
-    context |= {"negative_mask": torch.tensor([0.0, 0.0, 1.0]).expand_as(p)}
-    return m(p.log(), torch.zeros(len(u), dtype=torch.long), **context)
+    elsewhere = torch.tensor(_OTHER_MODEL, dtype=torch.float64).log()
+    batch = alike(p.log(), torch.zeros(len(u), dtype=torch.long), elsewhere, torch.tensor([0.0, 0.0, 1.0]))
+    return m(batch.logits, batch.labels, **batch.context)
 
 
 def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, colour: str) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
+
+from qunify.samples import Batch, every_context
 
 #: What the blackboard token continues.
 PROMPT = "The capital of Australia is …"
@@ -35,15 +36,6 @@ TELLING = (
     Telling("rare wording", "in", (0.62, 0.20, 0.08, 0.04, 0.04, 0.02), 1.2, False),
     Telling("the teacher disagrees", "Sydney", (0.40, 0.40, 0.09, 0.05, 0.04, 0.02), 0.4, True),
 )
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Arguments of a QMap: `m(batch.logits, batch.labels, **batch.context)`."""
-
-    logits: Tensor  # (N, V)
-    labels: Tensor  # (N,)
-    context: dict[str, Any]  # tensors, by the names that QMaps use
 
 
 def telling() -> Batch:
@@ -84,16 +76,13 @@ def realistic(n: int, vocab: int, seed: int) -> Batch:
     reference = truth + noise(1.5)
     policy = reference + noise(0.7)
     negative = (torch.rand(n, vocab, generator=g, dtype=torch.float64) < 0.1).scatter(-1, labels[:, None], False)
-    return Batch(
-        logits=policy,
-        labels=labels,
-        context={
-            "reference_logits": reference,
-            "teacher_logits": truth + noise(0.5),
-            "old_logits": policy + noise(0.2),
-            "prior_logits": -torch.arange(1, vocab + 1, dtype=torch.float64).log().expand(n, -1),
-            "token_weight": torch.exp(0.5 * torch.randn(n, generator=g, dtype=torch.float64)),
-            "token_mask": (torch.rand(n, generator=g, dtype=torch.float64) < 0.6).double(),
-            "negative_mask": negative.double(),
-        },
-    )
+    models = {
+        "reference_logits": reference,
+        "teacher_logits": truth + noise(0.5),
+        "old_logits": policy + noise(0.2),
+        "prior_logits": -torch.arange(1, vocab + 1, dtype=torch.float64).log().expand(n, -1),
+    }
+    weight = torch.exp(0.5 * torch.randn(n, generator=g, dtype=torch.float64))
+    mask = (torch.rand(n, generator=g, dtype=torch.float64) < 0.6).double()
+    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative.double())
+    return Batch(policy, labels, context)

@@ -17,9 +17,9 @@ from torch import Tensor
 import qunify as qu
 from analyses.kit import tokens
 from analyses.kit.study import Study
-from qunify import plots
+from qunify import plots, samples
 from qunify.maps import QMap
-from qunify.token import CONTEXTS, read
+from qunify.token import read
 
 VOCAB = 1000
 LOWEST = 1e-4  # of u
@@ -53,13 +53,11 @@ def rows(full: bool) -> pd.DataFrame:
     u = logits.softmax(-1)[:, 0]
     kept = _kept(u)
     # Other models do not follow this one's u; every token counts fully; none is negative.
-    elsewhere = _row(torch.tensor([ELSEWHERE], dtype=torch.float64)).expand_as(logits)
-    context: dict[str, Any] = {name: elsewhere for name in CONTEXTS if name.endswith("_logits")}
-    context |= {name: torch.ones_like(u) for name in CONTEXTS if name.startswith("token_")}
-    context |= {"negative_mask": torch.zeros_like(logits)}
+    elsewhere = _row(torch.tensor([ELSEWHERE], dtype=torch.float64))[0]
+    batch = samples.alike(logits, labels, elsewhere, torch.zeros_like(elsewhere))
     tables = []
     for name in gates():
-        result = qu.get(name, **SETTINGS.get(name, {}))(logits, labels, **context)
+        result = qu.get(name, **SETTINGS.get(name, {}))(batch.logits, batch.labels, **batch.context)
         weight = -result.gradient[:, 0] / (1 - u)
         trust = result.in_gauge("unit").trust
         columns = {"u": u, "weight": weight, "trust": trust}

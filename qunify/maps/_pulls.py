@@ -21,7 +21,7 @@ class Pulled:
     s·Q = (s − w)·p + on_label·δ + elsewhere."""
 
     policy: Tensor  # (N, V) p
-    logit_gradient: Tensor  # (N, V) g
+    gradient: Tensor  # (N, V) g
     on_label: Tensor  # (N, 1) Σ of the weights whose target is the label; NaN where that is not known
     elsewhere: Tensor  # (N, V) Σ w D over the other targets, minus the signed vectors
     off_label: Tensor  # (N, 1) Σ of the other weights

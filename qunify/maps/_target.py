@@ -56,7 +56,7 @@ class QTarget:
     """
 
     loss: Tensor
-    logit_gradient: Tensor
+    gradient: Tensor
     target: Tensor
     mask: Tensor
     in_simplex: Tensor

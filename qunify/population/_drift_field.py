@@ -14,6 +14,7 @@ from torch import Tensor
 
 from qunify.maps import QMap
 from qunify.population._optima import drift
+from qunify.samples import every_context
 
 SIMPLEX_TOKENS = ("A", "B", "C")
 #: What the labels are drawn from.
@@ -22,15 +23,9 @@ SIMPLEX_TRUTH = (0.55, 0.30, 0.15)
 REFERENCE = (0.15, 0.25, 0.60)
 TEACHER = (0.20, 0.60, 0.20)
 #: What methods may ask for there, beside the truth: distributions, numbers, and the tokens to be avoided.
-SIMPLEX_WORLD: dict[str, tuple[float, ...] | float] = {
-    "reference_logits": REFERENCE,
-    "old_logits": REFERENCE,
-    "teacher_logits": TEACHER,
-    "prior_logits": REFERENCE,
-    "token_weight": 1.0,
-    "token_mask": 1.0,
-    "negative_mask": (0.0, 0.0, 1.0),
-}
+SIMPLEX_WORLD: dict[str, tuple[float, ...] | float] = every_context(
+    lambda name: TEACHER if name == "teacher_logits" else REFERENCE, weight=1.0, mask=1.0, negative=(0.0, 0.0, 1.0)
+)
 #: What the distributions of that world are called.
 SIMPLEX_NAMES = {
     "reference_logits": "reference",

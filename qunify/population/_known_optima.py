@@ -25,7 +25,7 @@ class Known(NamedTuple):
     given by context name, and where it holds: at which parameters, contexts and vocabulary."""
 
     latex: str
-    known_value: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
+    value: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
     holds: Callable[[Any, Tensor, dict[str, Tensor]], bool] = lambda m, eta, given: True
     power: Callable[[Any], float] | None = None  # the exponent c, where p* ∝ η^c
 

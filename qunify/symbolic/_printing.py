@@ -35,7 +35,7 @@ class Step(NamedTuple):
     `Step(r"g_y=u\,(u-1)", "g_y = u (u − 1)", "The gradient in the logits")`
     """
 
-    as_latex: str
+    latex: str
     plain: str
     words: str = ""
 

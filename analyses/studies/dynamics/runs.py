@@ -10,6 +10,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.maps import QMap
+from qunify.samples import every_context
 
 VOCAB = 10
 LABEL, RIVAL = 0, 1  # tokens: the one to learn, and the one a wrong model is sure of
@@ -76,9 +77,10 @@ def given(start: Tensor) -> Tokens:
     teacher = (1 - TEACHER) * rest / rest.sum(-1, keepdim=True)
     teacher[:, LABEL] = TEACHER
     ones = torch.ones(len(start), dtype=torch.float64)
-    context = dict.fromkeys(("reference_logits", "old_logits", "prior_logits"), start)
-    context |= {"teacher_logits": teacher.log(), "token_weight": ones, "token_mask": ones}
-    context |= {"negative_mask": torch.nn.functional.one_hot(rest.argmax(-1), start.shape[-1]).double()}
+    negative = torch.nn.functional.one_hot(rest.argmax(-1), start.shape[-1]).double()
+    context = every_context(
+        lambda name: teacher.log() if name == "teacher_logits" else start, weight=ones, mask=ones, negative=negative
+    )
     return Tokens(start, torch.full((len(start),), LABEL), context)
 
 

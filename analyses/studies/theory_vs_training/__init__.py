@@ -15,6 +15,7 @@ import qunify as qu
 from analyses.kit import cache, runner
 from analyses.kit.study import Study
 from qunify import plots
+from qunify.samples import every_context
 from qunify.training import Data, Job, Stack, Tabular
 
 VOCAB, STATES, LABELS = 5, 2, 500  # labels per state
@@ -46,11 +47,11 @@ def data(seed: int) -> tuple[Data, Tensor]:
     truth = torch.softmax(torch.randn(STATES, VOCAB, generator=g, dtype=torch.float64), -1)
     labels = torch.multinomial(truth, LABELS, replacement=True, generator=g)
     counts = torch.nn.functional.one_hot(labels, VOCAB).sum(1)
-    beliefs = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
-    context = {name: torch.randn(STATES, VOCAB, generator=g, dtype=torch.float64) for name in beliefs}
     least = torch.nn.functional.one_hot(truth.argmin(-1), VOCAB).double()
     ones = torch.ones(STATES, dtype=torch.float64)
-    context |= {"token_weight": ones, "token_mask": ones, "negative_mask": least}
+    context = every_context(
+        lambda _: torch.randn(STATES, VOCAB, generator=g, dtype=torch.float64), weight=ones, mask=ones, negative=least
+    )
     states = torch.arange(STATES).repeat_interleave(VOCAB)
     spread = {name: value.repeat_interleave(VOCAB, 0) for name, value in context.items()}
     tokens = torch.arange(VOCAB).repeat(STATES)
