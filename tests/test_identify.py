@@ -112,6 +112,7 @@ def test_a_perturbed_copy_is_never_called_identical(name: str) -> None:
         assert "identical" not in {match.level for match in found}
 
 
+@pytest.mark.slow
 def test_equal_entries_are_both_listed_simplest_first() -> None:
     dft = qu.identify(published(qu.get("mae")))
     assert [m.name for m in dft[:3]] == ["dft", "mae", "beyond_log"]
@@ -124,6 +125,7 @@ def test_equal_entries_are_both_listed_simplest_first() -> None:
 # ---- other people's code and known bugs ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
 def test_torch_cross_entropy_with_smoothing(reduction: str) -> None:
     found = qu.identify(torch.nn.CrossEntropyLoss(label_smoothing=0.1, reduction=reduction))
@@ -146,6 +148,7 @@ def test_dft_without_its_stop_gradient() -> None:
     assert found.diagnosis.in_simplex < 1
 
 
+@pytest.mark.slow
 def test_smoothing_over_the_others_is_smoothing_that_depends_on_the_vocabulary() -> None:
     def spread_over_the_others(z: Tensor, y: Tensor) -> Tensor:
         log_p, vocab = z.log_softmax(-1), z.shape[-1]
@@ -169,6 +172,7 @@ def test_division_by_the_vocabulary_is_a_factor_that_depends_on_it() -> None:
     assert (found[0].name, found[0].level, str(found[0].factor)) == ("kd", "scaled", "1/V")
 
 
+@pytest.mark.slow
 def test_a_loss_that_ignores_the_number_of_items() -> None:
     def ignores(z: Tensor, y: Tensor, num_items_in_batch: int | None = None) -> Tensor:
         return F.cross_entropy(z, y)
@@ -192,6 +196,7 @@ def test_a_mean_over_ignored_tokens_too() -> None:
     assert "ignored ones" not in str(over_kept)
 
 
+@pytest.mark.slow
 def test_tokens_that_interact_are_judged_alone_and_that_is_said() -> None:
     def weighted_mean(z: Tensor, y: Tensor, token_weight: Tensor) -> Tensor:
         return -(token_weight * log_u(z, y)).sum() / token_weight.sum()
@@ -230,6 +235,7 @@ def test_a_weight_that_depends_on_more_than_u() -> None:
     assert not found.diagnosis.on_u_alone
 
 
+@pytest.mark.slow
 def test_a_known_target_with_other_weights_is_directional() -> None:
     def weighted_kd(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
         kl = F.kl_div(z.log_softmax(-1), teacher_logits.log_softmax(-1), reduction="none", log_target=True).sum(-1)

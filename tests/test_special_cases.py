@@ -51,6 +51,7 @@ def same(found: Any, expected: Any) -> bool:
     return sp.simplify(sp.sympify(found) - sp.sympify(expected)) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("general", "special", "values", "factor"), CASES, ids=lambda x: x if isinstance(x, str) else ""
 )
@@ -63,6 +64,7 @@ def test_special_cases_are_found_and_proved(general: str, special: str, values: 
     assert same(found.factor, factor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("general", "special", "parameter", "end", "factor"),
     [
@@ -83,6 +85,7 @@ def test_limits_are_found_and_proved(general: str, special: str, parameter: str,
     assert str(sp.simplify(found.factor)) == str(sp.simplify(factor))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("general", "special"),
     [
