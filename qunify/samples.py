@@ -43,7 +43,7 @@ class Batch:
 
     logits: Tensor  # (N, V)
     labels: Tensor  # (N,)
-    context: dict[str, Tensor]  # each (N, V) or (N,)
+    context: dict[str, Any]  # a Tensor each, (N, V) or (N,); not typed so, since a call also takes ignore_index
 
     @property
     def vocab(self) -> int:

@@ -259,6 +259,12 @@ def test_plain_text_and_code_come_back_from_markdown(text: str) -> None:
     assert ["".join(cell.itertext()) for cell in cells] == [text, text]
 
 
+def test_html_in_markdown_is_shown_as_it_is_written() -> None:
+    assert _markdown.html("<b>x</b> ![y](z)\n\n<script>w</script>", {}) == (
+        "<p>&lt;b&gt;x&lt;/b&gt; y</p>\n<p>&lt;script&gt;w&lt;/script&gt;</p>\n"
+    )
+
+
 def test_the_page_reads_on_dark_on_a_phone_and_on_paper() -> None:
     page = method_page("sft")
     assert page.count('<source media="(prefers-color-scheme: dark)"') == 2

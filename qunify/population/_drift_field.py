@@ -38,8 +38,8 @@ SIMPLEX_STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.08, 0.84, 0.08), (0.08, 0.08, 0.84),
 EDGE = 13  # points along an edge of the grid
 
 
-def simplex_context(needs: Iterable[str]) -> dict[str, Tensor]:
-    """These contexts as a method takes them there: logits and masks (3,), numbers without a shape."""
+def simplex_context(needs: Iterable[str]) -> dict[str, Any]:
+    """These contexts as a method takes them there, as tensors: logits and masks (3,), numbers without a shape."""
     values = {name: torch.tensor(SIMPLEX_WORLD[name], dtype=torch.float64) for name in needs}
     return {name: value.log() if name.endswith("_logits") else value for name, value in values.items()}
 
