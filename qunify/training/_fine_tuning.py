@@ -68,8 +68,8 @@ class FineTuningTask:
         if not bool(at.any()):
             raise ValueError("FineTuningTask: at: expected at least one token to train on, got none")
         if teacher is not None and teacher.size.vocab != reference.size.vocab:
-            expected, got = reference.size.vocab, teacher.size.vocab
-            raise ValueError(f"FineTuningTask: teacher: expected one over {expected} tokens, got one over {got}")
+            ours, theirs = reference.size.vocab, teacher.size.vocab
+            raise ValueError(f"FineTuningTask: teacher: expected one over {ours} tokens, got one over {theirs}")
         logits = [reference.predictions(*cut(tokens[rows], at[rows])) for rows in chunks(torch.arange(len(tokens)), at)]
         owner = at.nonzero()[:, 0]
         weight, critical = weights_and_mask(torch.cat(logits), tokens[at], owner)

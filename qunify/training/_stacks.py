@@ -235,8 +235,11 @@ class Stack:
             rows = rows[self.diverged[rows] < 0]
             if len(rows) == 0:
                 continue
-            given = {name: value[rows] for name, value in context.items() if name in m.needs}
-            given = {name: x[..., 0] if name.startswith("token_") else x for name, x in given.items()}
+            given: dict[str, Any] = {
+                name: value[rows][..., 0] if name.startswith("token_") else value[rows]
+                for name, value in context.items()
+                if name in m.needs
+            }
             found[rows] = m(logits[rows], batch.labels[rows], **given).trust
         return found
 

@@ -99,6 +99,7 @@ def start_rows(plan: Plan, seed: int) -> pd.DataFrame:
     wrong = 1 - w.split.train.right.float().mean().item()
     found = [{"method": "data", "step": 0, "metric": "share wrong", "text": "train", "tokens": "all", "value": wrong}]
     for name, model in (("reference", w.task.reference), ("teacher", w.task.teacher)):
+        assert model is not None
         found += [{"method": name, "step": 0} | row for row in final_rows(model, w)]
     return _table(found, seed)
 
