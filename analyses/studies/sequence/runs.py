@@ -156,8 +156,9 @@ def method_rows(plan: Plan, name: str, condition: str, seed: int) -> pd.DataFram
             if len(chosen) > 0:
                 found.append({"step": step, "metric": metric, "value": chosen.mean().item()})
 
-    recipe = {"steps": plan.steps, "batch": plan.batch, "lr": plan.rate, "seed": seed, "old_every": OLD_EVERY}
-    model = fine_tune(method, given, **recipe, measure=watch)
+    model = fine_tune(
+        method, given, steps=plan.steps, batch=plan.batch, lr=plan.rate, seed=seed, old_every=OLD_EVERY, measure=watch
+    )
     truth = w.chain.next_token(w.test)[:, 1:]
     found += [{"step": plan.steps} | row for row in distances(probabilities(model, w.test), truth)]
     return _table([{"condition": condition, "method": name} | row for row in found], seed)
