@@ -127,7 +127,8 @@ FULL = Plan(
 )
 
 
-#: Small enough for a test, and in double precision, so that it gives the same row everywhere.
+#: Small enough for a test, and in double precision, so that it gives the same row everywhere but for its start, which
+#: is drawn in single precision.
 TINY = dataclasses.replace(
     FULL,
     small=TransformerSize(len(VOCAB), 16, 1, 2, LENGTH),
