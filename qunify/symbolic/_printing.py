@@ -118,10 +118,10 @@ class _Text(_PositiveFirst, StrPrinter):
     def _print_Symbol(self, expr: sp.Symbol) -> str:
         return _plain(expr.name).replace("tempered", "q")
 
-    def _print_Rest(self, expr: SumOverOthers) -> str:
+    def _print_SumOverOthers(self, expr: SumOverOthers) -> str:
         return f"Σ[j≠y] {self.parenthesize(_at_j(expr.args[0]), 50)}"
 
-    def _print_Total(self, expr: SumOverAll) -> str:
+    def _print_SumOverAll(self, expr: SumOverAll) -> str:
         return f"Σ[j] {self.parenthesize(_at_j(expr.args[0]), 50)}"
 
     def _print_sg(self, expr: sg) -> str:
@@ -145,10 +145,10 @@ class _Latex(_PositiveFirst, LatexPrinter):
         letter = LETTERS.get(name) or (name if len(name) == 1 else rf"\mathrm{{{name}}}")
         return rf"{{{letter}}}_{{{at}}}"
 
-    def _print_Rest(self, expr: SumOverOthers, exp: Any = None) -> str:
+    def _print_SumOverOthers(self, expr: SumOverOthers, exp: Any = None) -> str:
         return self._sum(r"\sum_{j\ne y}", expr, exp)
 
-    def _print_Total(self, expr: SumOverAll, exp: Any = None) -> str:
+    def _print_SumOverAll(self, expr: SumOverAll, exp: Any = None) -> str:
         return self._sum(r"\sum_{j}", expr, exp)
 
     def _sum(self, sign: str, expr: sp.Expr, exp: Any) -> str:
