@@ -134,7 +134,7 @@ function outcome(m, z = state.z, label = state.label) {
   const x = pulled(formulas, t, m.params), unit = gaugeOf(x, "unit", about.shift_invariant);
   return {
     loss: formulas.loss(t, m.params), gradient: x.gradient, gauge: gaugeOf(x, state.gauge, about.shift_invariant),
-    inSimplex: about.shift_invariant ? unit.target.every((q, k) => q >= -EPS * (x.policy[k] + x.parts[k]) * (1 - t.policy.log[k])) : null,
+    inSimplex: about.shift_invariant ? unit.target.every((q, k) => q >= -EPS * (x.policy[k] + x.magnitude[k]) * (1 - t.policy.log[k])) : null,
   };
 }
 

@@ -83,15 +83,15 @@ function token(logits, label, context) {
   return t;
 }
 
-// The pulls added up, as Pulled does in Python: gradient, Σ of weights on the label and elsewhere, Σ w D off the label.
+// The pulls added up, under the names of Pulled in Python (qunify/maps/_pulls.py), which says what each sum is.
 function pulled(method, t, params) {
   const p = t.policy.probs, found = method.pulls(t, params), zero = vec(t.vocab, () => 0);
-  const x = {policy: p, gradient: [...zero], elsewhere: [...zero], parts: [...zero], onLabel: 0, offLabel: 0, weights: 0};
+  const x = {policy: p, gradient: [...zero], offLabelSum: [...zero], magnitude: [...zero], onLabel: 0, offLabel: 0, weights: 0};
   for (const [w, D, isLabel] of found) {
     if (D === undefined) {  // a signed gradient vector
       x.weights = NaN;
       for (let k = 0; k < t.vocab; k++) {
-        x.gradient[k] += w[k]; x.elsewhere[k] -= w[k]; x.parts[k] += Math.abs(w[k]);
+        x.gradient[k] += w[k]; x.offLabelSum[k] -= w[k]; x.magnitude[k] += Math.abs(w[k]);
       }
       continue;
     }
@@ -100,8 +100,8 @@ function pulled(method, t, params) {
     for (let k = 0; k < t.vocab; k++) {
       const gap = isLabel && k === t.label.index ? -t.rest : p[k] - D[k];
       x.gradient[k] += w * gap;
-      x.parts[k] += Math.abs(w) * (p[k] + D[k]);
-      if (!isLabel) x.elsewhere[k] += w * D[k];
+      x.magnitude[k] += Math.abs(w) * (p[k] + D[k]);
+      if (!isLabel) x.offLabelSum[k] += w * D[k];
     }
   }
   return x;
@@ -113,7 +113,7 @@ function scaleOf(x, gauge) {
     const s = x.onLabel + x.offLabel;
     return s > EPS * x.weights ? s : NaN;
   }
-  const ratios = x.policy.map((p, k) => x.gradient[k] > EPS * x.parts[k] && p > TINY / EPS ? x.gradient[k] / p : 0);
+  const ratios = x.policy.map((p, k) => x.gradient[k] > EPS * x.magnitude[k] && p > TINY / EPS ? x.gradient[k] / p : 0);
   const s = Math.max(...ratios);
   return s > 0 ? s : NaN;
 }
@@ -125,7 +125,7 @@ function gaugeOf(x, gauge, invariant) {
   const none = Math.abs(unclaimed) <= EPS * (s + Math.abs(x.onLabel) + Math.abs(x.offLabel));
   if (none) unclaimed = 0;
   const remains = none ? x.offLabel : s - x.onLabel;
-  const residual = x.policy.map((p, k) => remains === 0 ? NaN : (unclaimed * p + x.elsewhere[k]) / remains);
+  const residual = x.policy.map((p, k) => remains === 0 ? NaN : (unclaimed * p + x.offLabelSum[k]) / remains);
   return {scale: s, target, trust: x.onLabel / s, residual};
 }
 

@@ -1,4 +1,4 @@
-"""A method from two functions of a Token: how far to trust the label, and where the rest goes."""
+"""A method from two functions of a Token: the trust in the label, and the residual that gets the remaining mass."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from qunify.token import CONTEXTS, Distribution, Scalar, Token, is_symbolic
 
 
 class UserDesigned(FromFunctions):
-    """A target of the user's own: trust in the label, and where the remaining mass goes."""
+    """A target of the user's own, made by `design`: trust γ in the label, and the residual π̃."""
 
     title = "Designed target"
     summary = "Cross-entropy to a target chosen by the user."
@@ -70,8 +70,8 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     """A new QMap from two functions of a `Token`: trust γ and residual π̃, Q = γδ + (1 − γ)π̃.
 
     Its loss is the cross-entropy to the detached target. Both functions receive the Token, and those of `params`
-    that they name. They are tried once on a small batch, which shows the contexts they use: `needs`. Parameters may be
-    SymPy symbols, which are tried at one half.
+    that they name. `design` runs them once on a small batch, to see which contexts they use: these are its `needs`.
+    Parameters may be SymPy symbols; for that run they are one half.
 
     >>> half = design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.teacher, a=0.5)
     >>> half.needs

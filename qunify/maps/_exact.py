@@ -12,19 +12,20 @@ from qunify.maps._qmap import QMap
 from qunify.token import DIGITS, DecimalToken, Number, Symbolic, decimal, decimals
 
 
-class Written(mp.mpf, Symbolic):
-    """A parameter to fifty digits."""
+class ExactParameter(mp.mpf, Symbolic):
+    """A parameter to fifty digits. `Symbolic`, so that a method takes it without rounding it to a float."""
 
 
-def _as_written(m: QMap) -> QMap:
+def _with_exact_params(m: QMap) -> QMap:
     """The method with its parameters to fifty digits: 0.7 is 7/10, not the nearest float."""
-    return m.replace(**{k: Written(decimal(Fraction(repr(v)))) for k, v in m.params.items() if isinstance(v, float)})
+    floats = {k: v for k, v in m.params.items() if isinstance(v, float)}
+    return m.replace(**{k: ExactParameter(decimal(Fraction(repr(v)))) for k, v in floats.items()})
 
 
 def exact_loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:
     """The published loss at one token given by probabilities; contexts are probabilities too. An mpmath number."""
     with mp.workdps(DIGITS):
-        return +mp.mpf(_as_written(m).loss(DecimalToken(probs, label, context)))
+        return +mp.mpf(_with_exact_params(m).loss(DecimalToken(probs, label, context)))
 
 
 def exact_gradient(
@@ -32,16 +33,15 @@ def exact_gradient(
 ) -> tuple[Any, ...]:
     """The logit gradient from the pulls, to fifty digits."""
     with mp.workdps(DIGITS):
-        t, m = DecimalToken(probs, label, context, lse), _as_written(m)
+        t, m = DecimalToken(probs, label, context, lse), _with_exact_params(m)
         total = decimals([mp.mpf(0)] * len(probs))
         for pull in m.pulls(t):
             total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)
         return tuple(total)
 
 
-#: A difference above this is no rounding: gradients are computed to fifty digits.
+#: Exact gradients that differ by more than this are different: rounding is near 1e-50.
 CLEAR_DIFFERENCE = 1e-12
 
-
-#: log Σ exp z at every one of them, for losses that see the logits themselves.
+#: log Σ exp z at the tokens where exact gradients are compared: z-loss, for one, depends on it.
 WITNESS_LSE = Fraction(1, 2)

@@ -1,4 +1,4 @@
-"""Any Python loss → the target it teaches, by automatic differentiation."""
+"""The target that any Python loss teaches, from its gradient by automatic differentiation."""
 
 from __future__ import annotations
 
@@ -73,15 +73,15 @@ def name_of(function: LossFunction) -> str:
 
 
 def published(m: QMap) -> LossFunction:
-    """A method's published loss as a plain function of logits (N, V), labels (N,) and its contexts, one loss per token.
-    What `induced` makes a method of, the other way round."""
+    """A method's published loss as a function such as `induced` takes: of logits (N, V), labels (N,) and contexts, one
+    loss per token."""
     if isinstance(m, LossFunctionMap):
         return m.function
 
     def loss(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
         given = {name: value[:, None] if value.dim() == 1 else value for name, value in context.items()}
         losses: Tensor = m.loss(TensorToken(logits, labels, given, m.name))
-        return (losses + 0 * logits.sum(-1, keepdim=True))[:, 0]  # a constant is a loss too
+        return (losses + 0 * logits.sum(-1, keepdim=True))[:, 0]  # so that autograd takes a constant loss, too
 
     loss.__name__ = m.name
     return loss
@@ -129,7 +129,7 @@ def induced(loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: in
 
 
 def _double(who: str, name: str, x: Any) -> Any:
-    if x is None:  # a missing context, which `read` names
+    if x is None:  # a missing context: `read` complains of it by name
         return None
     tensor = as_tensor(who, name, x)
     return tensor.double() if tensor.is_floating_point() else tensor
@@ -145,8 +145,8 @@ def check_losses(who: str, losses: Any, *shapes: tuple[int, ...], advice: str = 
     got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
     if got not in shapes:
         reduced = ", or their mean or sum" if () in shapes else ""
-        told = f"; {advice}" if advice else ""
-        raise ValueError(f"{who}: expected one loss per token, shape {shapes[0]}{reduced}, got {got}{told}")
+        hint = f"; {advice}" if advice else ""
+        raise ValueError(f"{who}: expected one loss per token, shape {shapes[0]}{reduced}, got {got}{hint}")
 
 
 def _differentiate(
@@ -165,8 +165,8 @@ def _differentiate(
 
 
 def rounding_of_zeros(gradient: Tensor, computed_in: torch.dtype, losses: Tensor | None = None) -> Tensor:
-    """What automatic differentiation leaves of a zero in gradients (N, V), (N, 1): a share of the row, with a floor
-    from the largest row, or loss, of the batch."""
+    """How far from 0 rounding can leave an entry of gradients (N, V) by automatic differentiation that should be 0,
+    (N, 1): a share of its row's sum of magnitudes, and a smaller share of the largest row or loss of the batch."""
     eps = torch.finfo(computed_in).eps
     rows = gradient.abs().sum(-1, keepdim=True)
     sizes = rows[:, 0] if losses is None else torch.cat([losses.abs(), rows[:, 0]])
@@ -174,15 +174,16 @@ def rounding_of_zeros(gradient: Tensor, computed_in: torch.dtype, losses: Tensor
 
 
 def _measured(t: TensorToken, gradient: Tensor, rounding: Tensor) -> Pulled:
+    """A gradient as pulls: where it is a gate, its weight is the pull toward the label; elsewhere pulls are unknown."""
     p, gate = t.policy.probs, Gated.of(gradient, t.policy.probs, t.index, rounding)
     on_label = torch.where(gate.holds, gate.weight, torch.nan)
     return Pulled(
         policy=p,
         gradient=gradient,
         on_label=on_label,
-        elsewhere=torch.zeros_like(p),
+        off_label_sum=torch.zeros_like(p),
         off_label=torch.zeros_like(on_label),
         weights=torch.full_like(on_label, torch.nan),
-        parts=gradient.abs(),
-        depth=1 - t.policy.log,
+        magnitude=gradient.abs(),
+        log_conditioning=1 - t.policy.log,
     )

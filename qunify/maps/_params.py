@@ -49,8 +49,8 @@ def param(
 
 
 def limits(f: dataclasses.Field[Any]) -> Mapping[str, Any]:
-    """A parameter's range and meaning, as `param` has them. A field declared without `param` is a number of any size,
-    or else stays at its default."""
+    """A parameter's range and meaning, as given to `param`. For a field declared without `param`: any size if it is a
+    number, else its default alone."""
     if "doc" in f.metadata:
         return f.metadata
     free = isinstance(f.default, int | float) and not isinstance(f.default, bool)

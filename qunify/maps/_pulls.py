@@ -1,4 +1,4 @@
-"""Pulls added up: the logit gradient, and what gauges and targets are read from."""
+"""The pulls of a method added up: the logit gradient, and the sums from which targets and gauges are computed."""
 
 from __future__ import annotations
 
@@ -17,46 +17,53 @@ Pull = tuple[Any, Distribution] | Tensor
 
 @dataclass(frozen=True)
 class Pulled:
-    """A sum of pulls, added up. With s the scale of a gauge and w = on_label + off_label,
-    s·Q = (s − w)·p + on_label·δ + elsewhere."""
+    """The pulls of a method added up, at N tokens.
+
+    In a gauge of scale s the target is s·Q = (s − w)·p + on_label·δ + off_label_sum, with w = on_label + off_label.
+    The pulls `u → label, 1 − u → G` have on_label = u, off_label = 1 − u and off_label_sum = (1 − u) G.
+    """
 
     policy: Tensor  # (N, V) p
     gradient: Tensor  # (N, V) g
-    on_label: Tensor  # (N, 1) Σ of the weights whose target is the label; NaN where that is not known
-    elsewhere: Tensor  # (N, V) Σ w D over the other targets, minus the signed vectors
-    off_label: Tensor  # (N, 1) Σ of the other weights
-    weights: Tensor  # (N, 1) Σ |w|; NaN where some part has no weight, so that Σ w means nothing
-    parts: Tensor  # (N, V) Σ |w| (p + D) + |v|: what the gradient is the small difference of
-    depth: Tensor  # (N, V) 1 − log p: a probability computed from a logarithm carries the logarithm's rounding
+    on_label: Tensor  # (N, 1) Σ of the weights of pulls toward the label; NaN where these are not known
+    off_label_sum: Tensor  # (N, V) Σ w D over all other pulls, minus the signed vectors
+    off_label: Tensor  # (N, 1) Σ of the weights of all other pulls
+    weights: Tensor  # (N, 1) Σ |w|; NaN where a signed vector, which has no weight, is among the pulls
+    magnitude: Tensor  # (N, V) Σ |w| (p + D) + |v|: the gradient is a difference of terms of this size, and so rounded
+    log_conditioning: Tensor  # (N, V) 1 − log p: the relative rounding of p = exp(log p), in units of eps
 
     @classmethod
     def of(cls, t: TensorToken, pulls: Iterable[Pull]) -> Pulled:
         pulls = list(pulls)
         p = t.policy.probs
         on_label, off_label, weights = (torch.zeros_like(t.p_label) for _ in range(3))
-        elsewhere, parts = torch.zeros_like(p), torch.zeros_like(p)
+        off_label_sum, magnitude = torch.zeros_like(p), torch.zeros_like(p)
         for pull in pulls:
             if not isinstance(pull, tuple):  # a signed gradient vector
                 weights += torch.nan
-                elsewhere -= pull
-                parts += pull.abs()
+                off_label_sum -= pull
+                magnitude += pull.abs()
                 continue
             weight, d = pull
             weights += abs(weight)
-            parts += abs(weight) * (p + d.probs)
+            magnitude += abs(weight) * (p + d.probs)
             if d is t.label:
                 on_label += weight
             else:
                 off_label += weight
-                elsewhere += weight * d.probs
-        return cls(p, logit_gradient(t, pulls), on_label, elsewhere, off_label, weights, parts, 1 - t.policy.log)
+                off_label_sum += weight * d.probs
+        gradient, log_conditioning = logit_gradient(t, pulls), 1 - t.policy.log
+        return cls(p, gradient, on_label, off_label_sum, off_label, weights, magnitude, log_conditioning)
 
 
 def logit_gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = None) -> Tensor:
-    """Σ w (p − D) + Σ v, (N, V): one pass for the policy, one for each other target, N numbers for the label. Written
-    to `out`, if that is given."""
+    """Σ w (p − D) + Σ v, (N, V), written to `out` if that is given.
+
+    It takes one pass over the vocabulary for the policy and one for each target D, but none for the label and for
+    uniform targets: these are N numbers each.
+    """
     p = t.policy.probs
-    on_label, off_label, level = (torch.zeros_like(t.p_label) for _ in range(3))
+    on_label, off_label, constant = (torch.zeros_like(t.p_label) for _ in range(3))
     others: list[tuple[Tensor | float, Tensor]] = []
     for pull in pulls:
         if not isinstance(pull, tuple):
@@ -65,12 +72,12 @@ def logit_gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = N
             on_label += pull[0]
         else:
             off_label += pull[0]
-            if pull[1].probs.stride(-1) == 0:  # the same everywhere
-                level -= pull[0] * pull[1].probs[:, :1]
+            if pull[1].probs.stride(-1) == 0:  # one number for all tokens, expanded
+                constant -= pull[0] * pull[1].probs[:, :1]
             else:
                 others.append((pull[0], pull[1].probs))
-    g = torch.addcmul(level, p, on_label + off_label, out=out)
-    at_label = level + t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
+    g = torch.addcmul(constant, p, on_label + off_label, out=out)
+    at_label = constant + t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
     for weight, v in others:
         w = torch.as_tensor(weight, dtype=g.dtype, device=g.device)
         g.addcmul_(w, v, value=-1)
@@ -79,9 +86,9 @@ def logit_gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = N
 
 
 class Gated(NamedTuple):
-    """The gate w (p − δ) that comes nearest to each of N gradients, and whether it is that gradient."""
+    """For each of N gradients g: the weight w of the gate w (p − δ) nearest to it, and whether g is that gate."""
 
-    weight: Tensor  # (N, 1) w: what the other tokens gain together, over their probability; exact also near u = 1
+    weight: Tensor  # (N, 1) w = Σ g_k / Σ p_k over k ≠ y, which is exact also near u = 1
     holds: Tensor  # (N, 1) bool
 
     @classmethod

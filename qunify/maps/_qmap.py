@@ -127,8 +127,8 @@ class QMap(ABC):
     @classmethod
     def telling(cls) -> dict[str, Any]:
         """A value off the default for every parameter that has one: the setting that shows the method best."""
-        told = {f.name: f.metadata.get("telling") for f in cls.parameters()}
-        return {name: value for name, value in told.items() if value is not None}
+        values = {f.name: f.metadata.get("telling") for f in cls.parameters()}
+        return {name: value for name, value in values.items() if value is not None}
 
     def _repr_latex_(self) -> str:
         return f"$\\displaystyle {self.formula}$"
@@ -156,15 +156,15 @@ class QMap(ABC):
 def gradients(
     maps: Iterable[QMap], logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any
 ) -> list[torch.Tensor]:
-    """The logit gradients of many methods on one batch, each (…, V): as `m(…).gradient`, sharing all they can."""
+    """The logit gradients of many methods on one batch, each (…, V): as `m(…).gradient`, softmaxes computed once."""
     maps = list(maps)
     needs = tuple(dict.fromkeys(name for m in maps for name in m.needs))
     t, layout = read("gradients", needs, logits, labels, ignore_index, context)
-    found = [torch.empty_like(t.support) for _ in maps]
+    results = [torch.empty_like(t.support) for _ in maps]
     for at, block in t.blocks():
-        for m, g in zip(maps, found, strict=True):
+        for m, g in zip(maps, results, strict=True):
             g[at] = logit_gradient(block, m.pulls(block))
-    return [layout.spread(g) for g in found]
+    return [layout.spread(g) for g in results]
 
 
 class Gate(QMap):
@@ -172,7 +172,7 @@ class Gate(QMap):
 
     @abstractmethod
     def weight(self, t: Token) -> Scalar:
-        """w = −u dL/du, detached factors held fixed; derived by hand."""
+        """w = −u dL/du, derived by hand, with detached factors as constants: 1 for −log u, u for −sg(u) log u."""
 
     def pulls(self, t: Token) -> Pulls:
         return ((self.weight(t), t.label),)

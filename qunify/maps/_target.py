@@ -15,7 +15,7 @@ from qunify.token import Layout
 GaugeName = Literal["unit", "fixed", "boundary"]
 
 
-SHOWN = 6  # tokens, and entries of each, that a notebook shows
+SHOWN = 6  # how many tokens a notebook shows, and how many entries of each
 
 
 GAUGES: tuple[GaugeName, ...] = ("unit", "fixed", "boundary")
@@ -24,7 +24,7 @@ GAUGES: tuple[GaugeName, ...] = ("unit", "fixed", "boundary")
 class Gauge(NamedTuple):
     """One point on the ray of targets: g = scale · (p − target), target = trust·δ + (1 − trust)·residual.
 
-    NaN where the gauge is undefined; `residual` is NaN also where trust is 1 (nothing remains).
+    NaN where the gauge is undefined; `residual` is NaN also where trust is 1 (nothing remaining).
     """
 
     scale: Tensor  # (…)
@@ -107,7 +107,7 @@ class QTarget:
 
     @property
     def residual(self) -> Tensor:
-        """What the remaining mass is spread by, in the unit gauge, (…, V)."""
+        """π̃ in the unit gauge, (…, V): how the mass that is not trusted to the label is spread."""
         return self.in_gauge("unit").residual
 
     def in_gauge(self, gauge: GaugeName) -> Gauge:
@@ -120,11 +120,11 @@ class QTarget:
         scale = torch.where(self._layout.rows(self.target).isnan().any(-1, keepdim=True), torch.nan, scale)
         trust = x.on_label / scale
         target = x.policy - x.gradient / scale
-        unclaimed = scale - x.on_label - x.off_label  # what keeps the prediction as it is
+        unclaimed = scale - x.on_label - x.off_label  # the weight that stays on the prediction
         none = unclaimed.abs() <= _eps(x) * (scale + x.on_label.abs() + x.off_label.abs())
         unclaimed = torch.where(none, 0.0, unclaimed)
-        remains = torch.where(none, x.off_label, scale - x.on_label)  # scale − on_label, without cancellation
-        residual = torch.where(remains == 0, torch.nan, (unclaimed * x.policy + x.elsewhere) / remains)
+        remaining = torch.where(none, x.off_label, scale - x.on_label)  # scale − on_label, without cancellation
+        residual = torch.where(remaining == 0, torch.nan, (unclaimed * x.policy + x.off_label_sum) / remaining)
         spread = self._layout.spread
         return Gauge(spread(scale[:, 0]), spread(target), spread(trust[:, 0]), spread(residual))
 
@@ -141,7 +141,7 @@ def _fixed(x: Pulled) -> Tensor:
 
 def _boundary(x: Pulled) -> Tensor:
     # An entry counts where its gradient is more than rounding and its probability has all its digits.
-    counts = (x.gradient > _eps(x) * x.parts) & (x.policy > torch.finfo(x.policy.dtype).tiny / _eps(x))
+    counts = (x.gradient > _eps(x) * x.magnitude) & (x.policy > torch.finfo(x.policy.dtype).tiny / _eps(x))
     ratio = torch.where(counts, x.gradient / x.policy, 0.0).amax(-1, keepdim=True)
     return torch.where(ratio > 0, ratio, torch.nan)
 
@@ -161,7 +161,7 @@ def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tenso
         gradient=spread(pulled.gradient),
         target=spread(q),
         mask=layout.mask,
-        in_simplex=spread((q >= -_eps(pulled) * (pulled.policy + pulled.parts) * pulled.depth).all(-1)),
+        in_simplex=spread((q >= -_eps(pulled) * (pulled.policy + pulled.magnitude) * pulled.log_conditioning).all(-1)),
         shift_invariant=bool(good.all()),
         violation=spread(pulled.gradient.sum(-1).abs()),
         _layout=layout,

@@ -100,14 +100,14 @@ def _declared(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tens
     """The weight on the label (N, 1) and Σ w D of the other pulls (N, V); NaN where a pull has no weight."""
     t = flow.token(z, rows, labels)
     pulled = Pulled.of(t, flow.m.pulls(t))
-    return pulled.on_label + 0 * pulled.weights, pulled.elsewhere
+    return pulled.on_label + 0 * pulled.weights, pulled.off_label_sum
 
 
 def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """The same of a gradient that is one pull to the label, however it is written; NaN where it is not."""
     t = flow.token(z, rows, labels)
     pulled = Pulled.of(t, flow.m.pulls(t))
-    gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.parts))
+    gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.magnitude))
     return torch.where(gate.holds, gate.weight, torch.nan), torch.zeros_like(z)
 
 

@@ -30,7 +30,7 @@ class Symbolic:
 
 def is_symbolic(x: object) -> bool:
     """Whether x stands for a number, so that no range can be checked and no rounding is wanted."""
-    sympy = sys.modules.get("sympy")  # not loaded, nobody can have made an expression of it
+    sympy = sys.modules.get("sympy")  # while it is not loaded, x cannot be one of its expressions
     return isinstance(x, (Symbolic, getattr(sympy, "Basic", Symbolic)))
 
 
@@ -50,8 +50,8 @@ class Distribution:
     """A distribution over the vocabulary: `probs`, `log`, `logits` and `log_normaliser`, each computed when first
     asked for.
 
-    A softmax is given by its logits z and its log-normaliser, log p = z − log Σ exp z. So that a divergence needs no
-    pass of its own for logarithms, it is written in those two: KL(a‖b) = ⟨a, z_a − z_b⟩ − (lse_a − lse_b).
+    A softmax is given by its logits z and its log-normaliser, log p = z − log Σ exp z. Divergences are written in these
+    two, which saves a pass over the vocabulary for logarithms: KL(a‖b) = ⟨a, z_a − z_b⟩ − (lse_a − lse_b).
     """
 
     def __init__(
@@ -74,12 +74,12 @@ class Distribution:
 
     @lazy
     def logits(self) -> Vector:
-        """What the distribution is the softmax of: its logarithm up to a number, which a backend may have at hand."""
+        """Logits whose softmax is the distribution: those it was made from, if any, else its logarithm."""
         return self.log if self._logits is None else self._logits()
 
     @lazy
     def log_normaliser(self) -> Scalar:
-        """That number, logits − log."""
+        """log Σ exp of `logits`, one number per token: logits − log."""
         return self._log_normaliser(self.probs)
 
 

@@ -22,17 +22,18 @@ Number = Fraction | float | int
 LOG_ZERO = mp.mpf(-(10**6))
 
 
-#: Numbers, one per token of the vocabulary: NumPy's arithmetic is entry by entry, whatever the entries are.
+#: A vector over the vocabulary: a NumPy array of mpmath numbers, whose operators work entry by entry.
 Vector = np.ndarray[Any, np.dtype[np.object_]]
 
 
 def decimals(entries: Iterable[Any]) -> Vector:
+    """A vector of mpmath numbers."""
     return np.array(list(entries), dtype=object)
 
 
 class DecimalToken(Token):
-    """One position given by probabilities, and by log Σ exp z for losses that see the logits themselves. Evaluate
-    inside `mpmath.workdps(DIGITS)`."""
+    """One position given by its probabilities, and by log Σ exp z for losses that see the logits themselves. To be used
+    inside `with mpmath.workdps(DIGITS)`."""
 
     def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0) -> None:
         self._label, self._lse = label, decimal(lse)
@@ -165,7 +166,7 @@ class DecimalToken(Token):
             return self.policy
         logits = self.policy.log
         power = 1 / (1 - mp.mpf(t))
-        high = max(logits) - (self.vocab ** (t - 1) - 1) / (1 - t)
+        high = max(logits) - (self.vocab ** (t - 1) - 1) / (1 - t)  # there the largest entry is 1/V, and the sum ≤ 1
 
         def probs(shift: Any) -> list[Any]:
             return [(1 + (1 - t) * (x - shift)) ** power for x in logits]
@@ -175,6 +176,7 @@ class DecimalToken(Token):
 
 
 def decimal(x: Any) -> Any:
+    """An mpmath number; a fraction is divided at the precision in force, not rounded to a float first."""
     return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else mp.mpf(x)
 
 

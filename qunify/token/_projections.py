@@ -1,4 +1,8 @@
-"""Maps from logits to distributions, and the sorting behind them: softmax, entmax, tempered softmax."""
+"""Maps from logits to distributions: softmax, entmax and the tempered softmax, with the sorting that top-k needs.
+
+Entmax and the tempered softmax have no closed form. Each is found by Newton's method on one number per token, the
+threshold or the log-normaliser, from a side on which every step goes the same way: no line search, no sorting.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ RULED_OUT = -1e6
 
 
 def softmax(logits: Tensor) -> Distribution:
+    """The softmax of finite logits; its logarithm comes from the probabilities unless a gradient is wanted."""
     if logits.requires_grad:
         return Distribution(
             lambda: torch.softmax(logits, -1),
@@ -31,7 +36,7 @@ def softmax(logits: Tensor) -> Distribution:
 
 
 def _log_normaliser(logits: Tensor, probs: Tensor) -> Tensor:
-    """log Σ exp of a logits whose softmax this is: its largest entry, less the logarithm there."""
+    """log Σ exp z from the softmax p of z: z_k − log p_k, read off at the largest entry."""
     return logits.amax(-1, keepdim=True) - probs.amax(-1, keepdim=True).log()
 
 
@@ -40,18 +45,18 @@ def peak(logits: Tensor) -> Tensor:
 
 
 def below_peak(logits: Tensor) -> Tensor:
-    """The same softmax, finite: how far each is below the largest, at most RULED_OUT."""
+    """Logits with the same softmax, all finite: shifted so that the largest is 0, then none below RULED_OUT."""
     below = logits - peak(logits)
     return below.clamp(min=RULED_OUT) if below.requires_grad else below.clamp_(min=RULED_OUT)
 
 
 def sort(x: Tensor) -> Tensor:
-    """Ascending along the last dimension. NumPy's sort is some thirty times faster on a CPU."""
+    """x in ascending order along the last dimension. NumPy's sort is some thirty times faster on a CPU."""
     return torch.from_numpy(np.sort(x.detach().numpy())) if x.device.type == "cpu" else x.sort(-1).values
 
 
 def kth_largest(x: Tensor, k: int) -> Tensor:
-    """The k-th largest along the last dimension, (…, 1); NumPy for the same reason."""
+    """The k-th largest entry along the last dimension, (…, 1); by NumPy on a CPU, which is faster."""
     if x.device.type != "cpu":
         return x.topk(k, -1).values[..., -1:]
     place = x.shape[-1] - k
@@ -59,12 +64,17 @@ def kth_largest(x: Tensor, k: int) -> Tensor:
 
 
 def log_max(dtype: torch.dtype) -> float:
-    return math.log(torch.finfo(dtype).max) - 1  # so that rounding cannot reach infinity
+    """The largest exponent x with a finite exp(x), less 1 for rounding."""
+    return math.log(torch.finfo(dtype).max) - 1
 
 
 def entmax_threshold(logits: Tensor, power: float, steps: int = 50) -> Tensor:
-    """τ with Σ (logits − τ)₊^power = 1, for power 1 or 2. The sum is convex in τ, so that Newton from max − 1, where it
-    is ≥ 1, only climbs."""
+    """The threshold τ of α-entmax, (…, 1): Σ (logits − τ)₊^power = 1, where power = 1/(α − 1) is 1 or 2 and the logits
+    are already multiplied by α − 1.
+
+    Peters, Niculae & Martins 2019 (arXiv:1905.05702) find τ by bisection, or exactly by sorting. Here it is found by
+    Newton's method: the sum is convex in τ and at least 1 at max − 1, so that from there τ only rises.
+    """
     tau = logits.amax(-1, keepdim=True) - 1
     over = torch.empty_like(logits)
     for _ in range(steps):
@@ -75,13 +85,13 @@ def entmax_threshold(logits: Tensor, power: float, steps: int = 50) -> Tensor:
             slope, mass = 2 * over.sum(-1, keepdim=True), over.mul_(over).sum(-1, keepdim=True)
         step = (mass - 1) / slope
         tau = tau + step
-        if _settled(step, tau):
+        if _converged(step, tau):
             break
     return tau
 
 
 def tempered_powers(logits: Tensor, ruled_out: Tensor | None, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """1 + (1 − t)(logits − shift), and its power 1/(1 − t), for t > 1."""
+    """b = 1 + (1 − t)(logits − shift) and b^(1/(1 − t)) = exp_t(logits − shift), for t > 1."""
     base = torch.add(1 - (1 - t) * shift, logits, alpha=1 - t)
     if ruled_out is not None:  # a heavy tail would give even a ruled-out token some mass
         base = base.masked_fill(ruled_out, torch.inf)
@@ -89,18 +99,22 @@ def tempered_powers(logits: Tensor, ruled_out: Tensor | None, shift: Tensor, t: 
 
 
 def tempered_normaliser(logits: Tensor, ruled_out: Tensor | None, t: float, steps: int = 50) -> Tensor:
-    """λ with S(λ) = Σ exp_t(logits − λ) = 1, for t > 1. S^(1−t) is concave in λ and straight for a single term, so
-    Newton on it from max, where S ≥ 1, only climbs and arrives in a few steps."""
+    """The λ of the tempered softmax, (…, 1): S(λ) = Σ exp_t(logits − λ) = 1, for t > 1.
+
+    Amid et al. 2019 (arXiv:1906.03361) iterate to a fixed point. Here λ is found by Newton's method on S^(1−t), which
+    is concave in λ and linear for a single term: from max, where S ≥ 1, λ only rises, and a few steps are enough.
+    """
     shift = logits.amax(-1, keepdim=True)
     for _ in range(steps):
         base, probs = tempered_powers(logits, ruled_out, shift, t)
         total = probs.sum(-1, keepdim=True)
         step = (total.pow(t) - total) / ((t - 1) * probs.div_(base).sum(-1, keepdim=True))
         shift = shift + step
-        if _settled(step, shift):
+        if _converged(step, shift):
             break
     return shift
 
 
-def _settled(step: Tensor, at: Tensor) -> bool:
+def _converged(step: Tensor, at: Tensor) -> bool:
+    """Whether the last step of every row is below rounding."""
     return bool((step <= 8 * torch.finfo(at.dtype).eps * (1 + at.abs())).all())

@@ -18,7 +18,7 @@ from qunify.token._tensors import TensorToken
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the N kept rows came from."""
+    """Which positions of a batch were kept: from (…, V) to the N kept rows, and from rows back to (…, V)."""
 
     mask: Tensor  # (…), bool
 
@@ -49,7 +49,7 @@ def read(
 
     `needs` names the contexts the method uses (None: whichever it asks for); other known contexts are
     accepted and left alone, so that one call can serve many methods. Rows whose label is `ignore_index` are
-    dropped before anything is computed: what stands in them does not matter.
+    dropped before anything is computed, so that even NaN may stand in them.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def read(
 
 def as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """A tensor, array or list of numbers as a tensor; ValueError naming the argument for anything else."""
-    if isinstance(value, np.ndarray):  # torch wants the machine's byte order, forward strides, and leave to write
+    if isinstance(value, np.ndarray):  # torch needs native byte order, positive strides and a writable array
         value = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
     try:
         tensor = torch.as_tensor(value, device=device)

@@ -1,7 +1,8 @@
-"""The Token of scripts: it records what the body of a method does, so that it can be written in another language.
+"""The Token of scripts: it records the operations of a method's body, so that they can be written in JavaScript.
 
-Operations build a graph, in which what is written twice is one node. A branch that a body takes on a parameter is
-traced both ways: the run stops there, and starts again once for each outcome.
+Operations build a graph: `t.exp(a * t.p_label)` is a node "exp" over a node "*". The same operation on the same nodes
+is one node. Where Python needs a definite value, as in `if a > 1` or `range(a)`, the run stops with a `Branch`; whoever
+traces runs the body again once for each outcome.
 """
 
 from __future__ import annotations
@@ -12,22 +13,22 @@ from typing import Any
 from qunify._lib.arithmetic import Arithmetic
 from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token
 
-#: No body repeats something more often than this: a parameter that counts terms is tried up to here.
+#: A parameter that a body counts with, as in `range(a)`, is traced at every number from 0 to this one.
 MOST_TERMS = 9
 
 
 class Branch(Exception):
-    """A run came to a decision it has not been told: what may hold there, and the value that goes with each."""
+    """A body needs a value that its run was not given: pairs (condition, the value where it holds)."""
 
     def __init__(self, outcomes: Sequence[tuple[Node, Any]]) -> None:
         self.outcomes = outcomes
 
 
 class Trace:
-    """One run: its nodes, and the decisions it has been given."""
+    """One run of a body: its nodes, and the values that its branches take, in their order."""
 
     def __init__(self, decisions: Sequence[Any] = ()) -> None:
-        self._left = list(decisions)
+        self._decisions = list(decisions)
         self._nodes: dict[tuple[Any, ...], Node] = {}
 
     def node(self, op: str, *args: Any, vector: bool | None = None) -> Node:
@@ -41,13 +42,14 @@ class Trace:
         return self._nodes[key]
 
     def decide(self, outcomes: Sequence[tuple[Node, Any]]) -> Any:
-        if not self._left:
+        """The value of the next branch; a `Branch` is raised where the run was given no more."""
+        if not self._decisions:
             raise Branch(outcomes)
-        return self._left.pop(0)
+        return self._decisions.pop(0)
 
 
 class Node(Arithmetic, Symbolic):
-    """An expression: one number, or the entry at k of a vector."""
+    """A traced expression: a number, or a vector, which stands for its entry at k."""
 
     __hash__ = object.__hash__
 
@@ -55,8 +57,8 @@ class Node(Arithmetic, Symbolic):
         self.trace, self.op, self.args, self.vector = trace, op, args, vector
 
     def _operation(self, name: str, *operands: Any) -> Node:
-        nothing = name == "+" and not isinstance(operands[1], Node) and operands[1] == 0
-        return self if nothing else self.trace.node(name, *operands)
+        adds_zero = name == "+" and not isinstance(operands[1], Node) and operands[1] == 0  # as Python's sum() does
+        return self if adds_zero else self.trace.node(name, *operands)
 
     def __ge__(self, other: Any) -> Node:
         return self._operation(">=", self, other)
@@ -96,13 +98,15 @@ class ScriptToken(Token):
         return self._trace.node("array", text, vector=True)
 
     def _given(self, text: str) -> Distribution:
+        """A distribution of the runtime's token."""
         return Distribution(lambda: self._vector(f"{text}.probs"), lambda: self._vector(f"{text}.log"))
 
-    def _made(self, op: str, *args: Any) -> Distribution:
-        """What a function of the runtime gives."""
+    def _returned(self, op: str, *args: Any) -> Distribution:
+        """The distribution that a function of the runtime returns."""
         made = self._trace.node(op, *args, vector=False)
         return Distribution(
-            lambda: self._trace.node(".probs", made, vector=True), lambda: self._trace.node(".log", made, vector=True)
+            lambda: self._trace.node(".probs", made, vector=True),
+            lambda: self._trace.node(".log", made, vector=True),
         )
 
     @property
@@ -176,13 +180,13 @@ class ScriptToken(Token):
         return self._trace.node("at label", v, vector=False)
 
     def softmax(self, logits: Any) -> Distribution:
-        return self._made("softmax", logits)
+        return self._returned("softmax", logits)
 
     def conditioned(self, d: Distribution, mask: Any) -> Distribution:
-        return self._made("conditioned", d.log, mask)
+        return self._returned("conditioned", d.log, mask)
 
     def argmax(self, d: Distribution) -> Distribution:
-        return self._made("argmax", d.log)
+        return self._returned("argmax", d.log)
 
     def in_top_k(self, d: Distribution, k: Any) -> Node:
         return self._trace.node("inTopK", d.log, k, vector=True)
@@ -200,7 +204,7 @@ class ScriptToken(Token):
         return self._trace.node("log1m", d.probs, vector=True)
 
     def entmax(self, alpha: float) -> Distribution:
-        return self._made("entmax", self.policy.log, alpha)
+        return self._returned("entmax", self.policy.log, alpha)
 
     def tempered_softmax(self, t: Any) -> Distribution:
-        return self._made("temperedSoftmax", self.policy.log, t)
+        return self._returned("temperedSoftmax", self.policy.log, t)

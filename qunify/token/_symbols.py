@@ -1,9 +1,10 @@
 """The Token of symbols: one generic position of a vocabulary of V tokens, for statements that hold for every V.
 
-A vector is a pair, its entry at the label and its entry at any other token k. A sum over the vocabulary is
-then f_y + rest(f_k), where `rest` stands for Σ over k ≠ y: it is linear, knows rest(1) = V − 1 and
-rest(p_k) = 1 − p_y for every distribution, and keeps anything else as one canonical atom, so that equal sums
-are equal symbols. Differentiation treats p_y and p_k as free and brings the softmax back in at the end.
+A vector is a pair, its entry at the label and its entry at any other token k. A sum over the vocabulary is then
+f_y + Σ f_k, with Σ over k ≠ y (`sum_over_others`): it is linear, Σ 1 = V − 1 and Σ p_k = 1 − p_y for every
+distribution, and any other sum is kept as one atom in canonical form (`SumOverOthers`), so that equal sums are equal
+symbols. For instance, Σ over all tokens of p² is p_y² + SumOverOthers(p_k²). Differentiation treats p_y and p_k as
+free, and applies the derivative of the softmax at the end.
 """
 
 from __future__ import annotations
@@ -20,13 +21,10 @@ from qunify._lib.arithmetic import Arithmetic
 from qunify._lib.simple import simplest
 from qunify.token._base import Distribution, Scalar, Token
 
-V = sp.Symbol("V", integer=True, positive=True)
+V = sp.Symbol("V", integer=True, positive=True)  #: the size of the vocabulary
+LSE = sp.Symbol("lse", real=True)  #: log Σ exp z
 
-
-LSE = sp.Symbol("lse", real=True)
-
-
-#: The logarithm of the label's probability zero at other tokens. Multiplied by that probability it does not count.
+#: log 0, as the one-hot label has it at other tokens. It only occurs multiplied by that 0.
 LOG_ZERO = sp.Symbol("ruled_out", negative=True)
 
 
@@ -84,9 +82,9 @@ class SumOverOthers(sp.Function):
     is_real = True
 
     def __new__(cls, summand: Any, **options: Any) -> Any:
-        """One form of each summand: p²·p^(−t), t a parameter, which SymPy keeps apart, is p^(2−t)."""
+        """Powers of one base are joined, so that equal summands are equal: p²·p^(−t) becomes p^(2−t)."""
         summand = sp.sympify(summand)
-        if any(_of_parameters(a.exp) for a in summand.atoms(sp.Pow)):
+        if any(_has_only_parameters(a.exp) for a in summand.atoms(sp.Pow)):
             summand = sp.powsimp(summand, combine="exp")
         return super().__new__(cls, summand, **options)
 
@@ -94,8 +92,8 @@ class SumOverOthers(sp.Function):
         return sum_over_others(self.args[0].diff(symbol))
 
 
-def _of_parameters(exponent: sp.Expr) -> bool:
-    """Whether it has symbols, and none of the token."""
+def _has_only_parameters(exponent: sp.Expr) -> bool:
+    """Whether an exponent has symbols, all of them parameters of a method and none an entry of the token."""
     return bool(exponent.free_symbols) and not any(s.name.endswith((AT_K, "_y")) for s in exponent.free_symbols)
 
 
@@ -103,7 +101,7 @@ AT_K = "_k"  # symbols with this suffix vary over the vocabulary
 
 
 def per_token(name: str, *, mask: bool = False) -> tuple[sp.Symbol, sp.Symbol]:
-    """The two entries of a vector of its own, `name_y` and `name_k`: of a distribution, or of a mask of 0s and 1s."""
+    """Symbols for the entries of a new vector, `name_y` and `name_k`: positive, or with `mask` 0 or 1."""
     if mask:
         return indicator(name, varying=False), indicator(name, varying=True)
     return sp.Symbol(f"{name}_y", positive=True), sp.Symbol(f"{name}{AT_K}", positive=True)
@@ -129,25 +127,25 @@ def varies(expr: sp.Expr) -> bool:
 
 
 def renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
-    """The symbols of an expression that end in one suffix, and the same ones with another."""
+    """For `xreplace`: every symbol of the expression that ends in one suffix → the same with another, p_k → p_j."""
     found = [s for s in expr.free_symbols if s.name.endswith(old)]
     return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
 
 
 def at_label(summand: sp.Expr) -> sp.Expr:
-    """A summand over k ≠ y taken at y."""
+    """A summand over k ≠ y at the label: p_k² becomes p_y²."""
     return summand.xreplace(renamed(summand, AT_K, "_y"))
 
 
 def expanded(expr: sp.Expr) -> sp.Expr:
-    """Products spread over sums, denominators left as they are."""
+    """Products spread over sums, denominators left whole: a (b + c)/(d + e) is a b/(d + e) + a c/(d + e)."""
     divisors = {p: sp.Dummy() for p in expr.atoms(sp.Pow) if p.base.is_Add and p.exp.is_negative}
     spread = sp.expand(expr.xreplace(divisors), power_exp=False, log=False)
     return spread.xreplace({d: p for p, d in divisors.items()})
 
 
 def sum_over_others(expr: Any) -> sp.Expr:
-    """Σ over k ≠ y, in canonical form."""
+    """Σ over k ≠ y, in canonical form: Σ (2 p_k + 3) is 2 (1 − p_y) + 3 (V − 1)."""
     total = sp.S.Zero
     for term in sp.Add.make_args(expanded(sp.sympify(expr))):
         factors = sp.Mul.make_args(term)
@@ -220,12 +218,12 @@ class SymbolicToken(Token):
         return sp.Symbol({"token_weight": "w", "token_mask": "c"}[name], real=True)
 
     def _free(self, name: str) -> Distribution:
-        """A distribution about which nothing is known but that it sums to one."""
+        """A distribution of free symbols: all that is known of it is that it sums to one."""
         entries = SymbolicVector(*per_token(name))
         return Distribution(lambda: entries, lambda: entries.apply(sp.log))
 
     def _opaque_name(self, operation: str, d: Distribution, *settings: Any) -> str:
-        """A name for the result of sorting or projecting: the same for the same argument."""
+        """A name for the result of sorting or projecting d, which has no formula; equal arguments give one name."""
         key = (operation, *settings, d.probs.label, d.probs.elsewhere)
         return f"{operation}{self._opaques.setdefault(key, len(self._opaques))}"
 
@@ -234,7 +232,7 @@ class SymbolicToken(Token):
 
     @property
     def sorts_without_label(self) -> bool:
-        """Whether all that has been sorted or projected treats the label like any other token."""
+        """Whether all distributions that were sorted or projected have one formula for the label and other tokens."""
         return all(at_label(key[-1]) == key[-2] for key in self._opaques)
 
     # ---- operations -----------------------------------------------------------------------------------
@@ -291,7 +289,7 @@ class SymbolicToken(Token):
         return Distribution(lambda: weights / total, lambda: logits - sp.log(total))
 
     def conditioned(self, d: Distribution, mask: SymbolicVector) -> Distribution:
-        if mask.label == 0 and mask.elsewhere == 0:  # no token is left: what stands here has no weight
+        if mask.label == 0 and mask.elsewhere == 0:  # no token is left: a method gives this distribution weight 0
             return self.uniform
         return self.normalised(mask * d.probs)
 
@@ -310,7 +308,7 @@ class SymbolicToken(Token):
         return SymbolicVector(*per_token(self._opaque_name("top", d, k), mask=True))
 
     def top_p(self, d: Distribution, mass: float) -> SymbolicVector:
-        if mass == 1:  # every token has some mass, so the last one belongs to it
+        if mass == 1:  # every token has some mass, so that all are needed to reach 1
             return SymbolicVector(1, 1)
         return SymbolicVector(*per_token(self._opaque_name("topP", d, mass), mask=True))
 

@@ -1,4 +1,4 @@
-"""The Token of tensors: validates a batch once, keeps the positions that count, lays results out again."""
+"""The Token of tensors: a batch of N positions, on which the body of a method runs as PyTorch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,16 @@ from qunify.token._projections import (
     tempered_powers,
 )
 
-#: Entries of a block of rows: the vectors of one method stay in a CPU's cache.
+#: Entries of a block of rows, N · V: few enough that all vectors of a method fit in a CPU's cache.
 BLOCK = 2**19
 
 
 class TensorToken(Token):
-    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out. Where they and the
-    contexts' are known to be finite they are used as they are, and must not be changed while the token is in use."""
+    """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out.
+
+    `finite` promises that there is no −inf, in the contexts' logits neither: all are then used without a copy, and must
+    not be changed while the token is in use.
+    """
 
     def __init__(
         self,
@@ -45,7 +48,7 @@ class TensorToken(Token):
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
         self._contexts: dict[str, Distribution] = {}
-        self._made: dict[Any, tuple[Any, Distribution]] = {}
+        self._memo: dict[Any, tuple[Any, Distribution]] = {}
         self.index = labels[:, None]  # (N, 1)
         self._finite = finite
         self._all_allowed = finite or bool(self.allowed.all())
@@ -53,7 +56,7 @@ class TensorToken(Token):
         self._finite_logits = logits if finite else below_peak(logits)
 
     def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
-        """The same batch in blocks of rows, and where each lies: on a CPU, faster than all rows at once."""
+        """Pairs (rows, their token), block by block: on a CPU this is faster than all rows at once."""
         for at in blocks(self._logits):
             given = {name: value[at] for name, value in self.given.items()}
             yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
@@ -136,7 +139,7 @@ class TensorToken(Token):
         p = self.policy.probs
         if p.requires_grad:
             return p.scatter(-1, self.index, 0.0).sum(-1, keepdim=True)
-        own = p.gather(-1, self.index)
+        own = p.gather(-1, self.index)  # zeroed in place and put back: that saves a copy of (N, V)
         rest = p.scatter_(-1, self.index, 0.0).sum(-1, keepdim=True)
         p.scatter_(-1, self.index, own)
         return rest
@@ -151,7 +154,7 @@ class TensorToken(Token):
         return self._given_distribution(name, value)
 
     def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
-        """A context over the tokens the model allows: mass it puts elsewhere is not there to be had."""
+        """The softmax of a context's logits over the tokens that the model allows; mass on other tokens is dropped."""
         if name not in self._contexts:
             self._contexts[name] = self.softmax(logits if self._finite else below_peak(logits))
         return self._contexts[name]
@@ -205,19 +208,19 @@ class TensorToken(Token):
         return softmax(logits)
 
     def tempered(self, d: Distribution, temperature: Any) -> Distribution:
-        return self._once(super().tempered, d, temperature)
+        return self._memoised(super().tempered, d, temperature)
 
     def geometric(self, a: Distribution, b: Distribution, w: Any) -> Distribution:
-        return self._once(super().geometric, a, b, w)
+        return self._memoised(super().geometric, a, b, w)
 
-    def _once(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
-        """What a method's loss and its pulls both ask for is worked out once. A compiler sees to that by itself."""
+    def _memoised(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
+        """`make(*arguments)`, computed once for a method's loss and its pulls. A compiler joins the two by itself."""
         if torch.compiler.is_compiling():
             return make(*arguments)
         key = (make.__name__, *map(id, arguments))
-        if key not in self._made:  # the arguments are kept with it, so that their ids stay theirs
-            self._made[key] = arguments, make(*arguments)
-        return self._made[key][1]
+        if key not in self._memo:  # keeps the arguments alive, so that no other object gets their ids
+            self._memo[key] = arguments, make(*arguments)
+        return self._memo[key][1]
 
     def conditioned(self, d: Distribution, mask: Tensor) -> Distribution:
         return self.softmax(torch.add(d.logits, 1 - mask, alpha=2 * RULED_OUT))
@@ -277,7 +280,7 @@ class TensorToken(Token):
             return self.policy
         shift = tempered_normaliser(self._finite_logits.detach(), self._ruled_out, t)
         _, probs = tempered_powers(self._finite_logits, self._ruled_out, shift, t)
-        if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root restores its derivative
+        if probs.requires_grad:  # λ(z) was found without gradients; a Newton step at the root has its derivative
             slope = -probs.detach().pow(t).sum(-1, keepdim=True)
             excess = probs.sum(-1, keepdim=True) - 1
             _, probs = tempered_powers(self._finite_logits, self._ruled_out, shift - excess / slope, t)
@@ -285,20 +288,21 @@ class TensorToken(Token):
 
 
 class Rows(TensorToken):
-    """Some rows of a larger batch under one method. What the batch has worked out is not worked out again."""
+    """Some rows of a larger batch, for one of the methods that share it: softmax and label probabilities are sliced
+    from the batch's, not computed again. Nor are the attributes that `TensorToken.__init__` would compute."""
 
-    def __init__(self, whole: TensorToken, at: slice | Tensor, method: str = "") -> None:
-        self._whole, self._at, self._method = whole, at, method
-        self._logits, self._peak, self._finite_logits = whole._logits[at], whole._peak[at], whole._finite_logits[at]
-        self._finite, self._all_allowed = whole._finite, whole._all_allowed
-        self.given = {name: value[at] for name, value in whole.given.items()}
-        self.used, self._contexts, self._made, self.index = set(), {}, {}, whole.index[at]
+    def __init__(self, batch: TensorToken, at: slice | Tensor, method: str = "") -> None:
+        self._batch, self._at, self._method = batch, at, method
+        self._logits, self._peak, self._finite_logits = batch._logits[at], batch._peak[at], batch._finite_logits[at]
+        self._finite, self._all_allowed = batch._finite, batch._all_allowed
+        self.given = {name: value[at] for name, value in batch.given.items()}
+        self.used, self._contexts, self._memo, self.index = set(), {}, {}, batch.index[at]
 
     @lazy
     def policy(self) -> Distribution:
-        return self._part(self._whole.policy)
+        return self._sliced(self._batch.policy)
 
-    def _part(self, d: Distribution) -> Distribution:
+    def _sliced(self, d: Distribution) -> Distribution:
         at = self._at
         return Distribution(
             lambda: d.probs[at], lambda: d.log[at], lambda: d.logits[at], lambda _: d.log_normaliser[at]
@@ -306,23 +310,23 @@ class Rows(TensorToken):
 
     @lazy
     def log_p_rest(self) -> Tensor:
-        return self._whole.log_p_rest[self._at]
+        return self._batch.log_p_rest[self._at]
 
     @lazy
     def p_rest(self) -> Tensor:
-        return self._whole.p_rest[self._at]
+        return self._batch.p_rest[self._at]
 
     @lazy
     def log_p_label(self) -> Tensor:
-        return self._whole.log_p_label[self._at]
+        return self._batch.log_p_label[self._at]
 
     @lazy
     def p_label(self) -> Tensor:
-        return self._whole.p_label[self._at]
+        return self._batch.p_label[self._at]
 
 
 def blocks(x: Tensor) -> Iterator[slice]:
-    """Rows of (N, V) in blocks that stay in a CPU's cache; elsewhere, all at once."""
+    """Slices of the rows of x (N, V): on a CPU of at most BLOCK entries each, elsewhere one of all rows."""
     n, v = x.shape
     size = max(BLOCK // v, 1) if x.device.type == "cpu" else max(n, 1)
     if size < n:
@@ -332,6 +336,7 @@ def blocks(x: Tensor) -> Iterator[slice]:
 
 @functools.cache
 def _keep_pages() -> None:
-    """glibc gives what a block frees back to the system, and to clear the pages of the next block takes longer than the
-    arithmetic; until something this large has been freed, whose size it then takes for usual."""
+    """Have glibc keep freed memory for the next block. By default large pieces go back to the system, and clearing new
+    pages takes longer than the arithmetic on them. The size that counts as large (M_MMAP_THRESHOLD) rises to that of
+    the largest piece freed so far: here, one of 31 MiB."""
     torch.empty(31 * 2**20, dtype=torch.uint8)
