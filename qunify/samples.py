@@ -1,7 +1,7 @@
 """Batches of tokens with every context that a method may ask for, made in one place.
 
 Each function gives the tokens that one question needs: `ordinary` ones to compare two gradients, `spread_over_u` to fit
-an unknown loss, `in_fractions` to judge at fifty digits. A method takes what it names of them:
+an unknown loss, `in_fractions` for exact arithmetic. A method uses the contexts that it needs:
 `m(batch.logits, batch.labels, **batch.context)`.
 
 A context is one of four things: the logits of another model, a weight or a mask per token, or a set of negative tokens.
@@ -27,8 +27,8 @@ T = TypeVar("T")
 OTHER_MODELS = tuple(name for name in CONTEXTS if name.endswith("_logits"))
 
 
-class Needy(Protocol):
-    """A method, as far as its contexts go."""
+class TakesContexts(Protocol):
+    """Whatever has contexts that it needs and parameters, as a QMap has."""
 
     @property
     def needs(self) -> tuple[str, ...]: ...
@@ -59,7 +59,7 @@ class Batch:
 
     @functools.cached_property
     def token(self) -> TensorToken:
-        """What the body of a method sees. It caches, so that one serves many methods."""
+        """The Token that the body of a method sees; it caches, so that many methods share one softmax."""
         return read("batch", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
 
 
@@ -70,7 +70,7 @@ def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T)
 
 
 def aliased(context: Mapping[str, T], alias: tuple[tuple[str, str], ...]) -> dict[str, T]:
-    """The same contexts where some stand in for others: pairs (context, the one whose value it takes)."""
+    """The same contexts, but for those in `alias`, pairs (context, source), which get the value of their source."""
     return {**context, **{name: context[source] for name, source in alias}}
 
 
@@ -81,15 +81,15 @@ SIZES = (5, 130, 2)
 LARGEST = 300_000  # no vocabulary in use is larger
 
 
-def sizes(*maps: Needy) -> tuple[int, ...]:
-    """The vocabularies to try: one of them larger than any number of tokens that is a parameter."""
+def sizes(*maps: TakesContexts) -> tuple[int, ...]:
+    """The vocabularies to try for these methods: one is larger than the k of any top-k among their parameters."""
     most = max([0, *(v for m in maps for v in m.params.values() if isinstance(v, int))])
     return SIZES if most < max(SIZES) - 30 else (*SIZES, min(most, LARGEST) + 40)
 
 
 @functools.cache
 def ordinary(vocab: int, count: int = 240) -> Batch:
-    """Sharp, ordinary and nearly flat predictions; labels likely and unlikely; contexts near and far. float64."""
+    """Predictions from sharp to nearly flat, labels likely and unlikely, contexts near the policy and far. float64."""
     r = torch.Generator().manual_seed(vocab)
     logits = _normal(r, count, vocab) * torch.logspace(-0.7, 0.7, count, dtype=torch.float64)[:, None]
     sampled = torch.multinomial(torch.softmax(logits, -1), 1, generator=r)[:, 0]
@@ -97,7 +97,7 @@ def ordinary(vocab: int, count: int = 240) -> Batch:
     models = _near_and_far(r, logits)
     weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
     mask = (torch.rand(count, generator=r) < 0.7).double()
-    negative = _some(r, count, vocab).scatter(1, labels[:, None], 0.0)
+    negative = _random_third(r, count, vocab).scatter(1, labels[:, None], 0.0)
     return Batch(logits, labels, every_context(models.__getitem__, weight=weight, mask=mask, negative=negative))
 
 
@@ -112,7 +112,7 @@ def _near_and_far(r: torch.Generator, logits: Tensor) -> dict[str, Tensor]:
     return {name: torch.where(near, close(), far()) for name in OTHER_MODELS}
 
 
-def _some(r: torch.Generator, count: int, vocab: int) -> Tensor:
+def _random_third(r: torch.Generator, count: int, vocab: int) -> Tensor:
     """About a third of the tokens, as a mask of 0 and 1."""
     return (torch.rand(count, vocab, generator=r) < 0.3).double()
 
@@ -136,13 +136,13 @@ def fractions(weights: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
 
 def at_predictions(vocab: int, count: int, spread: tuple[float, float]) -> Batch:
     """Predictions from nearly flat to sharp (logits of a standard deviation from spread[0] to spread[1]), with contexts
-    near and far. Labels are 0: who asks for an expectation puts in every label. Weights are positive, nothing is
-    masked."""
+    near and far. Weights are positive, nothing is masked. Labels are 0: callers take expectations over the label and
+    put in each in turn."""
     r = torch.Generator().manual_seed(vocab)
     scale = torch.linspace(*spread, count, dtype=torch.float64)[:, None]
     logits = _normal(r, count, vocab) * scale
     models = _near_and_far(r, logits)
-    negative = _some(r, count, vocab)
+    negative = _random_third(r, count, vocab)
     weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
     ones = torch.ones(count, dtype=torch.float64)
     context = every_context(models.__getitem__, weight=weight, mask=ones, negative=negative)
@@ -150,7 +150,7 @@ def at_predictions(vocab: int, count: int, spread: tuple[float, float]) -> Batch
 
 
 def around_truths(truths: Tensor) -> dict[str, Tensor]:
-    """Every context for truths (B, V), drawn without looking at them; every second token is negative."""
+    """Every context for truths (B, V), drawn independently of them; every second token is negative."""
     r = torch.Generator().manual_seed(7)
     models = {name: _normal(r, *truths.shape) for name in OTHER_MODELS}
     negative = (torch.arange(truths.shape[-1]) % 2).double().expand(truths.shape)
@@ -160,16 +160,16 @@ def around_truths(truths: Tensor) -> dict[str, Tensor]:
 
 # ---- to find out what a function does ------------------------------------------------------------------------------
 
-#: Rows by vocabulary: small, so that probing is fast; three, so that what depends on V is seen, and confirmed.
+#: Rows by vocabulary. Two vocabularies show that something depends on V, the third confirms how.
 ROWS = {5: 900, 24: 80, 150: 24}
 
 
 @functools.cache
 def spread_over_u(vocab: int, seed: int) -> Batch:
-    """Label probabilities spread evenly over (0, 1), every fourth one towards its ends; the others at random.
+    """Tokens with label probabilities u spread evenly over (0, 1), every fourth one near 0 or 1.
 
-    u stays 1e-5 below 1, where losses written without care still have their digits. float64, rounded to float32, so
-    that a loss which computes in it sees the same numbers.
+    u stays 1e-5 below 1, where losses written without care still have their digits. Numbers are float64 but fit in
+    float32, so that a loss that casts to it sees the same ones.
     """
     r = torch.Generator().manual_seed(1000 * seed + vocab)
     n = ROWS[vocab]
@@ -185,7 +185,7 @@ def spread_over_u(vocab: int, seed: int) -> Batch:
     models["old_logits"] = logits + 0.3 * _normal(r, n, vocab)
     weight = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
     mask = (torch.rand(n, generator=r) < 0.6).double()
-    negative = _some(r, n, vocab).scatter(1, labels[:, None], 0.0)
+    negative = _random_third(r, n, vocab).scatter(1, labels[:, None], 0.0)
     context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative)
     return Batch(logits.float().double(), labels, {k: v.float().double() for k, v in context.items()})
 
@@ -197,7 +197,7 @@ def with_label_at(u: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def along_u(u: Tensor) -> Batch:
-    """One token at these label probabilities (N,), everything else in the same proportions."""
+    """One token at label probabilities u (N,); the other tokens keep their proportions, the contexts are the same."""
     n = len(u)
     row = spread_over_u(5, 0)[torch.tensor([1])]
     labels = row.labels.expand(n)
@@ -218,7 +218,8 @@ def two_tokens() -> TensorToken:
 
 
 def alike(logits: Tensor, labels: Tensor, model: Tensor, negative: Tensor) -> Batch:
-    """Tokens (N, V) beside one other model (V,), whichever a method asks for: weights are one, nothing is masked."""
+    """Tokens (N, V) for which all other models predict the same, logits `model` (V,): a method gets these for whichever
+    it needs. Weights are one, nothing is masked."""
     ones = torch.ones(len(logits), dtype=logits.dtype)
     context = every_context(
         lambda _: model.expand_as(logits), weight=ones, mask=ones, negative=negative.expand_as(logits)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.training import _fused as linear
-from qunify.training._fused import _Head, _Linear, _Plan, _sweep
+from qunify.training._fused import _FusedLoss, _Head, _losses_and_gradients, _Plan
 from tests.battery import every_setting
 
 N, D, V = 23, 6, 9
@@ -225,7 +225,7 @@ def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: py
     h, w, b = HIDDEN.half().requires_grad_(), WEIGHT.half(), BIAS.float()
     head, rows = _Head(w, b, 1.0, None, torch.float32, False), (LABELS != -100).nonzero()[:, 0]
     plan = _Plan("dft", qu.get("dft"), head, LABELS[rows], rows, {}, {}, 7, LABELS.shape)
-    loss = _Linear.apply(h, w.requires_grad_(), b.requires_grad_(), plan, 1e-8)
+    loss = _FusedLoss.apply(h, w.requires_grad_(), b.requires_grad_(), plan, 1e-8)
     found = torch.autograd.grad(loss, (h, w, b), torch.tensor(1e8))  # a scale of the loss, as with half precision
     x, y, c = (x.detach().float().requires_grad_() for x in (h, w, b))
     qu.loss("dft", "sum")(x @ y.T + c, LABELS).backward()
@@ -235,8 +235,8 @@ def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: py
 
 def test_evaluation_computes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[tuple[bool, ...]] = []
-    sweep = _sweep
-    monkeypatch.setattr(linear, "_sweep", lambda *a: wanted.append(tuple(a[-1])) or sweep(*a))
+    sweep = _losses_and_gradients
+    monkeypatch.setattr(linear, "_losses_and_gradients", lambda *a: wanted.append(tuple(a[-1])) or sweep(*a))
     with torch.no_grad():
         qu.linear_loss(HIDDEN, WEIGHT.clone().requires_grad_(), LABELS, "dft", bias=BIAS.clone().requires_grad_())
     assert wanted == [(False, False, False)]

@@ -1,1 +1,1 @@
-"""What every part of the package stands on, and no user calls."""
+"""Small helpers that know nothing of losses: for the package itself, not for users."""

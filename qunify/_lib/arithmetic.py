@@ -1,4 +1,4 @@
-"""Operators for what is no number but stands for some: an expression that is traced, a vector of symbols."""
+"""Python's operators for objects that stand for numbers: traced expressions, and vectors of symbols."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Arithmetic:
 
     @abstractmethod
     def _operation(self, name: str, *operands: Any) -> Any:
-        """What an operator gives, for operands of which one at least is of this class."""
+        """The result of an operator; at least one of the operands is of this class."""
 
     def __add__(self, other: Any) -> Any:
         return self._operation("+", self, other)

@@ -1,4 +1,4 @@
-"""A package's public names, stated once: what type checkers import is what everybody else loads when it is first used.
+"""A package's public names, stated once: the imports that type checkers see are made when a name is first used.
 
 A package whose parts take long to load says in its `__init__.py`
 
@@ -7,7 +7,7 @@ A package whose parts take long to load says in its `__init__.py`
     else:
         __getattr__, __dir__ = exported(__name__)
 
-and has `get`, `dir()` and `__all__`, as if it had imported `get` itself.
+and then `package.get`, `dir(package)` and `package.__all__` work as if it had imported `get` at once.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def exported(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]
             value = getattr(importlib.import_module(homes()[name]), name)
         else:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        setattr(module, name, value)  # asked for once
+        setattr(module, name, value)  # next time Python finds it without asking here
         return value
 
     return get, lambda: sorted({*vars(module), *homes()})
 
 
 def _imported(source: str) -> dict[str, str]:
-    """Name: its module, of every `from module import name` in the blocks `if TYPE_CHECKING`."""
+    """{name: module} of every `from module import name` under `if TYPE_CHECKING`."""
     import ast
 
     blocks = [n for n in ast.parse(source).body if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"]

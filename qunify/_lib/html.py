@@ -1,4 +1,4 @@
-"""How notebooks show our objects: small pieces of HTML and LaTeX, every text escaped."""
+"""Pieces of HTML and LaTeX by which notebooks show the package's objects, every text escaped."""
 
 from __future__ import annotations
 

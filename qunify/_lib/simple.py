@@ -1,4 +1,4 @@
-"""Numbers as people write them: the simple one behind a float, and three digits for a table."""
+"""Numbers as people write them: the simple number that a float stands for, and three digits for a table."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def simplest(x: float, within: float) -> Fraction:
 
 
 def _between(low: Fraction, high: Fraction) -> Fraction:
-    """The simplest fraction of an interval of numbers ≥ 0, by continued fractions: a whole number if it has one, else
-    the same whole part and the simplest reciprocal of what is left."""
+    """The simplest fraction of an interval of numbers ≥ 0, by continued fractions: the smallest integer in it, else
+    the common integer part plus the reciprocal of the simplest fraction between the reciprocals of what is left."""
     whole = math.ceil(low)
     if whole <= high:
         return Fraction(whole)
@@ -27,7 +27,7 @@ def _between(low: Fraction, high: Fraction) -> Fraction:
 
 
 def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
-    """Numbers near x that somebody would have written, the simplest first."""
+    """Numbers near x that somebody may have written for it, the simplest first: of 0.3331 it has 1/3 and 0.333."""
     found = [0.0, *(round(x, d) for d in range(3))]
     found += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
     if x:

@@ -14,12 +14,12 @@ from typing import Any
 
 from qunify.maps import LossFunctionMap, Method, QMap, check_params
 
-#: The families in the order in which they are told; others follow by the alphabet.
-_TOLD = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
+#: The order of the families; one that is not named here follows, by the alphabet.
+_FAMILY_ORDER = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
 
 
 def _entries(module: ModuleType) -> dict[str, type[QMap]]:
-    """id → class, of the classes that a file defines, in the order of their definition."""
+    """{id: class} of the entries that a file defines, in the order of their definition."""
     defined = [c for c in vars(module).values() if inspect.isclass(c) and c.__module__ == module.__name__]
     return {c.name: c for c in defined if issubclass(c, QMap) and not c.__name__.startswith("_")}
 
@@ -27,7 +27,7 @@ def _entries(module: ModuleType) -> dict[str, type[QMap]]:
 def _modules() -> tuple[ModuleType, ...]:
     """The files of this folder that define methods."""
     found = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
-    place = {f"{__name__}.{family}": i for i, family in enumerate(_TOLD)}
+    place = {f"{__name__}.{family}": i for i, family in enumerate(_FAMILY_ORDER)}
     return tuple(sorted(filter(_entries, found), key=lambda m: (place.get(m.__name__, len(place)), m.__name__)))
 
 
@@ -71,10 +71,10 @@ def get(name: str, **params: Any) -> QMap:
         near = difflib.get_close_matches(str(name).lower(), ENTRIES, 3)
         hint = f", did you mean {' or '.join(near)}?" if near else "; qunify.names() lists them"
         raise KeyError(f"unknown method {name!r}{hint}")
-    return _made(ENTRIES[name], params)
+    return _instantiate(ENTRIES[name], params)
 
 
-def _made(cls: type[QMap], params: dict[str, Any]) -> QMap:
+def _instantiate(cls: type[QMap], params: dict[str, Any]) -> QMap:
     check_params(cls, params)
     try:
         return cls(**params)
@@ -83,8 +83,8 @@ def _made(cls: type[QMap], params: dict[str, Any]) -> QMap:
 
 
 def has(m: QMap) -> bool:
-    """Whether a method is an entry. A class of somebody's own may bear the id of one: what is known of the entry, such
-    as a closed form, is not known of it."""
+    """Whether a method is an entry of the catalogue, and not a user's class of the same id, of which nothing that is
+    known of the entry, such as a closed form, need be true."""
     return ENTRIES.get(m.name) is type(m)
 
 
@@ -98,7 +98,7 @@ def signature(m: QMap) -> str:
 
 
 def as_method(method: Method, caller: str, **params: Any) -> QMap:
-    """What is given for a method, as a QMap: this is the one way in.
+    """The QMap of whatever a caller gives for a method. Every function that takes methods begins here.
 
     Parameters
     ----------
@@ -106,19 +106,19 @@ def as_method(method: Method, caller: str, **params: Any) -> QMap:
         An id of the catalogue or a class of QMaps, each with its parameters; a QMap; or a loss function
         `(logits, labels, **context)` giving one loss per token, which is measured, never proved.
     caller
-        In whose name to complain.
+        The name that error messages begin with.
 
     Raises
     ------
     KeyError
         Unknown id.
     ValueError
-        None of these, or parameters that do not fit.
+        If `method` is none of these, or the parameters do not fit.
     """
     if isinstance(method, str):
         return get(method, **params)
     if isinstance(method, type) and issubclass(method, QMap):
-        return _made(method, params)
+        return _instantiate(method, params)
     if isinstance(method, type) or not callable(method):  # a QMap is callable
         expected = "an id of the catalogue, a QMap or a loss function"
         raise ValueError(f"{caller}: method: expected {expected}, got {method!r}")

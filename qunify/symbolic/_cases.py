@@ -1,7 +1,10 @@
 """Losses with cases, cut into cells: regions of tokens on which every condition is decided.
 
-`smooth` takes care of conditions that differ from one k to another, inside sums: an indicator is a mask, |x| is σx with
-σ = sign x. `cells` decides the others, one after the other: below, at, and above each threshold that is compared with.
+For instance, the weight "2u if u < ½, else 1" has three cells: 2u where u < ½, 1 where u = ½, and 1 where ½ < u.
+
+`without_varying_cases` comes first: conditions that differ from one k to another, inside sums, become constants, a mask
+for an indicator and σx with σ = sign x for |x|. `cells` then decides the other conditions one after the other: below,
+at and above each threshold.
 """
 
 from __future__ import annotations
@@ -25,26 +28,29 @@ from qunify.token import (
 
 
 def without_varying_cases(expr: Any) -> Any:
-    """The expression with |·|, sign and every case that varies with k written by constants that differentiate to 0."""
+    """The expression with |x|, sign x and cases that vary with k written in new symbols, whose derivative is 0."""
     expr = sp.sympify(expr)
     expr = expr.replace(sp.Abs, lambda a: sp.expand(_sign(a) * a)).replace(sp.sign, _sign)
-    return expr.replace(lambda e: isinstance(e, sp.Piecewise) and varies(e), _indicated)
+    return expr.replace(lambda e: isinstance(e, sp.Piecewise) and varies(e), _as_indicators)
 
 
 def _sign(argument: sp.Expr) -> sp.Expr:
-    oriented, turn = _oriented(canonical(sp.expand(evaluate(argument))))
-    return turn * sp.Symbol(f"sign({oriented}){'_k' if varies(oriented) else '_y'}", integer=True)
+    """A symbol for the sign of the argument: σ for x − a, and −σ for a − x."""
+    oriented, orientation = _without_leading_minus(canonical(sp.expand(evaluate(argument))))
+    return orientation * sp.Symbol(f"sign({oriented}){'_k' if varies(oriented) else '_y'}", integer=True)
 
 
-def _indicated(cases: sp.Piecewise) -> sp.Expr:
-    total, left = sp.S.Zero, sp.S.One
+def _as_indicators(cases: sp.Piecewise) -> sp.Expr:
+    """Σ over cases of value · [its condition holds] · [none before it holds]."""
+    total, none_before = sp.S.Zero, sp.S.One
     for value, condition in cases.args:
-        here = _indicator(condition)
-        total, left = total + left * here * value, left * (1 - here)
+        holds = _indicator(condition)
+        total, none_before = total + none_before * holds * value, none_before * (1 - holds)
     return total
 
 
 def _indicator(condition: Any) -> sp.Expr:
+    """A symbol that is 1 where the condition holds and 0 elsewhere: m for x > a, and 1 − m for x ≤ a."""
     if not isinstance(condition, Relational):
         return sp.S.One if condition == sp.true else indicator(str(condition), varying=varies(condition))
     above = canonical(sp.expand(evaluate(condition.gts - condition.lts)))
@@ -53,20 +59,21 @@ def _indicator(condition: Any) -> sp.Expr:
     return 1 - indicator(f"[{sp.expand(-above)} > 0]", varying=varies(above))
 
 
-def _oriented(expr: sp.Expr) -> tuple[sp.Expr, int]:
+def _without_leading_minus(expr: sp.Expr) -> tuple[sp.Expr, int]:
+    """The expression and 1, or its negative and −1: of x and −x the same one."""
     return (-expr, -1) if expr.could_extract_minus_sign() else (expr, 1)
 
 
 @dataclass(frozen=True)
 class Region:
-    """What is known of one quantity: it lies strictly between two numbers, or is one."""
+    """What is known of a quantity: it lies strictly between `low` and `high`, or is the number `at`."""
 
     low: Any = -sp.oo
     high: Any = sp.oo
     at: Any = None
 
-    def against(self, threshold: Any) -> int | None:
-        """1 above the threshold, −1 below it, 0 at it, None undecided."""
+    def side_of(self, threshold: Any) -> int | None:
+        """1 if the quantity is above the threshold, −1 below, 0 at it; None if it may be on either side."""
         if self.at is not None:
             return int(sp.sign(self.at - threshold))
         if threshold <= self.low:
@@ -83,7 +90,7 @@ UNIT = Region(sp.S.Zero, sp.S.One)
 
 @dataclass(frozen=True)
 class Cell:
-    """What every condition has been decided to be; `tie` if some quantity other than V sits on its threshold."""
+    """What is known of each quantity that a condition compares; `tie` if one other than V is at its threshold."""
 
     known: Mapping[sp.Expr, Region] = field(default_factory=dict)
 
@@ -92,10 +99,10 @@ class Cell:
         return any(r.at is not None and q != V for q, r in self.known.items())
 
     def __str__(self) -> str:
-        return ", ".join(_words(q, r) for q, r in self.known.items())
+        return ", ".join(_in_words(q, r) for q, r in self.known.items())
 
 
-def _words(quantity: sp.Expr, r: Region) -> str:
+def _in_words(quantity: sp.Expr, r: Region) -> str:
     name = as_text(quantity)
     if r.at is not None:
         return f"{name} = {as_text(r.at)}"
@@ -106,10 +113,10 @@ def _words(quantity: sp.Expr, r: Region) -> str:
 
 
 def cells(expr: Any, cell: Cell | None = None) -> Iterator[tuple[Cell, Any]]:
-    """The expression on every cell. At a tie the quantity is replaced by its threshold where it can be."""
+    """Every cell, with the expression there. At a tie one symbol is put in so that the quantity is its threshold."""
     cell = cell or Cell()
     expr = sp.sympify(expr)
-    condition = next(iter(sorted(_open(expr), key=sp.default_sort_key)), None)
+    condition = next(iter(sorted(_plain_conditions(expr), key=sp.default_sort_key)), None)
     if condition is None:
         yield cell, expr
         return
@@ -117,21 +124,21 @@ def cells(expr: Any, cell: Cell | None = None) -> Iterator[tuple[Cell, Any]]:
     if constant is not None:
         yield from cells(expr.xreplace({condition: _truth(_holds(condition, constant))}), cell)
         return
-    quantity, threshold, turn = _compared(condition)
+    quantity, threshold, orientation = _comparison(condition)
     known = cell.known.get(quantity, _range(quantity))
-    side = known.against(threshold)
-    whole = quantity == V and threshold <= 2  # a vocabulary has at least two tokens
-    sides = (side,) if side is not None else (0, 1) if whole else (-1, 0, 1)
+    side = known.side_of(threshold)
+    from_two_on = quantity == V and threshold <= 2  # a vocabulary has at least two tokens
+    sides = (side,) if side is not None else (0, 1) if from_two_on else (-1, 0, 1)  # below, at, above
     for s in sides:
-        there = known if side is not None else known.split(threshold)[s + 1]
-        decided = expr.xreplace({condition: _truth(_holds(condition, s * turn))})
+        region = known if side is not None else known.split(threshold)[s + 1]
+        decided = expr.xreplace({condition: _truth(_holds(condition, s * orientation))})
         if side is None and s == 0:
-            decided = _at(decided, quantity, threshold)
-        yield from cells(decided, Cell({**cell.known, quantity: there}) if side is None else cell)
+            decided = _at_threshold(decided, quantity, threshold)
+        yield from cells(decided, Cell({**cell.known, quantity: region}) if side is None else cell)
 
 
 class Vanishing(NamedTuple):
-    """Where expressions are not shown to vanish: regions of tokens, and ties, at which a quantity is its threshold."""
+    """Where expressions are not shown to be zero: regions of tokens, and ties, each in words such as `1/2 < p_y`."""
 
     open_regions: tuple[str, ...]
     open_ties: tuple[str, ...]
@@ -153,8 +160,8 @@ def vanishes_everywhere(*expressions: Any) -> Vanishing:
     return Vanishing(tuple(dict.fromkeys(regions)), tuple(dict.fromkeys(ties)))
 
 
-def _open(expr: sp.Expr) -> set[Relational]:
-    """The conditions of the expression that contain no cases themselves."""
+def _plain_conditions(expr: sp.Expr) -> set[Relational]:
+    """The conditions in the expression's cases, but for those that contain cases themselves."""
     conditions = {r for p in expr.atoms(sp.Piecewise) for _, c in p.args for r in c.atoms(Relational)}
     return {c for c in conditions if not c.atoms(sp.Piecewise)}
 
@@ -181,20 +188,23 @@ def _number_sign(condition: Relational) -> int | None:
     return None if gap.free_symbols else int(sp.sign(gap))
 
 
-def _compared(condition: Relational) -> tuple[sp.Expr, Any, int]:
-    """quantity, threshold and turn with sign(lhs − rhs) = turn · sign(quantity − threshold)."""
+def _comparison(condition: Relational) -> tuple[sp.Expr, Any, int]:
+    """(quantity, threshold, orientation) with sign(lhs − rhs) = orientation · sign(quantity − threshold).
+
+    2 p_y < 1 gives (p_y, 1/2, 1), and 1 < 2 p_y gives (p_y, 1/2, −1): one threshold to decide for both.
+    """
     gap = _without_logs(canonical(sp.expand(evaluate(condition.lhs - condition.rhs))))
     number, quantity = gap.as_independent(*gap.free_symbols, as_Add=True)
     content, quantity = quantity.as_coeff_Mul()
     if quantity.is_Add:
         inner, quantity = quantity.primitive()
         content *= inner
-    quantity, turn = _oriented(quantity)
-    return quantity, sp.expand(-number / (content * turn)), turn * int(sp.sign(content))
+    quantity, orientation = _without_leading_minus(quantity)
+    return quantity, sp.expand(-number / (content * orientation)), orientation * int(sp.sign(content))
 
 
 def _without_logs(gap: sp.Expr) -> sp.Expr:
-    """Σ c log a > 0 is Π a^c > 1: the same sign, without logarithms, where one symbol is all there is."""
+    """An expression of the same sign without logarithms, if it has one symbol only: e p_y − 1 for log p_y + 1."""
     terms = sp.Add.make_args(gap)
     logs = [
         (t, next((f for f in sp.Mul.make_args(t) if isinstance(f, sp.log) and f.free_symbols), None)) for t in terms
@@ -213,6 +223,7 @@ def _without_logs(gap: sp.Expr) -> sp.Expr:
 
 
 def _range(quantity: sp.Expr) -> Region:
+    """Where a quantity lies before any condition is decided."""
     if quantity == V:
         return Region(low=sp.S.One)
     if quantity.is_Symbol and quantity.name.endswith("_y") and quantity.is_positive:
@@ -220,8 +231,8 @@ def _range(quantity: sp.Expr) -> Region:
     return Region(low=sp.S.Zero) if quantity.is_positive else Region()
 
 
-def _at(expr: sp.Expr, quantity: sp.Expr, threshold: Any) -> sp.Expr:
-    """The expression where the quantity is the threshold: one symbol is solved for, if it enters linearly."""
+def _at_threshold(expr: sp.Expr, quantity: sp.Expr, threshold: Any) -> sp.Expr:
+    """The expression at quantity = threshold, solved for a symbol if one enters linearly; else unchanged."""
     top = sp.numer(sp.together(quantity - threshold))
     for s in sorted(top.free_symbols, key=str):
         if top.is_polynomial(s) and sp.degree(top, s) == 1:
@@ -231,8 +242,8 @@ def _at(expr: sp.Expr, quantity: sp.Expr, threshold: Any) -> sp.Expr:
 
 
 def decided(expr: Any) -> Any:
-    """Without cases where one of them holds at every token."""
+    """The expression without cases if there is a single cell, as where a condition holds at every token."""
     if not expr.has(sp.Piecewise):
         return expr
-    found = [value for _, value in itertools.islice(cells(expr), 2)]
-    return found[0] if len(found) == 1 else expr
+    values = [value for _, value in itertools.islice(cells(expr), 2)]
+    return values[0] if len(values) == 1 else expr

@@ -31,13 +31,13 @@ class AliasedToken(SymbolicToken):
 
 @functools.lru_cache(maxsize=8)
 def shared_token(alias: Alias) -> AliasedToken:
-    """One token for all methods, so that what sorts and projects is the same symbol in each."""
+    """One token for all methods, so that the same sorted or projected distribution is the same symbol in each."""
     return AliasedToken(dict(alias))
 
 
 @functools.lru_cache(maxsize=1024)
 def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
-    """The pulls of a method added up: the entry at the label, and at any other token k."""
+    """The logit gradient of a method from its pulls: the entry at the label, and at any other token k."""
     t = shared_token(alias)
     total = gradient_of_pulls(t, with_fractions(m).pulls(t))
     return total.apply(without_varying_cases).apply(evaluate)
@@ -45,7 +45,7 @@ def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
 
 @functools.lru_cache(maxsize=1024)
 def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
-    """w where the method is a gate, g = w (p − δ), by its class or in effect; None elsewhere."""
+    """w where the method is a gate, g = w (p − δ), declared as a `Gate` or found to be one; else None."""
     t = shared_token(alias)
     if isinstance(m, Gate):
         own: Any = with_fractions(m)

@@ -1,4 +1,8 @@
-"""Logit gradients in symbols: of a published loss, by differentiation, and of pulls, by adding them up."""
+"""Logit gradients in symbols: of a published loss, by differentiation, and of pulls, by adding them up.
+
+A stop-gradient is a function `sg` whose derivative is 0. After differentiation it is replaced by its argument: the
+derivative of −sg(u) log u in u is −sg(u)/u, which is −1.
+"""
 
 from __future__ import annotations
 
@@ -27,50 +31,54 @@ def with_fractions(m: QMap) -> QMap:
     return m.replace(**{k: rational(v) for k, v in m.params.items() if isinstance(v, float)})
 
 
-@lru_cache(maxsize=64)  # asked for by the proof, and again by what is shown of it
+@lru_cache(maxsize=64)  # the proof needs it, and the steps that are shown of it need it again
 def entry_slopes(loss: Any, prediction: Prediction = SOFTMAX) -> SymbolicVector:
-    """∂L/∂p_y and ∂L/∂p_k, every other entry and whatever is stopped held fixed."""
+    """The partial derivatives ∂L/∂p_y and ∂L/∂p_k for one k ≠ y, stopped factors constant."""
     at_label, elsewhere = prediction.entries.label, prediction.entries.elsewhere
-    return SymbolicVector(loss.diff(at_label), _slope_elsewhere(loss, elsewhere)).apply(evaluate)
+    return SymbolicVector(loss.diff(at_label), _slope_at_k(loss, elsewhere)).apply(evaluate)
 
 
 def gradient_of_loss(loss: Any, predictions: Iterable[Prediction] = (SOFTMAX,)) -> SymbolicVector:
-    """The logit gradient of a per-token loss for every V, stop-gradients held fixed and then removed."""
+    """The logit gradient of a per-token loss, for every V: for −log p_y the entries p_y − 1 and p_k.
+
+    By the chain rule: through each prediction that the loss may depend on, the softmax and tempered softmaxes, and
+    through log Σ exp z, whose gradient is p.
+    """
     loss = sp.sympify(loss)
     total = SOFTMAX.entries * evaluate(loss.diff(LSE))
     for q in predictions:
-        total = total + through(q, entry_slopes(loss, q))
+        total = total + prediction_vjp(q, entry_slopes(loss, q))
     return total
 
 
-def through(prediction: Prediction, c: SymbolicVector) -> SymbolicVector:
-    """dL/dz from c = dL/dq: q^t ∘ (c − Σ q^t c/Σ q^t)."""
+def prediction_vjp(prediction: Prediction, c: SymbolicVector) -> SymbolicVector:
+    """The vector–Jacobian product of a prediction, dL/dz from c = dL/dq: q^t ∘ (c − Σ q^t c/Σ q^t)."""
     escort = prediction.escort
-    mean = _whole(escort * c) / _whole(escort)
+    mean = _sum_over_all(escort * c) / _sum_over_all(escort)
     return escort * (c - mean)
 
 
-def _whole(v: SymbolicVector) -> Any:
+def _sum_over_all(v: SymbolicVector) -> Any:
     return v.label + sum_over_others(v.elsewhere)
 
 
-def _slope_elsewhere(expr: Any, p_k: sp.Symbol) -> Any:
-    """dL/dp_k for one k ≠ y: every sum contributes its summand's derivative there, also from inside another sum."""
-    stand_in, outer = _sums(expr)
+def _slope_at_k(expr: Any, p_k: sp.Symbol) -> Any:
+    """∂L/∂p_k for one k ≠ y. Each sum Σ f(p_j) contributes f′(p_k): from log Σ p_j² comes 2 p_k/Σ p_j²."""
+    stand_in, outer = _outermost_sums(expr)
     own = [outer.diff(d) * _slope_of_sum(a.args[0], p_k) for a, d in stand_in.items()]
     return sum(own, start=sp.S.Zero).xreplace({d: a for a, d in stand_in.items()})
 
 
 def _slope_of_sum(summand: Any, p_k: sp.Symbol) -> Any:
-    """The summand's own derivative at k, and the derivative at k of each sum inside it, over all summands."""
-    stand_in, outer = _sums(summand)
+    """The derivative in p_k of Σ over j of a summand: of the term j = k, and of the sums that every term contains."""
+    stand_in, outer = _outermost_sums(summand)
     back = {d: a for a, d in stand_in.items()}
-    inside = [sum_over_others(outer.diff(d).xreplace(back)) * _slope_elsewhere(a, p_k) for a, d in stand_in.items()]
+    inside = [sum_over_others(outer.diff(d).xreplace(back)) * _slope_at_k(a, p_k) for a, d in stand_in.items()]
     return sum(inside, start=outer.diff(p_k).xreplace(back))
 
 
-def _sums(expr: Any) -> tuple[dict[SumOverOthers, sp.Dummy], Any]:
-    """The sums that are in no other sum where they stand, and the expression with a symbol in place of each."""
+def _outermost_sums(expr: Any) -> tuple[dict[SumOverOthers, sp.Dummy], Any]:
+    """The sums that no other sum contains, each with a symbol, and the expression with the symbols in their place."""
     found, ahead = {}, [expr]
     while ahead:
         e = ahead.pop()
@@ -83,8 +91,8 @@ def _sums(expr: Any) -> tuple[dict[SumOverOthers, sp.Dummy], Any]:
 
 @lru_cache(maxsize=1024)
 def runs_on_symbols(m: QMap) -> bool:
-    """Whether a method can be asked with symbols. A loss function cannot, nor a map that is written in operations of
-    tensors, such as torch.sigmoid, in place of the Token's own: these are measured."""
+    """Whether a method's pulls run on symbols. A loss function's do not, nor those of a map that calls operations of
+    tensors, such as torch.sigmoid, in place of the Token's own: such methods are compared by numbers."""
     try:
         list(with_fractions(m).pulls(SymbolicToken()))
     except (TypeError, AttributeError, NotImplementedError):
@@ -93,7 +101,7 @@ def runs_on_symbols(m: QMap) -> bool:
 
 
 def gradient_of_pulls(t: SymbolicToken, pulls: Any) -> SymbolicVector:
-    """The logit gradient that pulls add up to."""
+    """The logit gradient Σ w (p − D) + Σ v of pulls."""
     total = SymbolicVector(0, 0)
     for pull in pulls:
         if isinstance(pull, tuple):

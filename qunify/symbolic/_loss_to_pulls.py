@@ -27,7 +27,7 @@ OFF_TIES = {"psft": "at r = 1 − ε the loss is written as its flat branch, and
 
 @dataclass(frozen=True)
 class Derivation:
-    """What `derive` found.
+    """What `loss_to_pulls` gives.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class Derivation:
 
 
 def prove(m: QMap) -> Vanishing:
-    """Compares the loss's logit gradient with the pulls, cell by cell. Exact: no floating point."""
+    """Where the logit gradient of the loss less that of the pulls is not shown to be zero. Exact: no floating point."""
     t, m = SymbolicToken(), with_fractions(m)
     loss = without_varying_cases(m.loss(t))
     declared = gradient_of_pulls(t, m.pulls(t)).apply(without_varying_cases)
@@ -58,7 +58,7 @@ def prove(m: QMap) -> Vanishing:
 
 
 def loss_to_pulls(m: QMap) -> Derivation:
-    """The step from the loss of a method to its pulls, proved where it can be, and written out.
+    """The derivation of a method's pulls from its loss: written out, and proved where it can be.
 
     Raises
     ------
@@ -71,15 +71,15 @@ def loss_to_pulls(m: QMap) -> Derivation:
             "t.exp and t.where, or by qunify.design"
         )
     proof = prove(m)
-    found = steps(m)
+    written = steps(m)
     if not proof.holds:
         where = f" where {proof.open_regions[0]}" if proof.open_regions[0] else ""
-        return Derivation(m.name, False, found, f"the gradient less the pulls does not reduce to zero{where}")
-    return Derivation(m.name, True, (*found, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
+        return Derivation(m.name, False, written, f"the gradient less the pulls does not reduce to zero{where}")
+    return Derivation(m.name, True, (*written, _conclusion(m, proof)), holds_off_ties=bool(proof.open_ties))
 
 
 def steps(m: QMap) -> tuple[Step, ...]:
-    """What is written of the way from the loss to the pulls, proved or not."""
+    """The lines of the derivation, whether it is proved or not."""
     t, m = SymbolicToken(), with_fractions(m)
     loss, pulls = sp.sympify(m.loss(t)), list(m.pulls(t))
     stops = _stopped_numbers(loss)
@@ -89,41 +89,42 @@ def steps(m: QMap) -> tuple[Step, ...]:
     for stop, name in stops.items():
         for i, (where, form) in enumerate(_cases(stop.args[0])):
             words = "" if i else "Stopped, a constant for the derivative"
-            written.append(Step(*_equal(name.name, name.name, form, where), words))
+            written.append(Step(*_equation(name.name, name.name, form, where), words))
     fixed = ", what is stopped held fixed" if loss.has(sg) else ""
     for q in t.predictions.values():
         letter = "p" if q is SOFTMAX else "q"
         slope = entry_slopes(loss, q)
         if slope.label == 0 and slope.elsewhere == 0:
             continue
-        written += _pair(
+        written += _entries(
             f"Its slope in {letter} at the label and at any other token k{fixed}", rf"\partial L/\partial {letter}",
             f"∂L/∂{letter}", slope,
         )  # fmt: skip
-        written.append(_through(letter, q.t))
+        written.append(_chain_rule(letter, q.t))
     shift = evaluate(loss.diff(LSE))
     if shift != 0:
         form = readable(shift)
         written.append(
             Step(
-                *_equal(r"\partial L/\partial\mathrm{lse}", "∂L/∂lse", form),
+                *_equation(r"\partial L/\partial\mathrm{lse}", "∂L/∂lse", form),
                 "Its slope in lse = log Σ exp z, which moves by p and adds p_j ∂L/∂lse",
             )
         )
-    written += _pair("The gradient in the logits", "g", "g", g)
+    written += _entries("The gradient in the logits", "g", "g", g)
     written.append(Step(r"\sum w\,(p-D)", m.pulls_text, "The pulls"))
-    return (*written, *_pair("They add up to", "h", "h", h))
+    return (*written, *_entries("They add up to", "h", "h", h))
 
 
 def _stopped_numbers(loss: sp.Expr) -> dict[sp.Expr, sp.Symbol]:
-    """A name for every stopped number of the token. Stopped vectors keep their entries, which sum to one."""
+    """A name for every stopped number, c or c1, c2, …; none if a vector is stopped, whose entries sum to one."""
     stops = sorted(loss.atoms(sg), key=str)
     if any(varies(a) for a in stops):
         return {}
     return {a: sp.Symbol(f"c{i}" if len(stops) > 1 else "c", real=True) for i, a in enumerate(stops, 1)}
 
 
-def _through(letter: str, t: Any) -> Step:
+def _chain_rule(letter: str, t: Any) -> Step:
+    """The line that leads from slopes in the prediction to the gradient in the logits."""
     if letter == "p":
         return Step(
             r"g_j=p_j\Bigl(\frac{\partial L}{\partial p_j}-\sum_i p_i\frac{\partial L}{\partial p_i}\Bigr)",
@@ -139,12 +140,12 @@ def _through(letter: str, t: Any) -> Step:
     )
 
 
-def _pair(words: str, left_latex: str, left: str, v: SymbolicVector) -> Iterable[Step]:
-    """The entry at the label and the entry at k, cell by cell; where it is long, with a name for every sum."""
+def _entries(words: str, left_latex: str, left: str, v: SymbolicVector) -> Iterable[Step]:
+    """Lines for the entry at the label and the entry at k, cell by cell; long ones have names for their sums."""
     operations = max(sp.count_ops(v.label), sp.count_ops(v.elsewhere))
     if operations > MOST_OPERATIONS:
-        said = f"{operations} operations, not written out"
-        yield Step(rf"{left_latex}_y,\ {left_latex}_k:\ \text{{{said}}}", f"{left}_y, {left}_k: {said}", words)
+        length = f"{operations} operations, not written out"
+        yield Step(rf"{left_latex}_y,\ {left_latex}_k:\ \text{{{length}}}", f"{left}_y, {left}_k: {length}", words)
         return
     lines = [(f"_{at}", *case) for at, entry in (("y", v.label), ("k", v.elsewhere)) for case in _cases(entry)]
     forms = [form for _, _, form in lines]
@@ -152,26 +153,26 @@ def _pair(words: str, left_latex: str, left: str, v: SymbolicVector) -> Iterable
     if max(len(as_text(form)) for form in forms) > LONGEST_LINE:
         forms, names = abbreviated(forms)
     for i, ((at, where, _), form) in enumerate(zip(lines, forms, strict=True)):
-        yield Step(*_equal(left_latex + at, left + at, form, where), "" if i else words)
+        yield Step(*_equation(left_latex + at, left + at, form, where), "" if i else words)
     for name, meaning in names.items():
-        yield Step(*_equal(sp.latex(name), as_text(name), meaning))
+        yield Step(*_equation(sp.latex(name), as_text(name), meaning))
 
 
 def _cases(expr: Any) -> list[tuple[str, sp.Expr]]:
-    """Where and what: one readable expression for each region, regions of one value joined."""
+    """Pairs (where, readable expression); regions with the same expression are one pair."""
     expr = sp.sympify(expr)
     if not expr.has(sp.Piecewise):
         return [("", readable(expr))]
     regions = [(cell, readable(e)) for cell, e in cells(without_varying_cases(evaluate(expr))) if not cell.tie]
-    found: dict[sp.Expr, list[str]] = {}
+    places: dict[sp.Expr, list[str]] = {}
     for cell, form in regions:
-        found.setdefault(form, []).append(str(cell))
-    if len(found) == 1:
+        places.setdefault(form, []).append(str(cell))
+    if len(places) == 1:
         return [("", regions[0][1])]
-    return [(" or ".join(where), form) for form, where in found.items()]
+    return [(" or ".join(where), form) for form, where in places.items()]
 
 
-def _equal(left_latex: str, left: str, form: sp.Expr, where: str = "") -> tuple[str, str]:
+def _equation(left_latex: str, left: str, form: sp.Expr, where: str = "") -> tuple[str, str]:
     condition = rf"\quad\text{{where {where}}}" if where else ""
     return (
         f"{left_latex}={as_latex(form)}{condition}",

@@ -47,30 +47,30 @@ class SumOverAll(sp.Function):
 
 
 def readable(expr: Any) -> sp.Expr:
-    """The shortest of a few equal forms, sums over k ≠ y written as sums over all k where that is shorter."""
+    """The shortest of a few equal forms, some with sums over all k: Σ[j] p_j² in place of p_y² + Σ[j≠y] p_j²."""
     expr = evaluate(expr)
-    return shortest(f for e in (expr, canonical(expr)) for f in _with_sums(e))
+    return shortest(f for e in (expr, canonical(expr)) for f in _forms_by_sums(e))
 
 
-def _with_sums(expr: sp.Expr) -> list[sp.Expr]:
-    sums = {
-        a: sp.Dummy(real=True) for a in sorted(expr.atoms(SumOverOthers), key=str)
-    }  # sorted: the same form in every run
+def _forms_by_sums(expr: sp.Expr) -> list[sp.Expr]:
+    """Equal forms with sums over k ≠ y, then with sums over all k."""
+    ordered = sorted(expr.atoms(SumOverOthers), key=str)  # so that every run gives the same form
+    sums = {a: sp.Dummy(real=True) for a in ordered}
     over_others = {d: a for a, d in sums.items()}
     over_all = {d: SumOverAll(a.args[0]) for a, d in sums.items()}
     completed = {a: d - at_label(a.args[0]) for a, d in sums.items()}
-    return [f.xreplace(over_others) for f in _forms(expr.xreplace(sums))] + [
-        f.xreplace(over_all) for f in _forms(expr.xreplace(completed))
+    return [f.xreplace(over_others) for f in _equal_forms(expr.xreplace(sums))] + [
+        f.xreplace(over_all) for f in _equal_forms(expr.xreplace(completed))
     ]
 
 
 def shortest(forms: Iterable[sp.Expr], first: Callable[[sp.Expr], int] = lambda form: 0) -> sp.Expr:
-    """Of equal forms the one that is shortest as text, the first of equals; `first` may rank them before that."""
+    """The form that is shortest as text, and the first of such; with `first`, among those of lowest rank."""
     return min(forms, key=lambda form: (first(form), len(as_text(form).replace("eta", "η"))))
 
 
 def abbreviated(forms: Sequence[sp.Expr]) -> tuple[list[sp.Expr], dict[sp.Symbol, sp.Expr]]:
-    """The same expressions with a name for each sum, and what the names stand for."""
+    """The same expressions with a name S1, S2, … for each sum, and the sum that each name stands for."""
     names: dict[sp.Expr, sp.Symbol] = {}
     for form in forms:
         for a in sorted(_outermost(form), key=as_text):
@@ -84,7 +84,7 @@ def _outermost(expr: sp.Expr) -> set[sp.Expr]:
     return set().union(*(_outermost(a) for a in expr.args))
 
 
-def _forms(expr: sp.Expr) -> list[sp.Expr]:
+def _equal_forms(expr: sp.Expr) -> list[sp.Expr]:
     forms = [expr, sp.factor_terms(expr)]
     if not expr.has(sp.Piecewise) and sp.count_ops(expr) < 120:
         expanded = sp.expand(expr)
@@ -99,8 +99,8 @@ def _at_j(summand: sp.Expr) -> sp.Expr:
     return summand.xreplace(renamed(summand, "_k", "_j"))
 
 
-def _plain(name: str) -> str:
-    """`argmax0_k`, the first argmax there is, as `argmax_k`; conditions at j by their own words."""
+def _display_name(name: str) -> str:
+    """A symbol's name for readers: `argmax_k` for `argmax0_k`, and `[p_j > 0]` for the mask `[p_k > 0]_j`."""
     if name.startswith(("sign(", "[")):
         condition, _, at = name.rpartition("_")
         return condition.replace("_k", f"_{at}")
@@ -116,7 +116,7 @@ class _PositiveFirst(Printer):
 
 class _Text(_PositiveFirst, StrPrinter):
     def _print_Symbol(self, expr: sp.Symbol) -> str:
-        return _plain(expr.name).replace("tempered", "q")
+        return _display_name(expr.name).replace("tempered", "q")
 
     def _print_SumOverOthers(self, expr: SumOverOthers) -> str:
         return f"Σ[j≠y] {self.parenthesize(_at_j(expr.args[0]), 50)}"
@@ -138,8 +138,8 @@ class _Text(_PositiveFirst, StrPrinter):
 class _Latex(_PositiveFirst, LatexPrinter):
     def _print_Symbol(self, expr: sp.Symbol, style: str = "plain") -> str:
         if expr.name.startswith(("sign(", "[")):
-            return rf"\text{{{_plain(expr.name)}}}"
-        name, _, at = _plain(expr.name).rpartition("_")
+            return rf"\text{{{_display_name(expr.name)}}}"
+        name, _, at = _display_name(expr.name).rpartition("_")
         if at not in ("y", "k", "j") or not name:
             return LETTERS.get(expr.name) or super()._print_Symbol(expr)
         letter = LETTERS.get(name) or (name if len(name) == 1 else rf"\mathrm{{{name}}}")

@@ -1,4 +1,4 @@
-"""Whether SymPy sees that a weight is never negative, at every token and for every vocabulary size."""
+"""Whether SymPy shows that a weight is never negative, at every token and for every vocabulary size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GIVEN = {name: sp.Symbol(name, nonnegative=True) for name in ("w", "c")}
 
 
 class _Signs(AliasedToken):
-    """Symbols in which a cross-entropy of two distributions, entropies among them, is a number of 0 or more."""
+    """Symbols in which every `cross_entropy` of two distributions is a nonnegative symbol of its own."""
 
     def cross_entropy(self, a: Distribution, b: Distribution) -> Any:
         return sp.Dummy("H", nonnegative=True)
@@ -26,12 +26,17 @@ class _Signs(AliasedToken):
 
 @functools.lru_cache(maxsize=1024)
 def never_negative(w: sp.Expr) -> bool:
-    """Whether SymPy sees w ≥ 0 at every token: on every cell p_y is written as low + (high − low)/(1 + x), x > 0, the
-    logarithm of any other probability as a negative number, and a sum by the sign of its terms."""
+    """Whether SymPy shows w ≥ 0 at every token, ties apart.
+
+    On each cell the weight is written in symbols of known sign, and SymPy is asked for its sign. p_y between low and
+    high is low + (high − low)/(1 + x) with x > 0, the logarithm of any other probability a negative symbol, and a sum
+    over k ≠ y a symbol with the sign of its summand. 1 − p_y, for one, becomes x/(1 + x).
+    """
     return all(cell.tie or _nonnegative(value, cell.known.get(P_Y, UNIT)) for cell, value in cells(sp.sympify(w)))
 
 
 def _nonnegative(w: sp.Expr, where: Region) -> bool:
+    """`never_negative` on one cell, with p_y in this region."""
     signed = w.replace(
         lambda e: isinstance(e, sp.log) and e.args[0].is_Symbol and e.args[0] not in (P_Y, V),
         lambda e: -sp.Symbol(f"minus_log_{e.args[0]}", positive=True),
@@ -62,7 +67,7 @@ def _logs_apart(e: sp.Expr) -> sp.Expr:
 
 @functools.lru_cache(maxsize=1024)
 def is_nonnegative_gate(m: QMap, alias: Alias = ()) -> bool:
-    """Whether the method is provably a gate that never pushes."""
+    """Whether the method is provably a gate of nonnegative weight: it never pushes away from the label."""
     if isinstance(m, Gate):
         own: Any = with_fractions(m)
         return never_negative(evaluate(own.weight(_Signs(dict(alias)))))

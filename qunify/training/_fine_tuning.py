@@ -25,14 +25,14 @@ Measure = Callable[[int, SmallTransformer, SmallTransformer], None]
 
 @dataclass(frozen=True)
 class FineTuningTask:
-    """Sequences to learn, the frozen models beside the one that learns, and what those say of the tokens.
+    """Sequences to learn, the frozen models whose predictions are contexts, and weights and masks for the tokens.
 
-    `FineTuningTask.of` makes one, and works out the weights and masks.
+    `FineTuningTask.of` makes one and computes the weights and masks.
 
     Attributes
     ----------
     reference : SmallTransformer
-        Where fine-tuning starts, and what anchored methods stay close to.
+        The model that fine-tuning starts from, and that anchored methods stay close to.
     teacher : SmallTransformer or None
         For methods with a teacher; of any size, over the same tokens.
     tokens : Tensor of int, (N, T)
@@ -40,7 +40,7 @@ class FineTuningTask:
     at : Tensor of bool, (N, T)
         Which tokens are trained on: those of the answer, say. Never the first one, before which nothing stands.
     token_weight, token_mask : Tensor, (N, T)
-        What `iw_sft` weighs by and `cft` leaves out; see `weights_and_mask`.
+        The weights of `iw_sft`, and the mask by which `cft` leaves tokens out; see `weights_and_mask`.
     """
 
     reference: SmallTransformer
@@ -80,15 +80,15 @@ class FineTuningTask:
         return cls(reference, teacher, tokens, at, per_sequence.expand(at.shape), mask)
 
     def chosen(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Tokens and marks of the given rows, the padding common to all of them cut off."""
+        """Tokens and marks of the given rows, without the columns after the last mark."""
         return cut(self.tokens[rows], self.at[rows])
 
     def context(self, needs: Sequence[str], old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
         """The contexts of these names at the n marked tokens of these rows, each (n, V) or (n,).
 
-        `old_logits` are those of the model `old`. `prior_logits` are logarithms of how often each token is trained on,
-        one more than counted. `negative_mask` has the tokens that a sequence already holds, but for the one to be
-        predicted, as unlikelihood training does. ValueError where a teacher is needed and there is none.
+        `old_logits` are those of the model `old`. `prior_logits` are the logarithms of the tokens' shares of what is
+        trained on, with one added to every count. `negative_mask` has the tokens that come earlier in the sequence, but
+        for the one to be predicted, as in unlikelihood training. ValueError if a teacher is needed and there is none.
         """
         tokens, at = self.chosen(rows)
         labels, vocab = tokens[at], self.reference.size.vocab
@@ -111,8 +111,8 @@ class FineTuningTask:
     def trust(
         self, method: QMap | str | LossFunction, model: SmallTransformer, old: SmallTransformer, rows: Tensor
     ) -> Tensor:
-        """The method's trust (unit gauge) in every marked token of these rows, flat, float64; `old` is the older
-        policy, for a method that has one."""
+        """The method's trust (unit gauge) in every marked token of these rows, (n,) float64; `old` is the older policy,
+        for methods that need one."""
         m = as_method(method, "fine_tune")
         found = []
         for some in chunks(rows, self.at):
@@ -245,8 +245,8 @@ def shuffled_batches(count: int, steps: int, size: int, seed: int) -> Tensor:
 
 
 def weights_and_mask(reference_logits: Tensor, labels: Tensor, sequence: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """What `iw_sft` weighs by and `cft` leaves out, from a reference's predictions alone: nothing here knows which
-    labels are right.
+    """The weights of `iw_sft` and the mask of `cft`, from a reference's predictions alone, not from which labels are
+    right.
 
     Parameters
     ----------
@@ -258,9 +258,9 @@ def weights_and_mask(reference_logits: Tensor, labels: Tensor, sequence: Tensor 
     Returns
     -------
     token_weight : Tensor, (N,)
-        An importance weight for each sequence, the geometric mean over its tokens of reference(y | what stands before)
-        / frequency(y), scaled to mean 1 over all tokens: how much more likely the reference makes the sequence than a
-        policy that reads nothing.
+        An importance weight for each sequence, the geometric mean over its tokens of reference(y | the tokens before)
+        / frequency(y), scaled to mean 1 over all tokens: the ratio of the reference's probability to that of a policy
+        which predicts each token by its frequency.
     token_mask : Tensor, (N,)
         1 where a token is critical: where the reference's entropy is above the median; else 0.
 
@@ -297,13 +297,13 @@ def mean_per_sequence(values: Tensor, at: Tensor) -> Tensor:
 
 
 def means(values: Tensor, owner: Tensor, owners: int) -> Tensor:
-    """The mean of the values (N,) of each owner, (owners,) float64; NaN for one that has none."""
+    """The mean of the values (N,) of each owner, (owners,) float64; NaN for an owner of none."""
     total = torch.zeros(owners, dtype=torch.float64).index_add(0, owner, values.double())
     return total / torch.bincount(owner, minlength=owners)
 
 
 def held_before(tokens: Tensor, vocab: int) -> Tensor:
-    """Which tokens a sequence holds before each place, (B, T) → (B, T, V) bool."""
+    """Whether token v occurs in the sequence before place t, (B, T) → (B, T, V) bool."""
     b, t = tokens.shape
     seen = torch.zeros(b, t + 1, vocab, dtype=torch.bool)
     seen[:, 1:] = torch.nn.functional.one_hot(tokens, vocab).cumsum(1) > 0
@@ -311,12 +311,12 @@ def held_before(tokens: Tensor, vocab: int) -> Tensor:
 
 
 def chunks(rows: Tensor, at: Tensor) -> Sequence[Tensor]:
-    """Rows (n,) some at a time, without the chunks that have no mark."""
+    """Rows (n,) in chunks, those left out that have no mark."""
     return [some for some in rows.split(CHUNK) if bool(at[some].any())]
 
 
 def cut(tokens: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Both (N, T), without the columns after the last mark. ValueError where there is no mark."""
+    """Tokens and marks (N, T) without the columns after the last mark. ValueError where there is no mark."""
     if not bool(at.any()):
         raise ValueError("at: expected at least one token to train on in every batch, got none")
     length = int(at.any(0).nonzero().max()) + 1

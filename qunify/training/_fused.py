@@ -1,8 +1,8 @@
 """The loss of a method from hidden states and the head's weight, without ever holding all logits.
 
-Rows go through the head in chunks, into one buffer that all chunks share. There the logits give way to their gradient,
-a few rows at a time, so that what a method needs in between stays in a CPU's cache; and that goes straight back through
-the head: what is left of a chunk are numbers of the size of hidden states and weights.
+Rows go through the head in chunks. The logits of a chunk (c, V) are written to one buffer that all chunks share, and
+there replaced by their gradient, block by block of a few rows, so that a method's intermediate vectors stay in a CPU's
+cache. The gradient is then multiplied into the gradients of hidden states and weight, and the buffer is free again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from qunify import catalogue
 from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
 from qunify.token import CONTEXTS, TensorToken, as_tensor, below_peak, blocks, checked_number
 from qunify.training._huge_pages import empty
-from qunify.training._module import Reduction, checked, denominator
+from qunify.training._module import Reduction, checked_reduction, denominator
 
 _TRITON = importlib.util.find_spec("triton") is not None
 
@@ -35,7 +35,7 @@ CHUNK = 512
 
 @dataclass(frozen=True, eq=False)
 class TopK:
-    """A distribution given by its most likely tokens, as teachers' answers are stored.
+    """A distribution given by its most likely tokens, as the recorded answers of a teacher are.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class TopK:
             raise ValueError(f"TopK: tail: expected 'bucket' or 'renormalise', got {self.tail!r}")
 
     def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
-        """Those of rows (n,), flattened, over the whole vocabulary, (n, vocab)."""
+        """Logits over the whole vocabulary, (n, vocab), at `rows` (n,) of the flattened positions."""
         values = self.values.flatten(0, -2)[rows].to(dtype)
         indices = self.indices.flatten(0, -2)[rows]
         listed = values.exp().sum(-1, keepdim=True)
@@ -72,7 +72,7 @@ class TopK:
 Source = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | TopK
 
 
-# The labels decide which rows are kept, which no compiled graph can know: torch.compile breaks its graph here.
+# How many rows are kept depends on the labels' values, unknown to a compiled graph: torch.compile breaks it here.
 @torch.compiler.disable
 def linear_loss(
     hidden: Tensor,
@@ -124,11 +124,11 @@ def linear_loss(
     ValueError
         For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
     """
-    read = catalogue.as_method(method, "linear_loss")
-    m, taught = (None, read.function) if isinstance(read, LossFunctionMap) else (read, read)
-    name = read.name
-    _shapes(name, hidden, weight, bias, labels)
-    checked(reduction, name)
+    qmap = catalogue.as_method(method, "linear_loss")
+    m, run = (None, qmap.function) if isinstance(qmap, LossFunctionMap) else (qmap, qmap)
+    name = qmap.name
+    _check_shapes(name, hidden, weight, bias, labels)
+    checked_reduction(reduction, name)
     if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):
         raise ValueError(f"{name}: chunk_size: expected an integer of at least 1, got {chunk_size!r}")
     for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
@@ -141,22 +141,22 @@ def linear_loss(
     head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
     others = {k: head.like(*source) for k, source in sources.items() if isinstance(source, tuple)}
     given = {k: source for k, source in sources.items() if not isinstance(source, tuple)}
-    plan = _Plan(name, taught, head, labels.flatten()[rows], rows, given, others, chunk_size or CHUNK, labels.shape)
+    plan = _Plan(name, run, head, labels.flatten()[rows], rows, given, others, chunk_size or CHUNK, labels.shape)
     if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
         wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
         raise ValueError(
             f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
         )
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
-    if not torch.is_grad_enabled():  # else gradients would be computed wherever a weight could have one
+    if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
-        loss: Tensor = _Linear.apply(hidden, weight, bias, plan, scale)
+        loss: Tensor = _FusedLoss.apply(hidden, weight, bias, plan, scale)
     return loss
 
 
 def logits_of(product: Tensor, bias: Tensor | None, scale: float, softcap: float | None) -> Tensor:
-    """What a head makes of the product of hidden states and weight, (…, V)."""
+    """The logits (…, V) that a head makes of the product of hidden states and weight: bias, scale and cap."""
     z = product if bias is None else product + bias
     if scale != 1:
         z = z * scale
@@ -165,19 +165,19 @@ def logits_of(product: Tensor, bias: Tensor | None, scale: float, softcap: float
 
 @dataclass(frozen=True, eq=False)
 class _Head:
-    """From hidden states to logits, in the working precision. Constant: nothing is traced through it."""
+    """A head, from hidden states to logits, in the working precision. Its weights are constants to autograd."""
 
     weight: Tensor  # (V, d)
     bias: Tensor | None
     scale: float
     softcap: float | None
     dtype: torch.dtype
-    rules_out: bool  # some tokens, by a bias of −inf
+    rules_out: bool  # whether a bias of −inf rules out some tokens
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None, scale: float, softcap: float | None, dtype: torch.dtype) -> _Head:
-        """Cast once: to what autocast asks for, or to full precision on a CPU, which multiplies half precision up to a
-        hundred times more slowly."""
+        """The head with its weight cast once: to autocast's type, or on a CPU, which multiplies half precision up to a
+        hundred times more slowly, to `dtype`."""
         kind = weight.device.type
         products = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
         bias = None if bias is None else bias.detach().to(dtype)
@@ -196,83 +196,83 @@ class _Head:
         return empty(rows, self.vocab, self.weight.dtype, self.weight.device)
 
     def product(self, h: Tensor, out: Tensor) -> Tensor:
-        """Of hidden states (c, d), in the first c rows of a buffer: what `logits` makes logits of, a few rows at a
-        time."""
+        """Hidden states (c, d) times the weight, in the first c rows of a buffer; `logits` turns them into logits."""
         return torch.mm(h.to(self.weight.dtype), self.weight.T, out=out[: len(h)])
 
     def logits(self, product: Tensor) -> Tensor:
         return logits_of(product.to(self.dtype), self.bias, self.scale, self.softcap)
 
-    def through(self, g: Tensor, z: Tensor) -> Tensor:
-        """The gradient of what the head multiplies, but for `scale`, from that of its logits z."""
+    def product_gradient(self, g: Tensor, z: Tensor) -> Tensor:
+        """The gradient with respect to scale · product, from g, that with respect to the logits z: through the cap."""
         return g if self.softcap is None else g.addcmul_(g * z, z, value=-1 / self.softcap**2)
 
 
 @dataclass(frozen=True, eq=False)
 class _Plan:
-    """All that is constant in one call. Rows are those kept, n of them."""
+    """Everything that is constant in one call; n is the number of rows that are kept."""
 
     name: str
     method: QMap | LossFunction
     head: _Head
     labels: Tensor  # (n,)
-    rows: Tensor  # (n,) where they stand among all rows, flattened
+    rows: Tensor  # (n,) their places among all rows, flattened
     given: Mapping[str, Tensor | TopK]  # contexts over all rows
     others: Mapping[str, tuple[Tensor, _Head]]  # contexts that are hidden states, over all rows
     chunk: int
     shape: torch.Size  # (…)
 
-    def losses(self, z: Tensor, at: slice, read: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
-        """Of a chunk, from the products z (c, V) of its hidden states: losses (c,). If wanted, the gradient of the
-        logits takes the place of z. `read` holds the same products of other models."""
+    def losses(self, z: Tensor, at: slice, products: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
+        """The losses (c,) of a chunk, from the products z (c, V) of its hidden states; `products` has the same of other
+        models. `with_gradient`, the gradient with respect to scale · product takes the place of z."""
         losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
         labels, rows = self.labels[at], self.rows[at]
         for block in blocks(z):
-            context = {k: self.others[k][1].logits(product[block]) for k, product in read.items()}
+            context = {k: self.others[k][1].logits(product[block]) for k, product in products.items()}
             context |= {k: _rows_of(self.name, source, k, rows[block], self.head) for k, source in self.given.items()}
             if isinstance(self.method, QMap):
-                teach = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _taught
-                losses[block] = teach(self.method, self.head, z[block], labels[block], context, with_gradient)
+                compute = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _block_losses
+                losses[block] = compute(self.method, self.head, z[block], labels[block], context, with_gradient)
             else:
                 logits = self.head.logits(z[block])
                 losses[block], g = _by_autograd(self.name, self.method, logits, labels[block], context, with_gradient)
                 if g is not None:
-                    z[block] = self.head.through(g, logits)
+                    z[block] = self.head.product_gradient(g, logits)
         return losses
 
 
-def _taught(
+def _block_losses(
     m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
 ) -> Tensor:
-    """The losses (b,) of a block of rows; if wanted, the gradient of their logits takes the place of `product`."""
+    """The losses (b,) of a block of rows; `with_gradient`, their gradient takes the place of `product`."""
     z = head.logits(product)
     t = TensorToken(z, labels, context, m.name, finite=not head.rules_out)
     loss = torch.zeros_like(t.p_label) + m.loss(t)
     if with_gradient and head.softcap is None and product.dtype == z.dtype:
         logit_gradient(t, m.pulls(t), out=product)
     elif with_gradient:
-        product.copy_(head.through(logit_gradient(t, m.pulls(t)), z))
+        product.copy_(head.product_gradient(logit_gradient(t, m.pulls(t)), z))
     return loss[:, 0]
 
 
 @functools.lru_cache(maxsize=128)
 def _compiled(kind: type[QMap], name: str) -> Callable[..., Tensor]:
-    """`_taught` as one kernel, where an accelerator would else go through its memory for every operation. Each method
-    has a copy: the compiler keeps few variants of one piece of code."""
-    own = types.FunctionType(_taught.__code__.replace(co_name=f"_taught_{name}"), _taught.__globals__)
+    """`_block_losses` compiled to one kernel; else every operation would read and write the block in an accelerator's
+    memory. Each method has a copy of the code, for the compiler keeps few variants of one piece of code."""
+    own = types.FunctionType(_block_losses.__code__.replace(co_name=f"_block_losses_{name}"), _block_losses.__globals__)
     return torch.compile(own)
 
 
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 
-def _sweep(
+def _losses_and_gradients(
     plan: _Plan, hidden: Tensor, weights: Tensor | None, factor: float, wanted: tuple[bool, ...]
 ) -> tuple[Tensor, Gradients]:
-    """Losses of the kept rows (n,), and gradients of Σ factor · weight · loss, with a weight for each row or none: of
-    hidden (n, d), still to be multiplied by `factor`, of weight and of bias, as wanted.
+    """The losses of the kept rows (n,), and the gradients of Σ factor · w · loss with respect to hidden (n, d), weight
+    and bias, as far as `wanted`. `weights` has the w of each row; None is 1 for all.
 
-    A factor such as one over a million labels would vanish in half precision: no operand of a product carries it.
+    The gradient of hidden is still to be multiplied by `factor`: one over a million labels, say, would vanish in half
+    precision, so that no operand of a matrix product is multiplied by it.
     """
     head, n, device = plan.head, len(plan.labels), hidden.device
     losses = torch.empty(n, dtype=head.dtype, device=device)
@@ -285,12 +285,12 @@ def _sweep(
         at = slice(start, min(start + plan.chunk, n))
         h = hidden[at].to(head.weight.dtype)
         z = head.product(h, own)
-        read = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
-        losses[at] = plan.losses(z, at, read, any(wanted))
+        products = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
+        losses[at] = plan.losses(z, at, products, any(wanted))
         one = h.new_ones(len(h), 1)
         if dh is not None:
             torch.mm(z, head.weight, out=dh[at])
-        if weights is not None:  # they go to what has the size of a hidden state, not to all of a row's logits
+        if weights is not None:  # multiplied into hidden states, which are smaller than logits
             h, one = (h * weights[at, None]).to(h.dtype), weights[at, None].to(h.dtype)
             if dh is not None:
                 dh[at].mul_(weights[at, None])
@@ -302,15 +302,15 @@ def _sweep(
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
-    """factor · a b; of half precision it is added in full."""
+    """total += factor · a b; a product of half precision is summed in the type of `total`."""
     if total.dtype == a.dtype:
         total.addmm_(a, b, alpha=factor)
     else:
         torch.addmm(total, a, b, total.dtype, alpha=factor, out=total)
 
 
-class _Linear(torch.autograd.Function):
-    """The scaled sum of all losses, or, without a scale, every loss (…), zero at ignored positions."""
+class _FusedLoss(torch.autograd.Function):
+    """`scale` times the sum of all losses; or, if it is None, every loss (…), zero at ignored positions."""
 
     @staticmethod
     def forward(
@@ -319,13 +319,13 @@ class _Linear(torch.autograd.Function):
         kept = _kept(hidden, plan.rows)
         ctx.like = [(x.shape, x.dtype) if x is not None else None for x in (hidden, weight, bias)]
         ctx.factor = plan.head.scale * (1 if scale is None else scale)
-        if scale is None:  # the weights of the rows come with the backward pass, which goes through the head again
+        if scale is None:  # the backward pass brings the weights of rows, and goes through the head again
             ctx.plan = plan
             ctx.save_for_backward(hidden, weight, bias, plan.rows)
-            losses, _ = _sweep(plan, kept, None, ctx.factor, (False, False, False))
+            losses, _ = _losses_and_gradients(plan, kept, None, ctx.factor, (False, False, False))
             return _spread(losses, plan.rows, plan.shape)
-        losses, gradients = _sweep(plan, kept, None, ctx.factor, ctx.needs_input_grad[:3])
-        ctx.plan = None  # what it holds can be let go
+        losses, gradients = _losses_and_gradients(plan, kept, None, ctx.factor, ctx.needs_input_grad[:3])
+        ctx.plan = None  # so that the contexts it holds can be freed
         ctx.save_for_backward(*gradients, plan.rows)
         return losses.sum() * scale
 
@@ -338,7 +338,8 @@ class _Linear(torch.autograd.Function):
         else:
             weights = upstream.flatten()[rows].to(ctx.plan.head.dtype)
             kept = _kept(saved[0], rows)
-            (dh, dw, db), up = _sweep(ctx.plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])[1], 1.0
+            _, (dh, dw, db) = _losses_and_gradients(ctx.plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])
+            up = 1.0
         shape, dtype = ctx.like[0]
         if dh is not None:
             dh = (dh.to(torch.promote_types(dtype, torch.float32)) * (up * ctx.factor)).to(dtype)
@@ -351,6 +352,7 @@ class _Linear(torch.autograd.Function):
 
 
 def _kept(hidden: Tensor, rows: Tensor) -> Tensor:
+    """Hidden states (…, d) at the kept rows, (n, d)."""
     flat = hidden.detach().reshape(-1, hidden.shape[-1])
     return flat if len(rows) == len(flat) else flat[rows]
 
@@ -365,7 +367,7 @@ def _spread(x: Tensor, rows: Tensor, lead: torch.Size) -> Tensor:
 def _by_autograd(
     name: str, f: LossFunction, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """A Python loss of one chunk."""
+    """The losses (b,) of a Python loss function at one block, and if wanted their gradient (b, V), by autograd."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(with_gradient)
         loss = f(z, labels, **loss_arguments(context))
@@ -377,20 +379,20 @@ def _by_autograd(
 
 
 def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
-    """A context at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
+    """The context `name` at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
     if isinstance(source, TopK):
         return below_peak(source.logits(rows, head.vocab, head.dtype))
     source = source.detach()
     if name.endswith("_logits"):
         one = source.shape == (head.vocab,)
         return below_peak((source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype))
-    found = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
-    if found.dtype == torch.bool:
-        return found.to(head.dtype)
-    return checked_number(method, name, found, head.dtype)
+    numbers = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
+    if numbers.dtype == torch.bool:
+        return numbers.to(head.dtype)
+    return checked_number(method, name, numbers, head.dtype)
 
 
-def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
+def _check_shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
     if hidden.dim() == 0 or not hidden.is_floating_point():
         raise ValueError(f"{name}: hidden: expected floating point (…, d), got {tuple(hidden.shape)} of {hidden.dtype}")
     if weight.dim() != 2 or weight.shape[1] != hidden.shape[-1]:
@@ -405,7 +407,7 @@ def _shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labe
 
 
 def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor, vocab: int) -> dict[str, Source]:
-    """The contexts that the method needs, for the positions of these labels."""
+    """The contexts that the method needs (of a loss function, m = None, all), checked against the labels' positions."""
     lead = labels.shape
     for key in given:
         if key not in CONTEXTS:
@@ -420,25 +422,25 @@ def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor
         source = given[key]
         if not isinstance(source, tuple | TopK):
             source = as_tensor(name, key, source, labels.device)
-        got, expected = _lead(key, source, vocab)
+        got, expected = _positions(key, source, vocab)
         if got not in (lead, None):
-            shapes = " and ".join(str(tuple(x.shape)) for x in _parts(source)) if got == _MISFIT else tuple(got)
+            shapes = " and ".join(str(tuple(x.shape)) for x in _tensors(source)) if got == _MISFIT else tuple(got)
             raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {shapes}")
         found[key] = source
     return found
 
 
-_MISFIT = torch.Size([-1])  # parts that do not go together
+_MISFIT = torch.Size([-1])  # in place of a shape, where the tensors of a context do not fit each other
 
 
-def _parts(source: Any) -> list[Tensor]:
+def _tensors(source: Any) -> list[Tensor]:
     """The tensors of a pair or of a TopK."""
     parts = (source.values, source.indices) if isinstance(source, TopK) else source
     return [x for x in parts if isinstance(x, Tensor)]
 
 
-def _lead(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:
-    """The shape of the positions that a context speaks of (None: of all alike), and what it should look like."""
+def _positions(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:
+    """The shape of the positions that a context is for (None: one for all), and in words the shape expected of it."""
     if isinstance(source, TopK):
         same = source.values.shape == source.indices.shape
         return (source.values.shape[:-1] if same else _MISFIT), "values and indices (…, K)"

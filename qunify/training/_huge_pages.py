@@ -1,4 +1,8 @@
-"""Large tensors whose pages cost little: the system clears memory it hands out, 4 KiB at a time unless asked."""
+"""Large tensors in huge pages.
+
+The system clears every page of memory before a process gets it. In pages of 2 MiB, which Linux gives on request, this
+is much cheaper than in pages of 4 KiB.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +16,13 @@ import torch
 from torch import Tensor
 
 _PAGE = 2**12
-_WORTH = 2**22  # bytes: two large pages
+_WORTH = 2**22  # bytes from which the request pays: two large pages
 _HUGE_PAGES = 14  # MADV_HUGEPAGE of Linux
 
 
 def empty(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """An uninitialised (rows, columns). On Linux its memory is asked for in pages of 2 MiB, which makes the first pass
-    over it several times faster; a system that does not do so ignores the request."""
+    """An uninitialised tensor (rows, columns). On Linux its memory is requested in pages of 2 MiB, which makes the
+    first pass over it several times faster; a system without such pages ignores the request."""
     x = torch.empty(rows, columns, dtype=dtype, device=device)
     advise = _advise() if device.type == "cpu" and x.nbytes >= _WORTH else None
     if advise is not None:

@@ -19,15 +19,15 @@ Reduction = Literal["none", "mean", "sum"]
 class Loss(nn.Module):
     """A method as a module; made by `qunify.loss`.
 
-    Called as `loss(logits, labels, num_items_in_batch=None, **context)`. Nothing of a method's own computation is
-    traced: what is kept for the backward pass is one gradient of the logits, in their type. Contexts are constants.
+    Called as `loss(logits, labels, num_items_in_batch=None, **context)`. Autograd does not trace a method's own
+    computation: for the backward pass one gradient of the logits is kept, in their type. Contexts are constants.
     """
 
     def __init__(self, method: QMap, reduction: Reduction = "mean", ignore_index: int = -100) -> None:
         super().__init__()
         self.method, self.reduction, self.ignore_index = method, reduction, ignore_index
 
-    # The values decide which rows are kept, which no compiled graph can know: torch.compile breaks its graph here.
+    # How many rows are kept depends on the labels' values, unknown to a compiled graph: torch.compile breaks it here.
     @torch.compiler.disable
     def forward(
         self, logits: Tensor, labels: Tensor, num_items_in_batch: Tensor | int | None = None, **context: Any
@@ -40,7 +40,7 @@ class Loss(nn.Module):
         labels : Tensor of int, (…)
             Not shifted here: the label of a position is the token to be predicted there.
         num_items_in_batch : int or Tensor, optional
-            How many labels count in the whole batch, over all of its accumulation steps: what a mean divides by.
+            How many labels count in the whole batch, over all of its accumulation steps: a mean divides by this number.
         **context
             What the method needs, by the usual names.
 
@@ -50,7 +50,7 @@ class Loss(nn.Module):
             For what a call of the method refuses, and for `num_items_in_batch` where the reduction is no mean.
         """
         divisor = denominator(self.method.name, self.reduction, labels != self.ignore_index, num_items_in_batch)
-        if not torch.is_grad_enabled():  # else a gradient would be computed all the same
+        if not torch.is_grad_enabled():  # or a gradient would be computed in vain
             logits = logits.detach()
         losses: Tensor = _PerToken.apply(logits, labels, self.method, self.ignore_index, context)
         return losses if self.reduction == "none" else losses.sum() / divisor
@@ -125,18 +125,18 @@ def loss(method: Method, reduction: Reduction = "mean", *, ignore_index: int = -
     >>> logits = torch.randn(2, 3, 5, requires_grad=True)
     >>> criterion(logits, torch.tensor([[0, 1, -100], [4, -100, -100]])).backward()
     """
-    return Loss(catalogue.as_method(method, "loss", **params), checked(reduction, "loss"), ignore_index)
+    return Loss(catalogue.as_method(method, "loss", **params), checked_reduction(reduction, "loss"), ignore_index)
 
 
-def checked(reduction: Reduction, name: str) -> Reduction:
-    """The reduction, if it is one."""
+def checked_reduction(reduction: Reduction, name: str) -> Reduction:
+    """The reduction; ValueError unless it is one of the three."""
     if reduction not in get_args(Reduction):
         raise ValueError(f"{name}: reduction: expected none, mean or sum, got {reduction!r}")
     return reduction
 
 
 def denominator(name: str, reduction: Reduction, kept: Tensor, num_items_in_batch: Tensor | int | None) -> Tensor:
-    """What the sum of all losses is divided by; `kept` says which tokens count."""
+    """The number that the sum of losses is divided by; `kept` (bool) marks the tokens that count."""
     if reduction == "mean":
         if num_items_in_batch is None:
             return kept.sum().clamp(min=1)

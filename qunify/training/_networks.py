@@ -1,6 +1,6 @@
-"""Small networks, M of each stacked: parameters carry a leading axis of models, gradients are written by hand.
+"""Small networks, M models of each at once: parameters have a leading axis of models, gradients are written by hand.
 
-A network maps inputs (M, N, …) to logits (M, N, V), and logit gradients back to parameter gradients. Nothing is traced.
+A network maps inputs (M, N, …) to logits (M, N, V), and logit gradients back to parameter gradients, without autograd.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ class Network(ABC):
 
     @abstractmethod
     def check(self, inputs: Tensor) -> None:
-        """ValueError unless one model can read these, without the leading axis."""
+        """ValueError unless these are inputs of one model, without the leading axis."""
 
     def represent(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """What the last layer sees: the inputs themselves, unless there are hidden units."""
+        """The inputs of the last layer: hidden units if there are any, else `inputs` as they are."""
         return inputs
 
     @abstractmethod
     def logits(self, parameters: Parameters, hidden: Tensor) -> Tensor:
-        """(M, N, V)."""
+        """Logits (M, N, V) from the inputs of the last layer."""
 
     @abstractmethod
     def backward(self, parameters: Parameters, inputs: Tensor, hidden: Tensor, gradient: Tensor) -> Parameters:
-        """Gradients of the parameters from those of the logits, (M, N, V)."""
+        """The gradients of the parameters, from `gradient` (M, N, V), that of the logits."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from qunify.maps import QMap, logit_gradient
 from qunify.token import Rows, TensorToken, read
 from qunify.training._networks import Network, Parameters
 
-OLD = ("old_logits",)  # what a stack can make itself
+SUPPLIED = ("old_logits",)  # contexts that a stack can supply itself
 _OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
 
 
@@ -116,9 +116,8 @@ class Stack:
     decay : int, optional
         A number of steps over which the learning rate falls to zero by a cosine, to stay there.
     old_every : int, optional
-        For methods with an older policy, such as "psft": how many steps until the present models take its place. It
-        begins as what the models are before the first step. Without it, the older policy is what the data's context
-        holds as `old_logits`, the same all the way.
+        For methods with an older policy, such as "psft": every so many steps, from the first on, the older policy
+        becomes a copy of the present models. Without it, the older policy is fixed: `old_logits` of the data's context.
     dtype
         float64, or float32 for more speed.
 
@@ -165,7 +164,7 @@ class Stack:
         for name, every in (("decay", decay), ("old_every", old_every)):
             if every is not None and not (isinstance(every, int) and every >= 1):
                 raise ValueError(f"Stack: {name}: expected a number of steps, at least 1, got {every!r}")
-        examples = int(_one("a size of data", [len(job.data.labels) for job in jobs]))
+        examples = int(_common_value("a size of data", [len(job.data.labels) for job in jobs]))
         if batch is not None and not (isinstance(batch, int) and 1 <= batch <= examples):
             raise ValueError(f"Stack: batch: expected an integer in [1, {examples}], got {batch!r}")
         if batch is not None and any(job.data.counts is not None for job in jobs):
@@ -187,11 +186,11 @@ class Stack:
         self._methods = _groups([job.method for job in jobs])
         self._old_every = old_every if any("old_logits" in job.method.needs for job in jobs) else None
         self._old = self._copy() if self._old_every else {}
-        self._examples = _Examples(network.vocab, jobs, dtype, OLD if self._old_every else ())
+        self._examples = _Examples(network.vocab, jobs, dtype, SUPPLIED if self._old_every else ())
         self._order: _Order | _GivenOrder | None = _GivenOrder(orders) if orders else None
         if batch is not None:
             self._order = _Order([job.seed for job in jobs], examples, batch)
-        rate: Any = {"lr": _one("a learning rate", [job.lr for job in jobs])}
+        rate: Any = {"lr": _common_value("a learning rate", [job.lr for job in jobs])}
         self._optimiser = _OPTIMISERS[optimiser](list(self.parameters.values()), **rate)
         self._schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self._optimiser, decay) if decay else None
 
@@ -244,20 +243,20 @@ class Stack:
         return found
 
     def _predict(self, parameters: Parameters, inputs: Tensor) -> Tensor:
-        """Logits (M, B, V) at every model's own inputs."""
+        """Logits (M, B, V) at inputs (M, B, …), each model's own."""
         return self.network.logits(parameters, self.network.represent(parameters, inputs))
 
     def _copy(self) -> Parameters:
         return {name: value.clone() for name, value in self.parameters.items()}
 
     def _context(self, batch: _Batch) -> Mapping[str, Tensor]:
-        """What the batch's data hold, and what the older policy says of it."""
+        """The contexts of the batch: those of its data, and the older policy's logits where the stack supplies them."""
         if self._old_every is None:
             return batch.context
         return {**batch.context, "old_logits": self._predict(self._old, batch.inputs)}
 
     def _gradients(self, logits: Tensor, batch: _Batch) -> Tensor:
-        """Of the logits, (M, B, V). One token for all models, so that the methods share what they can."""
+        """The gradients of the logits, (M, B, V). All models are rows of one token, so that methods share its softmax."""
         rows, v = logits.shape[1], logits.shape[2]
         context = {name: value.flatten(0, 1) for name, value in self._context(batch).items()}
         t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context)
@@ -281,24 +280,24 @@ class Stack:
         logits = self.network.logits(self.parameters, hidden)
         g = self._gradients(logits, batch)
         g *= batch.share
-        lost = ~g.isfinite().flatten(1).all(-1)
-        self.diverged[lost & (self.diverged < 0)] = self.step
-        gone = self.diverged >= 0
-        before: Parameters = {}
-        if bool(gone.any()):  # an optimiser's momentum would move them on
-            g[gone] = 0
-            before = {k: v[gone].clone() for k, v in self.parameters.items()}
+        not_finite = ~g.isfinite().flatten(1).all(-1)
+        self.diverged[not_finite & (self.diverged < 0)] = self.step
+        diverged = self.diverged >= 0
+        frozen: Parameters = {}
+        if bool(diverged.any()):  # put back after the step, for the optimiser's momentum moves them even so
+            g[diverged] = 0
+            frozen = {k: v[diverged].clone() for k, v in self.parameters.items()}
         for name, gradient in self.network.backward(self.parameters, batch.inputs, hidden, g).items():
             self.parameters[name].grad = gradient
         self._optimiser.step()
-        for name, value in before.items():
-            self.parameters[name][gone] = value
+        for name, value in frozen.items():
+            self.parameters[name][diverged] = value
         if self._schedule and self.step <= self._schedule.T_max:
             self._schedule.step()
 
 
 def _start(network: Network, job: Job) -> Parameters:
-    """A job's first parameters."""
+    """The parameters that a job starts from, checked."""
     own = network.start(job.seed)
     if job.start is None:
         return own
@@ -313,16 +312,16 @@ class _Batch:
     inputs: Tensor  # (M, B) or (M, B, D)
     labels: Tensor  # (M, B)
     context: Mapping[str, Tensor]  # (M, B, V) or (M, B, 1)
-    share: Tensor  # what each counts in the mean, (M, B, 1) or one number
+    share: Tensor  # the weight of each in the mean, (M, B, 1) or one number
 
 
 class _Examples:
-    """The data of all jobs, each kept once; without the contexts in `made`, which the stack makes as it trains."""
+    """The data of all jobs, stored once where jobs share them; without contexts in `supplied`, which a stack makes."""
 
-    def __init__(self, vocab: int, jobs: Sequence[Job], dtype: torch.dtype, made: Sequence[str] = ()) -> None:
+    def __init__(self, vocab: int, jobs: Sequence[Job], dtype: torch.dtype, supplied: Sequence[str] = ()) -> None:
         data = list({id(job.data): job.data for job in jobs}.values())
         self._of_job = torch.tensor([[d is job.data for d in data].index(True) for job in jobs])
-        given = [_given(vocab, d, [job.method for job in jobs if job.data is d], made) for d in data]
+        given = [_checked_contexts(vocab, d, [job.method for job in jobs if job.data is d], supplied) for d in data]
         inputs = torch.stack([d.inputs for d in data])
         self._inputs = inputs.to(dtype) if inputs.is_floating_point() else inputs
         self._labels = torch.stack([d.labels for d in data])
@@ -340,30 +339,30 @@ class _Examples:
         )
 
     def take(self, order: Tensor) -> _Batch:
-        """The examples `order` (M, B) of every job."""
+        """Of every job the examples that `order` (M, B) numbers."""
         i = self._of_job[:, None], order
         context = {k: v[i] for k, v in self._context.items()}
         share = torch.tensor(1 / order.shape[1], dtype=self.all.share.dtype)
         return _Batch(self._inputs[i], self._labels[i], context, share)
 
 
-def _given(vocab: int, data: Data, methods: Sequence[QMap], made: Sequence[str]) -> Mapping[str, Tensor]:
-    """The contexts that these methods need, but for those `made` elsewhere, validated: (N, V), or (N, 1) for one number
-    per example."""
-    found: dict[str, Tensor] = {}
+def _checked_contexts(vocab: int, data: Data, methods: Sequence[QMap], supplied: Sequence[str]) -> Mapping[str, Tensor]:
+    """The contexts that these methods need, checked: (N, V), or (N, 1) for one number per example. Those that the stack
+    has `supplied` are left out."""
+    given: dict[str, Tensor] = {}
     for m in dict.fromkeys(methods):
         logits = torch.zeros(len(data.labels), vocab, dtype=torch.float64)
-        needs = tuple(name for name in m.needs if name not in made)
+        needs = tuple(name for name in m.needs if name not in supplied)
         context = {k: v for k, v in data.context.items() if k in needs}
         t, layout = read(m.name, needs, logits, data.labels, -100, context)
         if not bool(layout.mask.all()):
             raise ValueError(f"{m.name}: labels: expected a token for every example, got an ignored one")
-        found |= t.given
-    return found
+        given |= t.given
+    return given
 
 
 class _Order:
-    """Which examples come next, for every job: those of one seed see the same."""
+    """The order of examples, epoch by epoch, drawn by each job's seed: jobs of one seed see the same."""
 
     def __init__(self, seeds: Sequence[int], examples: int, batch: int) -> None:
         self._generators = {seed: torch.Generator().manual_seed(seed) for seed in seeds}
@@ -371,7 +370,7 @@ class _Order:
         self._examples, self._batch, self._done = examples, batch, examples
 
     def next(self) -> Tensor:
-        """(M, B). A rest too small for a batch is left out of its epoch."""
+        """The examples of the next step, (M, B). What is left of an epoch, if smaller than a batch, is skipped."""
         if self._done + self._batch > self._examples:
             epoch = [torch.randperm(self._examples, generator=g) for g in self._generators.values()]
             self._epoch, self._done = torch.stack(epoch), 0
@@ -380,7 +379,7 @@ class _Order:
 
 
 class _GivenOrder:
-    """Which examples come next where every job has its own order."""
+    """The order of examples where the jobs bring their own."""
 
     def __init__(self, orders: Sequence[Tensor]) -> None:
         self._steps, self._done = torch.stack(tuple(orders), dim=1), 0  # (S, M, B)
@@ -390,13 +389,13 @@ class _GivenOrder:
         return len(self._steps) - self._done
 
     def next(self) -> Tensor:
-        """(M, B)."""
+        """The examples of the next step, (M, B)."""
         self._done += 1
         return self._steps[self._done - 1]
 
 
 def _groups(methods: Sequence[QMap]) -> list[tuple[QMap, slice | Tensor]]:
-    """Every method once, and where it stands: a slice, which copies nothing, where its places are neighbours."""
+    """Every method once, with its places: as a slice, by which tensors are not copied, where these are consecutive."""
     places: dict[QMap, list[int]] = {}
     for i, m in enumerate(methods):
         places.setdefault(m, []).append(i)
@@ -405,7 +404,8 @@ def _groups(methods: Sequence[QMap]) -> list[tuple[QMap, slice | Tensor]]:
     ]
 
 
-def _one(what: str, values: Sequence[float]) -> float:
+def _common_value(what: str, values: Sequence[float]) -> float:
+    """The one value that all jobs have; ValueError if they differ."""
     if len(set(values)) != 1:
         got = ", ".join(f"{x:g}" for x in sorted(set(values))) or "no job"
         raise ValueError(f"Stack: jobs: expected {what} common to all, got {got}")

@@ -1,4 +1,4 @@
-"""A sweep: any number of small models, trained in stacks over several processes, kept part by part."""
+"""A sweep: any number of small models, trained in stacks by several processes; the results of each stack are stored."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def sweep(
     size : int
         Models per stack.
     folder : path, optional
-        Finished stacks are kept there and not trained again, by the next call with the same jobs, data, options and
-        key. A file is complete or absent.
+        Tables of finished stacks are stored there; a later call with the same jobs, data, options and key reads them in
+        place of training. A file is complete or absent.
     key : str
         Required with a folder: a name for the code that runs, such as a version of `measure` and of the functions of
         designed methods. Parts that were kept under another key are not used.
@@ -90,7 +90,7 @@ def sweep(
         raise ValueError(f"sweep: folder: expected a folder, got the file {kept}")
     if kept is not None and not key:
         raise ValueError("sweep: key: expected a name for the code whose parts the folder keeps, got none")
-    found: dict[int, pd.DataFrame] = {}
+    tables: dict[int, pd.DataFrame] = {}
     missing = []
     for i, part in enumerate(parts):
         path = kept / f"{_digest(key, network, [jobs[k] for k in part], steps, options)}.json" if kept else None
@@ -98,32 +98,32 @@ def sweep(
         if table is None:
             missing.append((i, path))
         else:
-            found[i] = table
+            tables[i] = table
     calls = (
         joblib.delayed(_train)(i, network, [jobs[k] for k in parts[i]], steps, measure, options) for i, _ in missing
     )
     paths = dict(missing)
     with Progress(disable=not progress) as bar:
-        task = bar.add_task(f"{len(jobs)} models", total=len(parts), completed=len(found))
+        task = bar.add_task(f"{len(jobs)} models", total=len(parts), completed=len(tables))
         for i, table in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
-            found[i] = table
+            tables[i] = table
             if path := paths[i]:
                 files.write(path, json.dumps(table.to_dict(orient="list")).encode())
             bar.advance(task)
-    whole = [found[i].assign(job=[part[k] for k in found[i]["job"]]) for i, part in enumerate(parts)]
-    table = pd.concat(whole, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
+    numbered = [tables[i].assign(job=[part[k] for k in tables[i]["job"]]) for i, part in enumerate(parts)]
+    table = pd.concat(numbered, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
     facts = [{**job.tags, "method": job.method.name, "seed": job.seed, "lr": job.lr} for job in jobs]
     described = pd.DataFrame(facts).iloc[table["job"]].reset_index(drop=True)
     return pd.concat([described, table.drop(columns="job")], axis=1)
 
 
 def _parts(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
-    """Jobs that fit in one stack, in portions; those of one method stay together."""
-    alike: dict[Any, list[int]] = {}
+    """The numbers of the jobs, divided into stacks of at most `size`; jobs of one method stay together."""
+    stackable: dict[Any, list[int]] = {}  # by what the jobs of a stack have in common
     for i, job in enumerate(jobs):
         order = None if job.order is None else tuple(job.order.shape)
-        alike.setdefault((job.lr, len(job.data.labels), order), []).append(i)
-    for group in alike.values():
+        stackable.setdefault((job.lr, len(job.data.labels), order), []).append(i)
+    for group in stackable.values():
         first = {m: k for k, m in reversed(list(enumerate(jobs[i].method for i in group)))}
         ordered = sorted(group, key=lambda i, first=first: first[jobs[i].method])  # type: ignore[misc]
         for start in range(0, len(ordered), size):
@@ -133,9 +133,9 @@ def _parts(jobs: Sequence[Job], size: int) -> Iterator[list[int]]:
 def _train(
     i: int, network: Network, jobs: Sequence[Job], steps: Sequence[int], measure: Measure, options: Mapping[str, Any]
 ) -> tuple[int, pd.DataFrame]:
-    """Part i: a row per job and step."""
+    """Train and measure the stack of part i: i, and a row per job and step."""
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the processes share the cores, and small products gain nothing from more
+    torch.set_num_threads(1)  # the processes share the cores, and small products are no faster on several
     try:
         stack = Stack(network, jobs, **options)
         tables = []
@@ -149,7 +149,7 @@ def _train(
 
 
 def _numbers(measured: Mapping[str, Tensor], models: int) -> dict[str, list[float]]:
-    """What a measure gave, one number per model."""
+    """The measured numbers as lists, one number per model; ValueError if they are anything else."""
     for name, value in measured.items():
         got = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         if got != (models,):
@@ -162,7 +162,7 @@ def _numbers(measured: Mapping[str, Tensor], models: int) -> dict[str, list[floa
 
 
 def _read(path: Path | None) -> pd.DataFrame | None:
-    """A part that was kept; None if there is none, or only a damaged one."""
+    """The stored table of a part; None if there is none or it is damaged."""
     if path is None or not path.exists():
         return None
     try:
@@ -172,8 +172,7 @@ def _read(path: Path | None) -> pd.DataFrame | None:
 
 
 def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
-    """A name for a part: of the key and of every value that makes it. Functions have no value, the key stands for
-    them."""
+    """A name for the table of a part: a hash of all that it depends on, with `key` in place of functions' code."""
     h = hashlib.sha256()
 
     def add(x: Any) -> None:
@@ -191,7 +190,7 @@ def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int
 
     for x in (key, qunify.__version__, network, list(steps), options):
         add(x)
-    order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # where each first stands
+    order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # the first job with the data
     for i, job in enumerate(jobs):
         add(job.method.name)
         add(job.method.params)

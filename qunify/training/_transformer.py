@@ -57,15 +57,15 @@ class TransformerSize:
             )
 
 
-class Memory:
-    """Keys and values (B, H, T, D) of the tokens that a block has seen, for sampling: room for `length` of them."""
+class KeyValueCache:
+    """Keys and values (B, H, T, D) of the tokens that a block has seen, for sampling; room for `length` tokens."""
 
     def __init__(self, length: int) -> None:
         self.length, self.seen = length, 0
         self.keys = self.values = torch.empty(0)
 
-    def joined(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """All of them, those of the next tokens added."""
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Add those of the next tokens, and return all."""
         if self.seen == 0:
             room = (*k.shape[:2], self.length, k.shape[3])
             self.keys, self.values = k.new_empty(room), v.new_empty(room)
@@ -76,7 +76,7 @@ class Memory:
 
 
 class Block(nn.Module):
-    """Pre-norm attention and a two-layer perceptron, both added to the stream."""
+    """Pre-norm attention and a two-layer perceptron, both added to the residual stream."""
 
     def __init__(self, size: TransformerSize) -> None:
         super().__init__()
@@ -87,12 +87,12 @@ class Block(nn.Module):
         self.up = nn.Linear(size.width, 4 * size.width, bias=False)
         self.down = nn.Linear(4 * size.width, size.width, bias=False)
 
-    def forward(self, x: Tensor, angles: Tensor, memory: Memory | None = None) -> Tensor:
+    def forward(self, x: Tensor, angles: Tensor, cache: KeyValueCache | None = None) -> Tensor:
         b, t, d = x.shape
         q, k, v = self.qkv(self.attention_norm(x)).view(b, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, T, D)
         q, k = rotated(q, angles), rotated(k, angles)
-        if memory is not None:
-            k, v = memory.joined(k, v)
+        if cache is not None:
+            k, v = cache.append(k, v)
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=t == k.shape[2])
         x = x + self.out(mixed.transpose(1, 2).reshape(b, t, d))
         return x + self.down(F.gelu(self.up(self.norm(x))))
@@ -136,7 +136,7 @@ class SmallTransformer(nn.Module):
         self.norm = nn.RMSNorm(size.width)
         draw = torch.Generator().manual_seed(seed)
         for name, p in self.named_parameters():
-            if p.ndim == 2:  # matrices that write into the stream start smaller, as there are more of them
+            if p.ndim == 2:  # the 2 · layers matrices that add to the residual stream start smaller
                 writes = name.endswith(("out.weight", "down.weight"))
                 fan_in = 1 / 0.02**2 if name.startswith(("embedding", "places")) else p.shape[1]
                 nn.init.normal_(p, std=fan_in**-0.5 / ((2 * size.layers) ** 0.5 if writes else 1), generator=draw)
@@ -144,7 +144,7 @@ class SmallTransformer(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         self._check(tokens)
-        return self._from(0, tokens, tokens.shape[1], [None] * len(self.blocks))
+        return self._hidden(0, tokens, tokens.shape[1], [None] * len(self.blocks))
 
     def _check(self, tokens: Tensor) -> None:
         whole = tokens.dim() == 2 and tokens.dtype == torch.long and tokens.numel() > 0
@@ -156,19 +156,19 @@ class SmallTransformer(nn.Module):
                 f"SmallTransformer: tokens: expected at most {self.size.places} places, got {tokens.shape[1]}"
             )
 
-    def _from(self, first: int, tokens: Tensor, length: int, memories: Sequence[Memory | None]) -> Tensor:
-        """Hidden states of tokens that stand at `first` and after it, of `length` in all."""
+    def _hidden(self, first: int, tokens: Tensor, length: int, caches: Sequence[KeyValueCache | None]) -> Tensor:
+        """Hidden states of tokens (B, T) at positions `first`, `first` + 1, …, in a sequence of at most `length`."""
         at = slice(first, first + tokens.shape[1])
         x = self.embedding(tokens)
         if self.places is not None:
             x = x + self.places.weight[at]
         angles = rotary_angles(length, self.size.width // self.size.heads)[at].to(x)
-        for block, memory in zip(self.blocks, memories, strict=True):
-            x = block(x, angles, memory)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = block(x, angles, cache)
         return self.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Of hidden states (…, width), (…, V)."""
+        """Logits (…, V) of hidden states (…, width)."""
         return hidden @ self.embedding.weight.T
 
     @torch.no_grad()
@@ -180,14 +180,14 @@ class SmallTransformer(nn.Module):
         generator: torch.Generator | None = None,
         temperature: float = 1.0,
     ) -> Tensor:
-        """Go on from prompts (B, P) to `length` tokens in all, (B, length).
+        """Continue prompts (B, P) to `length` tokens in all, (B, length).
 
         Parameters
         ----------
         prompts : Tensor of int, (B, P)
         length : int
         end : int
-            The token that ends a text: only `end` stands after it.
+            The token that ends a text; the places after it are filled with it.
         generator : torch.Generator, optional
             Draws the tokens; without it, always the likeliest one.
         temperature : float
@@ -201,11 +201,11 @@ class SmallTransformer(nn.Module):
         if not temperature > 0:
             raise ValueError(f"sample: temperature: expected a number above 0, got {temperature}")
         self._check(prompts)
-        memories = [Memory(length) for _ in self.blocks]
+        caches = [KeyValueCache(length) for _ in self.blocks]
         tokens, new = prompts, prompts
         done = torch.zeros(len(prompts), dtype=torch.bool)
         while tokens.shape[1] < length and not bool(done.all()):
-            hidden = self._from(tokens.shape[1] - new.shape[1], new, length, memories)
+            hidden = self._hidden(tokens.shape[1] - new.shape[1], new, length, caches)
             p = (self.logits(hidden[:, -1]) / temperature).softmax(-1)
             drawn = p.argmax(-1) if generator is None else torch.multinomial(p, 1, generator=generator)[:, 0]
             done |= drawn == end
@@ -227,22 +227,22 @@ class SmallTransformer(nn.Module):
 
 @functools.cache
 def rotary_angles(length: int, dim: int) -> Tensor:
-    """(T, dim / 2), float64."""
+    """The angles of rotary positions, (T, dim / 2), float64 (RoFormer, Su et al. 2021, arXiv:2104.09864)."""
     rates = ROPE_BASE ** -(torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     return torch.arange(length, dtype=torch.float64)[:, None] * rates
 
 
 def rotated(x: Tensor, angles: Tensor) -> Tensor:
-    """Rotary position: pairs (…, T, D) turned by the angles of their position (T, D / 2)."""
+    """x (…, T, D) with entries i and i + D/2 rotated as a pair, by the angles (T, D / 2) of the position."""
     a, b = x.chunk(2, dim=-1)
     cos, sin = angles.cos(), angles.sin()
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 def before(x: Tensor, at: Tensor) -> Tensor:
-    """What stands one place before the marked tokens, x (B, T, …) and at (B, T) bool → (N, …).
+    """The entries of x (B, T, …) one place before the tokens that `at` (B, T) marks, (N, …): they predict these tokens.
 
-    The first token of a sequence has nothing before it, so that it is never marked.
+    The first token of a sequence has none before it and must not be marked.
     """
     if bool(at[:, 0].any()):
         raise ValueError("at: expected no mark on the first token, got one")
