@@ -53,7 +53,7 @@ def simplex_grid(edge: int = EDGE) -> Tensor:
 
 def simplex_moves(m: QMap, probs: Tensor, truth: Sequence[float] = SIMPLEX_TRUTH, **context: Any) -> Tensor:
     """dp/dt at probabilities (N, V), where the labels are drawn from `truth` and the logits follow the drift."""
-    return _moved(probs, drift(m, probs, truth, **simplex_context))
+    return _moved(probs, drift(m, probs, truth, **context))
 
 
 def simplex_paths(
@@ -73,7 +73,7 @@ def simplex_paths(
     lengths = torch.full((len(z), 1), length, dtype=torch.float64)
     before, path = torch.zeros_like(z), [z.softmax(-1)]
     for _ in range(steps):
-        dz = drift(m, path[-1], truth, **simplex_context)
+        dz = drift(m, path[-1], truth, **context)
         dp = _moved(path[-1], dz)
         lengths = torch.where((before * dp).sum(-1, keepdim=True) < 0, lengths / 2, lengths)
         z = z + (lengths * dz / dp.norm(dim=-1, keepdim=True).clamp(min=1e-6)).clamp(-1, 1)
