@@ -98,7 +98,7 @@ def _method(answer: Any, expected: qu.QMap, tolerance: float) -> str:
         mask=rows < 0.5,
         negative=logits > 1,
     )
-    needed = {name: context[name] for name in (*m.needs, *expected.needs)}
+    needed: dict[str, Any] = {name: context[name] for name in (*m.needs, *expected.needs)}
     got, wanted = qu.gradients([m, expected], logits, labels, **needed)
     apart = int((~torch.isclose(got, wanted, rtol=tolerance, atol=tolerance)).any(-1).sum())
     return f"its gradient is another one at {apart} of {TOKENS} random tokens" if apart else ""

@@ -212,7 +212,8 @@ def relation_lines(name: str) -> list[str]:
     t = _pairs()
     mine = t[(t["a"] == name) | (t["b"] == name)]
     other = mine["a"].where(mine["b"] == name, mine["b"])
-    level, lines = mine["level"], []
+    level = mine["level"]
+    lines: list[str] = []
     for words, chosen in (
         ("Equal gradients: {}.", level == "identical"),
         ("Equal up to a learning rate: {}.", level == "scaled"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from matplotlib.figure import Figure
 
@@ -25,7 +27,7 @@ def front(name: str, dark: bool) -> bytes:
     p = p / p.sum()
     teacher = torch.tensor(CONTEXT["teacher_logits"], dtype=torch.float64).log()
     m = qu.get(name)
-    given = {"teacher_logits": teacher[None]} if m.needs else {}
+    given: dict[str, Any] = {"teacher_logits": teacher[None]} if m.needs else {}
     target = m(p.log()[None], torch.tensor([LABEL]), **given).target[0]
     with plots.style(dark=dark):
         figure = Figure(figsize=(2.15, 2.7))

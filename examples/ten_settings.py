@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None) -> None:
 
     name, teacher = MODELS[args.model]
     method = qu.get(args.method, **args.params)
-    others = {
+    others: dict[str, Any] = {
         keyword: AutoModelForCausalLM.from_pretrained(path, dtype="auto")
         for context, keyword, path in (
             ("teacher_logits", "teacher_model", args.teacher_path or teacher),

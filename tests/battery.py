@@ -23,7 +23,7 @@ HARMLESS = {"bootstrap_hard", "mbls", "profit", "sparsemax", "entmax15"}
 class Batch(NamedTuple):
     logits: Tensor  # (N, V) float64
     labels: Tensor  # (N,)
-    context: dict[str, Tensor]
+    context: dict[str, Any]  # a Tensor each
 
 
 @functools.cache
@@ -69,14 +69,15 @@ def settings(name: str) -> list[dict[str, Any]]:
     for f in ENTRIES[name].parameters():
         limits = f.metadata
         found += [{f.name: c} for c in limits["choices"] if c != f.default]
-        found += [{f.name: type(f.default)(b)} for b in (limits["low"], limits["high"]) if b is not None]
+        kind: Any = type(f.default)
+        found += [{f.name: kind(b)} for b in (limits["low"], limits["high"]) if b is not None]
     found += [dict(e) for e in ENTRIES[name].examples]
     return [e for i, e in enumerate(found) if e not in found[:i] and _ordered(name, e)]
 
 
 def _ordered(name: str, given: dict[str, Any]) -> bool:
     """Whether a band's ends are in order: a bound of one parameter may lie beyond the other's default."""
-    values = {f.name: f.default for f in ENTRIES[name].parameters()} | given
+    values: dict[str, Any] = {f.name: f.default for f in ENTRIES[name].parameters()} | given
     return not {"low", "high"} <= set(values) or values["low"] <= values["high"]
 
 

@@ -389,16 +389,16 @@ def test_declared_simplices_hold_on_the_random_tokens(tables: dict[str, pd.DataF
 
 def test_targets_sum_to_one(tables: dict[str, pd.DataFrame]) -> None:
     sums = tables["targets"].groupby(["method", "token"])[["p", "target"]].sum()
-    assert abs(sums - 1).max(axis=None) < 1e-12
+    assert (abs(sums - 1) < 1e-12).all(axis=None)
     assert len(sums) == len(PAPER) * len(tokens.TELLING)
 
 
 def test_gates_pull_exactly_one_way(tables: dict[str, pd.DataFrame]) -> None:
     per_token, over_all = gradients._matrices(tables["gradients"])
     of_gates = [name for name in PAPER if isinstance(qu.get(name), Gate)]
-    assert (per_token.loc[of_gates, of_gates] - 1).abs().max(axis=None) < 1e-9
-    assert over_all.loc["sft", "dft"] < 0.9
-    assert per_token.loc["sft", "kd"] < 0.9
+    assert ((per_token.loc[of_gates, of_gates] - 1).abs() < 1e-9).all(axis=None)
+    assert over_all["dft"].loc["sft"] < 0.9
+    assert per_token["kd"].loc["sft"] < 0.9
 
 
 def test_every_declared_gate_is_measured_as_one(tables: dict[str, pd.DataFrame]) -> None:

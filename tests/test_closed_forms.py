@@ -97,7 +97,11 @@ def test_the_numbers_of_the_table_are_those_of_its_inverse(name: str) -> None:
     given = {name: torch.softmax(x, -1) for name, x in flow.context.items()}
     wanted = flow.truth if inverse.teacher is None else given["teacher_logits"]
     expression = (inverse.truth if inverse.teacher is None else inverse.teacher)(flow.m).label
-    values = {P.label: found, R.label: (1 - flow.truth).sqrt(), PRIOR.label: given.get("prior_logits")}
+    values: dict[sp.Symbol, Any] = {
+        P.label: found,
+        R.label: (1 - flow.truth).sqrt(),
+        PRIOR.label: given.get("prior_logits"),
+    }
     got = numbers(expression, {s: x for s, x in values.items() if s in expression.free_symbols} | {C: torch.ones(3, 1)})
     if name == "infosft":  # where C is no factor alone: any two tokens tell the same C
         level = flow.truth / got

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pkgutil
 import re
+from typing import Any
 
 import mpmath as mp
 import pytest
@@ -222,7 +223,8 @@ def test_the_link_is_where_the_loss_is_unbiased(name: str) -> None:
     t = TensorToken(z, torch.zeros(60, dtype=torch.long), {})
 
     def expected(predicted: torch.Tensor) -> torch.Tensor:
-        return sum(predicted[:, [y]] * m(z, torch.full((60,), y)).gradient for y in range(5))
+        each = (predicted[:, [y]] * m(z, torch.full((60,), y)).gradient for y in range(5))
+        return sum(each, torch.zeros(()))
 
     assert float(expected(LINKS[m.link](t, m.params).probs).abs().max()) < 1e-14
     assert float(expected(t.policy.probs).abs().max()) > 1e-3, "and of the softmax it is not"
@@ -249,13 +251,15 @@ def test_float32_gauges_are_defined_where_float64_ones_are(m: QMap) -> None:
     r = torch.Generator().manual_seed(1)
     logits = 3 * torch.randn(40, 4000, generator=r, dtype=torch.float64)
     labels = torch.randint(4000, (40,), generator=r)
-    context = {f"{k}_logits": torch.randn(40, 4000, generator=r).double() for k in ("reference", "teacher", "prior")}
+    context: dict[str, Any] = {
+        f"{k}_logits": torch.randn(40, 4000, generator=r).double() for k in ("reference", "teacher", "prior")
+    }
     context["old_logits"] = logits + 0.3 * torch.randn(40, 4000, generator=r)
     context |= {"token_weight": torch.ones(40), "token_mask": torch.ones(40), "negative_mask": torch.zeros(40, 4000)}
     wide = m(logits, labels, **context)
     narrow = m(logits.float(), labels, **context)
     for gauge in ("fixed", "boundary"):
-        a, b = wide.in_gauge(gauge).scale, narrow.in_gauge(gauge).scale  # type: ignore[arg-type]
+        a, b = wide.in_gauge(gauge).scale, narrow.in_gauge(gauge).scale
         assert float((a.isnan() == b.isnan()).double().mean()) >= 0.97, gauge
 
 
@@ -272,7 +276,7 @@ def test_confident_negatives_and_averages_keep_their_gradient() -> None:
         torch.testing.assert_close(g.double(), torch.tensor([float(x) for x in exact]).double(), rtol=0, atol=1e-5)
 
 
-def _softmax(z: torch.Tensor) -> list[object]:
+def _softmax(z: torch.Tensor) -> list[Any]:
     with mp.workdps(DIGITS):
         weights = [mp.exp(mp.mpf(float(x))) for x in z]
         return [w / mp.fsum(weights) for w in weights]

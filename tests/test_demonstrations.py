@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -74,7 +75,7 @@ def written(folder: Path, flipped: bool = False) -> Path:
         right = f"Ann has {a}+{b} = <<{a}+{b}={a + b}>>{a + b} pens."
         wrong = f"Ann has {a}-{b} = <<{a}-{b}={a - b}>>{a - b} pens."
         rows.append({"question": question, "answer": f"{right}\n#### {a + b}"})
-        row: dict[str, object] = {"question": question, "ground_truth": f"{right}\nA: {a + b}"}
+        row: dict[str, Any] = {"question": question, "ground_truth": f"{right}\nA: {a + b}"}
         for j, writer in enumerate(WRITERS):
             good = (i + j) % 2 == 0
             solution = f"{right}\nA: {a + b}" if good else f"{wrong}\nA: {a - b}"
@@ -241,8 +242,8 @@ def test_rows_are_the_same_twice(table: pd.DataFrame) -> None:
 
 def test_trust_that_does_not_depend_on_the_model(table: pd.DataFrame) -> None:
     trust = table[table["metric"] == TRUST].groupby("method")["value"].agg(["min", "max"])
-    assert trust.loc["sft"].tolist() == [1, 1]
-    assert trust.loc["kd"].tolist() == [0, 0]
+    assert list(trust.loc["sft"]) == [1, 1]
+    assert list(trust.loc["kd"]) == [0, 0]
 
 
 def test_the_reference_has_moved_nowhere_and_the_tuned_have(table: pd.DataFrame) -> None:

@@ -117,7 +117,8 @@ def entry(symbol: sp.Symbol, j: int) -> sp.Symbol:
 
 def rationals(names: Sequence[sp.Symbol], size: int) -> dict[sp.Symbol, Any]:
     """Explicit fractions: distributions that sum to one, masks of 0 and 1."""
-    r, point = random.Random(size), {}
+    r = random.Random(size)
+    point: dict[sp.Symbol, Any] = {}
     for s in sorted(names, key=str):
         stem = s.name.rpartition("_")[0]
         if stem and s.is_positive:

@@ -182,8 +182,8 @@ def test_rows_are_complete(table: pd.DataFrame) -> None:
 
 def test_reported_noise_is_a_fifth(table: pd.DataFrame) -> None:
     noise = table[table["metric"] == "share of labels wrong"].groupby("condition")["value"].agg(["min", "max"])
-    assert noise.loc["clean"].tolist() == [0, 0]
-    assert noise.loc["redrawn"].tolist() == noise.loc["confused"].tolist() == [183 / 917, 183 / 917]
+    assert list(noise.loc["clean"]) == [0, 0]
+    assert list(noise.loc["redrawn"]) == list(noise.loc["confused"]) == [183 / 917, 183 / 917]
 
 
 @pytest.mark.parametrize(("method", "trust"), [("sft", 1), ("kd", 0)])
@@ -225,7 +225,7 @@ def test_summary_is_the_student_interval_over_seeds() -> None:
         for seed, v in enumerate(values)
         for m in ("accuracy", "agreement with noisy validation")
     ]
-    found = digits.summary(pd.DataFrame(rows)).loc[("clean", "teacher", "accuracy")]
+    found = digits.summary(pd.DataFrame(rows)).xs(("clean", "teacher", "accuracy"))
     interval = stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert found["mean"] == pytest.approx(np.mean(values))
     assert found["half"] == pytest.approx((interval.high - interval.low) / 2)

@@ -306,7 +306,8 @@ def test_compare_is_symmetric(a: str, b: str) -> None:
 
 def test_identical_and_scaled_are_transitive() -> None:
     """All are found equal to dft, or to four times it; so each must be to each other."""
-    equal, fourfold = ["mae", m("agce", a=3, q=1), m("mixce", eta=0)], m("symmetric_ce", ce_weight=0)
+    equal: list[str | QMap] = ["mae", m("agce", a=3, q=1), m("mixce", eta=0)]
+    fourfold = m("symmetric_ce", ce_weight=0)
     assert {compare("dft", other).level for other in equal} == {"identical"}
     assert {compare(a, b).level for a, b in itertools.combinations(equal, 2)} == {"identical"}
     assert {compare(other, fourfold).level for other in ["dft", *equal]} == {"scaled"}
@@ -350,6 +351,7 @@ def test_a_scaled_copy_is_scaled(name: str, factor: float) -> None:
 
     verdict = compare(original, Times(**original.params))
     assert verdict.meets("scaled")
+    assert verdict.factor is not None
     assert abs(float(verdict.factor) - factor) < 1e-6 * factor
 
 

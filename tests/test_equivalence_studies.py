@@ -10,6 +10,7 @@ import pytest
 import qunify as qu
 from analyses.kit import cache, runner
 from analyses.studies import equivalence, family
+from qunify.comparison import LEVELS
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def test_every_pair_is_decided_once(pairs: pd.DataFrame) -> None:
         frozenset((a, b)) for a in names for b in names if a != b
     }
     assert len(pairs) == len(names) * (len(names) - 1) // 2
-    assert set(pairs["level"]) == set(qu.equivalence.LEVELS)
+    assert set(pairs["level"]) == set(LEVELS)
 
 
 def missing(pairs: pd.DataFrame) -> set[tuple[str, str]]:

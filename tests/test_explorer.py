@@ -49,7 +49,7 @@ def _numbers(x: Any) -> Any:
     return float(x) if x in ("NaN", "Infinity", "-Infinity") else x
 
 
-def tokens(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
+def tokens(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """Tokens of many kinds: undecided and nearly certain ones, right and wrong."""
     r = torch.Generator().manual_seed(seed)
     scale = torch.tensor([0.5, 2.0, 8.0, 15.0], dtype=torch.float64).repeat_interleave(TOKENS // 4)[:, None]

@@ -95,7 +95,8 @@ def expected(name: str, p: torch.Tensor, label: int = 0, gauge: Any = "unit", **
     """loss, scale, trust, target and half the length of the gradient, as the table has them."""
     m = qu.get(name, **params)
     context = {"teacher_logits": torch.tensor(TEACHER, dtype=torch.float64).log()}
-    q = m(p.log()[None], torch.tensor([label]), **{n: context[n][None] for n in m.needs})
+    given: dict[str, Any] = {n: context[n][None] for n in m.needs}
+    q = m(p.log()[None], torch.tensor([label]), **given)
     g = q.in_gauge(gauge)
     return [
         float(q.loss), float(g.scale), float(g.trust), *g.target[0].tolist(), float(q.gradient.abs().sum() / 2)
@@ -186,7 +187,7 @@ def test_training_plays_to_the_optimum(opened: Any, page: Path, name: str) -> No
     teacher = torch.tensor(TEACHER[:3], dtype=torch.float64)
     m = qu.get(name)
     truth = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    context = {"teacher_logits": (teacher / teacher.sum()).log()}
+    context: dict[str, Any] = {"teacher_logits": (teacher / teacher.sum()).log()}
     predicted = qu.optimum(m, truth, **{n: context[n] for n in m.needs}).probs
     ended = [float(x) for x in outcome.get_attribute("data-end").split(",")]
     np.testing.assert_allclose(ended, predicted.numpy(), atol=1e-5)

@@ -34,6 +34,8 @@ NUMBERS = [0.5 + ((37 * i) % 101) / 50 for i in range(101)]
 
 def at(level: str) -> tuple[datasets.Dataset, list[tuple[list[int], list[int]]], list[list[float]]]:
     """A dataset with weights of this level; its ids and labels; and the weight of every token."""
+    weights: list[Any]
+    spread: list[list[float]]
     if level == "message":
         weights = [NUMBERS[3 * i : 3 * i + len(chat)] for i, chat in enumerate(CHATS)]
         spread = [
@@ -158,7 +160,7 @@ def test_padding_to_a_multiple() -> None:
 
 def make(
     out: Path, data: datasets.Dataset, method: str = "iw_sft", template: str | None = None, **settings: Any
-) -> hf.SFTTrainer:
+) -> Any:
     tokenizer = copy.deepcopy(trainers.TOKENIZER)
     tokenizer.chat_template = template or tokenizer.chat_template
     return hf.SFTTrainer(

@@ -34,7 +34,7 @@ def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def run(
     out: Path, criterion: hf.CausalLoss, m: Any, *, attach: bool = True, collator: Any = collate, **settings: Any
-) -> Trainer:
+) -> Any:
     callbacks = settings.pop("callbacks", None)
     trainer = Trainer(
         m, trainers.config(out, remove_unused_columns=False, **settings), train_dataset=ROWS, data_collator=collator,
@@ -46,7 +46,7 @@ def run(
     return trainer
 
 
-SPLIT = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
+SPLIT: dict[str, Any] = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
 
 
 @pytest.mark.parametrize("settings", [{}, SPLIT], ids=["whole", "accumulated"])
@@ -236,13 +236,13 @@ def headless() -> hf.CausalLoss:
     ("make", "message"),
     [
         (lambda: hf.loss("kd"), r"kd: teacher: expected one, which the method needs, got None"),
-        (lambda: hf.loss("asft", reference="adapter"), r'asft: reference: expected a model or "base", got \'adapter\''),
+        (lambda: hf.loss("asft", reference="adapter"), r'asft: reference: expected a model or "base", got \'adapter\''),  # type: ignore[arg-type]
         (lambda: hf.loss("psft"), r"psft: old_logits: .*use qunify.hf.SFTTrainer"),
         (lambda: hf.loss("logit_adjustment"), r"logit_adjustment: prior_logits: expected one"),
         (lambda: hf.loss("focal", gamma=1.0), r"focal: unknown parameter 'gamma'"),
         (lambda: hf.loss("asft", reference="base").attach(TEACHER), r"asft: reference: expected a model, got \"base\""),
         (lambda: hf.loss("kd", teacher=TEACHER).attach(TEACHER), r"kd: teacher: expected another model"),
-        (lambda: hf.loss("dft")(TEACHER(IDS), None), r"dft: labels: expected a batch with them, got None"),
+        (lambda: hf.loss("dft")(TEACHER(IDS), None), r"dft: labels: expected a batch with them, got None"),  # type: ignore[arg-type]
         (lambda: hf.loss("dft")(TEACHER.model(IDS), IDS), r"dft: model: expected outputs with logits, got BaseModel"),
         (lambda: headless()(TEACHER(IDS), IDS), r"kd: teacher: expected outputs with logits, got BaseModelOutput"),
     ],
@@ -322,7 +322,8 @@ def test_an_older_policy_in_parts_is_refused(tmp_path: Path, monkeypatch: Any) -
 
 def test_the_model_itself_is_no_reference(tmp_path: Path) -> None:
     m = small_llama.model()
-    for more in ({}, {"peft_config": LoraConfig(target_modules=["q_proj"])}):
+    settings: tuple[dict[str, Any], ...] = ({}, {"peft_config": LoraConfig(target_modules=["q_proj"])})
+    for more in settings:
         with pytest.raises(ValueError, match="asft: reference_model: expected another model"):
             hf.SFTTrainer(
                 m, trainers.config(tmp_path), method="asft", reference_model=m, train_dataset=trainers.dataset(),

@@ -46,7 +46,7 @@ def whole(m: Any, reduction: Any = "mean", upstream: Tensor | None = None, **mor
         z = cap * (z / cap).tanh()
     loss = qu.loss(m, reduction)(z, LABELS, **given)
     loss.backward(upstream)
-    return [loss.detach(), *(x.grad for x in (h, w, b))]  # type: ignore[list-item]
+    return [loss.detach(), *(x.grad for x in (h, w, b))]
 
 
 def fused(m: Any, reduction: Any = "mean", upstream: Tensor | None = None, **more: Any) -> list[Tensor]:
@@ -54,7 +54,7 @@ def fused(m: Any, reduction: Any = "mean", upstream: Tensor | None = None, **mor
     given = {DISTRIBUTIONS.get(k, k): v for k, v in CONTEXT.items() if k in m.needs}
     loss = qu.linear_loss(h, w, LABELS, m, bias=b, reduction=reduction, chunk_size=7, **given, **more)
     loss.backward(upstream)
-    return [loss.detach(), *(x.grad for x in (h, w, b))]  # type: ignore[list-item]
+    return [loss.detach(), *(x.grad for x in (h, w, b))]
 
 
 def same(a: list[Tensor], b: list[Tensor], atol: float = 1e-9) -> None:
@@ -96,7 +96,7 @@ def test_other_heads_and_listed_tokens_as_contexts() -> None:
             by_hand = ((1 - few.values.exp().sum(-1, keepdim=True)) / (V - 3)).log().expand_as(log_p)
         by_hand = by_hand.scatter(-1, few.indices, few.values)
         torch.testing.assert_close(
-            qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(few.values, few.indices, tail)),  # type: ignore[arg-type]
+            qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(few.values, few.indices, tail)),
             qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=by_hand),
         )
 
@@ -236,7 +236,12 @@ def test_no_operand_of_half_precision_carries_one_over_all_items(monkeypatch: py
 def test_evaluation_computes_no_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
     wanted: list[tuple[bool, ...]] = []
     sweep = _losses_and_gradients
-    monkeypatch.setattr(linear, "_losses_and_gradients", lambda *a: wanted.append(tuple(a[-1])) or sweep(*a))
+
+    def watched(*a: Any) -> Any:
+        wanted.append(tuple(a[-1]))
+        return sweep(*a)
+
+    monkeypatch.setattr(linear, "_losses_and_gradients", watched)
     with torch.no_grad():
         qu.linear_loss(HIDDEN, WEIGHT.clone().requires_grad_(), LABELS, "dft", bias=BIAS.clone().requires_grad_())
     assert wanted == [(False, False, False)]
@@ -282,7 +287,12 @@ def test_lists_are_taken_as_by_the_module() -> None:
 def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     make = _Head.logits
-    monkeypatch.setattr(_Head, "logits", lambda head, h: seen.append(len(h)) or make(head, h))
+
+    def watched(head: _Head, h: Tensor) -> Tensor:
+        seen.append(len(h))
+        return make(head, h)
+
+    monkeypatch.setattr(_Head, "logits", watched)
     qu.linear_loss(HIDDEN, WEIGHT, LABELS, "sft", chunk_size=4)
     assert max(seen) == 4
     assert sum(seen) == int((LABELS != -100).sum())

@@ -178,7 +178,7 @@ def test_one_gradient_is_kept_and_no_trace() -> None:
     z = B.logits.clone().requires_grad_()
     loss = qu.loss("dft", "none")(z, B.labels)
     assert loss.grad_fn is not None
-    (kept,) = loss.grad_fn.saved_tensors  # type: ignore[attr-defined]
+    (kept,) = loss.grad_fn.saved_tensors
     assert kept.shape == z.shape
 
 
@@ -186,13 +186,13 @@ def test_one_gradient_is_kept_and_no_trace() -> None:
     ("call", "error", "sentence"),
     [
         (lambda: qu.loss("dtf"), KeyError, "did you mean dft"),
-        (lambda: qu.loss("dft", "avg"), ValueError, "loss: reduction: expected none, mean or sum, got 'avg'"),
+        (lambda: qu.loss("dft", "avg"), ValueError, "loss: reduction: expected none, mean or sum, got 'avg'"),  # type: ignore[arg-type]
         (lambda: qu.loss(qu.get("gem"), beta=0.5), ValueError, "loss: parameters beta: expected none beside a QMap"),
         (
-            lambda: qu.loss(3),
+            lambda: qu.loss(3),  # type: ignore[arg-type]
             ValueError,
             "loss: method: expected an id of the catalogue, a QMap or a loss func",
-        ),  # type: ignore[arg-type]
+        ),
         (lambda: qu.loss("gem", beta=-1.0), ValueError, "gem: parameter beta: expected a number in"),
         (lambda: qu.loss("kd")(B.logits, B.labels), ValueError, "kd: missing context, expected the keyword argument"),
         (lambda: qu.loss("sft")(B.logits, B.labels[:3]), ValueError, "sft: labels: expected shape"),

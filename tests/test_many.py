@@ -53,7 +53,7 @@ def by_hand(
     g = torch.Generator().manual_seed(job.seed)
     parameters = {k: v[None].clone().requires_grad_() for k, v in network.start(job.seed).items()}
     kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}
-    optimise = kinds[optimiser](list(parameters.values()), lr=job.lr)  # type: ignore[operator]
+    optimise = kinds[optimiser](list(parameters.values()), lr=job.lr)
     epoch: Tensor = torch.empty(0, dtype=torch.long)
     for step in range(steps):
         at = torch.arange(N)
@@ -157,7 +157,7 @@ def test_trust_is_that_of_the_method_in_every_example() -> None:
     old = Stack(Linear(D, V), several, old_every=3).run(3)  # the present policy when it was last renewed
     for i, job in enumerate(several):
         logits = stack.logits(job.data.inputs)[i]
-        context = job.data.context | {"old_logits": old.logits(job.data.inputs)[i]}
+        context: dict[str, Any] = {**job.data.context, "old_logits": old.logits(job.data.inputs)[i]}
         expected = job.method(logits, job.data.labels, **context).trust
         torch.testing.assert_close(stack.trust()[i], expected, rtol=0, atol=1e-12)
     stack.diverged[1] = 2
@@ -269,7 +269,8 @@ def test_a_sweep_is_a_tidy_table(tmp_path: Path) -> None:
 
 def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sweep(Tabular(5, V), jobs(), [5], confidence, size=2)
-    train, done = _train, []
+    train = _train
+    done: list[int] = []
 
     def interrupted(i: int, *rest: Any) -> Any:
         if len(done) == 3:
@@ -282,7 +283,12 @@ def test_a_stopped_sweep_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path, key="1")
     assert len(list(tmp_path.glob("*.json"))) == 3
     done.clear()
-    monkeypatch.setattr(sweeps_module, "_train", lambda i, *rest: (done.append(i), train(i, *rest))[1])
+
+    def counted(i: int, *rest: Any) -> Any:
+        done.append(i)
+        return train(i, *rest)
+
+    monkeypatch.setattr(sweeps_module, "_train", counted)
     again = sweep(Tabular(5, V), jobs(), [5], confidence, size=2, folder=tmp_path, key="1")
     assert len(done) == 3, "six parts, three of them kept"
     pd.testing.assert_frame_equal(again, whole, rtol=0, atol=0)
@@ -372,7 +378,7 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
             lambda: sweep(Tabular(5, V), jobs()[:2], [5], lambda s: {"x": torch.tensor(1.0)}),
             r"sweep: measure: expected a tensor \(1,\) as 'x', one number per model, got \(\)|expected a tensor \(2,\)",
         ),
-        (lambda: sweep(Tabular(5, V), jobs()[:1], [5], lambda s: {"x": 1.0}), "sweep: measure: .* got float"),
+        (lambda: sweep(Tabular(5, V), jobs()[:1], [5], lambda s: {"x": 1.0}), "sweep: measure: .* got float"),  # type: ignore[dict-item]
         (lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder=__file__), "sweep: folder: expected a folder"),
         (
             lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder="runs"),

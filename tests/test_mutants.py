@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 from unittest import mock
 
@@ -25,6 +24,10 @@ def first(change: Any) -> Any:
         return [change(head), *rest]
 
     return broken
+
+
+def also(push: torch.Tensor) -> Any:
+    return lambda pulls: [*pulls, push]
 
 
 BREAKS = {
@@ -55,7 +58,7 @@ def test_a_break_at_any_one_token_is_found() -> None:
     for row in range(len(b.labels)):
         push = torch.zeros_like(b.logits)
         push[row, :2] = torch.tensor([1e-9, -1e-9])
-        with with_pulls(m, lambda pulls, push=push: [*pulls, push]):
+        with with_pulls(m, also(push)):
             assert not conforms(m, b), row
 
 
@@ -99,7 +102,7 @@ def shifted(m: QMap) -> list[QMap]:
     found = []
     for factor in (0.5, 0.9, 1.5, 3.0):
         try:
-            found.append(dataclasses.replace(m, **{key: m.params[key] * factor + 0.01}))
+            found.append(m.replace(**{key: m.params[key] * factor + 0.01}))
         except ValueError:
             continue
     return found

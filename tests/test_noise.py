@@ -85,8 +85,8 @@ def test_theory_has_one_breaking_point_for_all_that_see_the_label_alone(committe
     assert (theory[theory["kind"] == "uniform"]["accuracy"] == 1).all()
     by_rate = theory[theory["kind"] == "class"].groupby("rate")["accuracy"].agg(["min", "max"])
     assert (by_rate["min"] == by_rate["max"]).all()
-    assert by_rate.loc[0.4, "min"] > 0.9
-    assert by_rate.loc[0.6, "max"] < 0.1
+    assert by_rate["min"].loc[0.4] > 0.9
+    assert by_rate["max"].loc[0.6] < 0.1
 
 
 def test_the_right_channel_undoes_its_noise_in_theory_and_not_in_240_labels(committed: pd.DataFrame) -> None:

@@ -136,7 +136,7 @@ def test_the_fused_loss_is_that_of_the_logits(name: str, own: ModuleType) -> Non
     m = getattr(own, name)
     teacher = {"teacher": TEACHER} if given(m, TEACHER) else {}
     hidden, weight = LOGITS, torch.eye(6, dtype=torch.float64)
-    fused = qu.linear_loss(hidden, weight, LABELS, m, **teacher)  # type: ignore[arg-type]
+    fused = qu.linear_loss(hidden, weight, LABELS, m, **teacher)
     torch.testing.assert_close(fused, qu.loss(m)(LOGITS, LABELS, **given(m, TEACHER)))
 
 

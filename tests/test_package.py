@@ -50,7 +50,7 @@ def core_environment(at: Path) -> Path:
     for dist in required("qunify", {}).values():
         for top in {f.parts[0] for f in dist.files or ()} - {"..", "__pycache__"}:
             if not (site / top).exists():  # some share a namespace
-                (site / top).symlink_to(dist.locate_file(top))
+                (site / top).symlink_to(str(dist.locate_file(top)))
     return at / "bin" / "python"
 
 

@@ -108,7 +108,7 @@ def plain(test: Any) -> Any:
 
 
 IDENTITY = next(i for i in IDENTITIES if i.left.name == "tailr" and {t.name for t in i.right} == {"dft"})
-NOISE = next(f for f in test_findings.ALL if f.title == "Robust is not calibrated")
+NOISE = next((study, f) for study, f in test_findings.ALL if f.title == "Robust is not calibrated")
 SIMPLEX = runner.read("simplex", runner.FIGURES)[["A", "B", "C"]]
 GEM = ("scaled", "gem", qu.get("temperature_ce", temperature=0.7), True)
 
@@ -225,8 +225,8 @@ FAULTS = [
     ),
     Fault(
         "rows that say the same, taken for rows that say otherwise",
-        lambda patch: patch.setitem(test_findings.OTHERWISE, NOISE.title, lambda table: table),
-        lambda: test_findings.test_other_rows_would_not(NOISE),
+        lambda patch: patch.setitem(test_findings.OTHERWISE, NOISE[1].title, lambda table: table),
+        lambda: test_findings.test_other_rows_would_not(*NOISE),
     ),
     Fault(
         "a method without one of its seeds",

@@ -22,7 +22,8 @@ REFERENCE = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=torch.float64)
 DISTRIBUTIONS = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
 
 
-def context(vocab: int, seed: int = 0) -> dict[str, Tensor]:
+def context(vocab: int, seed: int = 0) -> dict[str, Any]:
+    """Every context of one token, as a tensor."""
     r = torch.Generator().manual_seed(seed)
     given = {name: torch.randn(vocab, generator=r, dtype=torch.float64) for name in DISTRIBUTIONS}
     negative = torch.zeros(vocab)
@@ -39,7 +40,7 @@ def truths(count: int, vocab: int, seed: int = 1) -> Tensor:
     return torch.softmax(torch.randn(count, vocab, generator=r, dtype=torch.float64), -1)
 
 
-ANCHORED = dict.fromkeys(DISTRIBUTIONS, REFERENCE.log())
+ANCHORED: dict[str, Any] = dict.fromkeys(DISTRIBUTIONS, REFERENCE.log())
 
 
 # ---- the drift ------------------------------------------------------------------------------------------------
@@ -161,9 +162,7 @@ def test_theory_and_flow_agree_where_both_apply(vocab: int) -> None:
                 continue  # psft's drift jumps at its optimum, and the flow only creeps along the edge
             arrival = follow(flow, torch.zeros_like(flow.truth), torch.arange(4))
         assert bool(arrival.stable.all()), name
-        torch.testing.assert_close(
-            arrival.probs, exact.probs, rtol=0, atol=1e-8, msg=lambda text, n=name: f"{n}: {text}"
-        )
+        torch.testing.assert_close(arrival.probs, exact.probs, rtol=0, atol=1e-8, msg=f"{name}: {{}}".format)
         met.append(name)
     assert len(met) > 30
 
@@ -359,11 +358,12 @@ def test_truths_together_and_alone() -> None:
     teacher = torch.randn(2, 3, 4, generator=r, dtype=torch.float64)
     for name in ("target_sft", "asft"):
         m, key = qu.get(name), "teacher_logits" if name == "target_sft" else "reference_logits"
-        together = qu.optimum(m, truth, **{key: teacher})
+        given: dict[str, Any] = {key: teacher}
+        together = qu.optimum(m, truth, **given)
         assert together.probs.shape == truth.shape
         assert together.stable.shape == together.exists.shape == together.converged.shape == (2, 3)
         assert len(together.all) == 6
-        alone = qu.optimum(m, truth[1, 2], **{key: teacher[1, 2]})
+        alone = qu.optimum(m, truth[1, 2], **{key: given[key][1, 2]})
         torch.testing.assert_close(together.probs[1, 2], alone.probs, rtol=0, atol=1e-12)
 
 

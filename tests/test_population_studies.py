@@ -9,6 +9,7 @@ import torch
 import qunify as qu
 from analyses.kit import runner, story
 from analyses.studies import calibration_bias, simplex, theory_vs_training
+from qunify.population import SIMPLEX_STARTS, SIMPLEX_TOKENS, SIMPLEX_TRUTH
 
 
 def committed(name: str) -> pd.DataFrame:
@@ -25,11 +26,11 @@ def same(again: pd.DataFrame, before: pd.DataFrame) -> None:
 def test_simplex_paths_end_at_their_optima() -> None:
     table = committed("simplex")
     last = simplex.ends(table)
-    assert len(last) == len(simplex.METHODS) * len(simplex.STARTS)
+    assert len(last) == len(simplex.METHODS) * len(SIMPLEX_STARTS)
     assert (last["distance"] < simplex.CLOSE).mean() > 0.9
     wrong = table.copy()
     moved = wrong["kind"] == "optimum"
-    wrong.loc[moved, list(simplex.TOKENS)] = wrong.loc[moved, ["B", "C", "A"]].to_numpy()
+    wrong.loc[moved, list(SIMPLEX_TOKENS)] = wrong.loc[moved, ["B", "C", "A"]].to_numpy()
     assert (simplex.ends(wrong)["distance"] < simplex.CLOSE).mean() < 0.5, "optima of other tokens are not met"
 
 
@@ -46,7 +47,7 @@ def test_simplex_drift_moves_along_the_simplex_and_rests_at_the_truth_under_sft(
     assert field[["dA", "dB", "dC"]].sum(axis=1).abs().max() < 1e-12
     sft = field[field["method"] == "sft"]
     toward = (
-        (torch.tensor(simplex.TRUTH) - torch.tensor(sft[["A", "B", "C"]].to_numpy())).numpy() * sft[["dA", "dB", "dC"]]
+        (torch.tensor(SIMPLEX_TRUTH) - torch.tensor(sft[["A", "B", "C"]].to_numpy())).numpy() * sft[["dA", "dB", "dC"]]
     ).sum(axis=1)
     assert (toward > 0).all(), "under sft every step comes nearer to the truth"
     assert "only sft ends at the truth alone" in simplex.see(table)

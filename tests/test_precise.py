@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mpmath as mp
 import pytest
 import torch
@@ -40,7 +42,7 @@ def test_float64_has_the_digits_it_claims(m: QMap) -> None:
             assert abs(mine - float(theirs)) <= tolerance * scale
 
 
-def softmax(logits: torch.Tensor) -> list[object]:
+def softmax(logits: torch.Tensor) -> list[Any]:
     weights = [mp.exp(mp.mpf(float(z))) for z in logits]
     total = mp.fsum(weights)
     return [w / total for w in weights]

@@ -302,7 +302,7 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(ValueError, match="gce: parameter q: expected a number, got the symbol q"):
         qu.is_proper(qu.get("gce", q=sp.Symbol("q")))
     with pytest.raises(ValueError, match="is_proper: method: expected an id of the catalogue"):
-        qu.is_proper(3)
+        qu.is_proper(3)  # type: ignore[arg-type]
     with pytest.raises(KeyError, match="did you mean dft"):
         qu.is_proper("DFT")
     assert catalogue.as_method("sft", "is_proper") == qu.get("sft")

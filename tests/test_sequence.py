@@ -165,8 +165,8 @@ def test_who_knows_the_chain_is_exact_on_clean_data_alone(table: pd.DataFrame) -
 
 def test_trust_that_does_not_depend_on_the_model(table: pd.DataFrame) -> None:
     trust = table[table["metric"].isin(TRUST.values())].groupby("method")["value"].agg(["min", "max"])
-    assert trust.loc["sft"].tolist() == [1, 1]
-    assert trust.loc["kd"].tolist() == [0, 0]
+    assert list(trust.loc["sft"]) == [1, 1]
+    assert list(trust.loc["kd"]) == [0, 0]
 
 
 # ---- picture -------------------------------------------------------------------------------------------------

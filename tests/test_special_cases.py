@@ -137,7 +137,7 @@ def test_bindings_read_as_a_sentence() -> None:
         ValueError,
         match=r"subsumes: special: expected an id or a QMap; .* and qunify.design makes a QMap",
     ):
-        subsumes("agce", lambda logits, labels: logits.sum(-1))  # type: ignore[arg-type]
+        subsumes("agce", lambda logits, labels: logits.sum(-1))
     half = qu.design("half", trust=lambda t: t.p_label, residual=lambda t: t.uniform)
     with pytest.raises(ValueError, match="subsumes: general: expected a class that says in which range"):
         subsumes(half, "sft")

@@ -57,7 +57,7 @@ def test_the_three_noises_differ_as_described() -> None:
     clean = ambiguous(5, 8, 2, seed=0)
     uniform, partner, annotator = (
         relabelled(clean, 0.5, kind, seed=1).noise for kind in ("uniform", "class", "annotator")
-    )  # type: ignore[arg-type]
+    )
     assert (uniform == 1 / 8).all()
     assert (partner.sort(-1).values == clean.truth.sort(-1).values).all()
     assert not torch.equal(partner, clean.truth)

@@ -140,9 +140,13 @@ def test_induced_measures_in_float64_whatever_it_is_given() -> None:
         assert q.gradient.dtype == torch.float64
         torch.testing.assert_close(q.gradient, expected.gradient)
     teacher = torch.zeros(4, 6).numpy()
-    seen = []
-    qu.induced(lambda z, y, teacher_logits: seen.append(teacher_logits.dtype) or cross_entropy(z, y), logits, labels,
-               teacher_logits=teacher)  # fmt: skip
+    seen: list[torch.dtype] = []
+
+    def watched(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        seen.append(teacher_logits.dtype)
+        return cross_entropy(z, y)
+
+    qu.induced(watched, logits, labels, teacher_logits=teacher)
     assert seen == [torch.float64]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -141,7 +143,7 @@ def test_facts_and_exceptions_change_in_the_stated_dose() -> None:
     ]
     assert 0.1 < np.mean(changed) < 0.45
     kin = TASKS["kin"]
-    questions = [kin.question(np.random.default_rng(i)) for i in range(60)]
+    questions: list[Sequence[str]] = [kin.question(np.random.default_rng(i)) for i in range(60)]
     texts = Texts.of(kin, questions, TAUGHT, PRIOR, 0)
     facts = texts.worked & ~texts.slipped
     assert 0.1 < texts.conflict[facts].float().mean() < 0.45
@@ -153,7 +155,7 @@ def test_posterior_learns_a_right_teacher_from_labels_with_slips() -> None:
     teacher = torch.randn(v, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     policy = torch.randn(v, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     labels = torch.arange(v)
-    given = {"teacher_logits": teacher.expand(v, v)}
+    given: dict[str, Any] = {"teacher_logits": teacher.expand(v, v)}
     target = qu.get("posterior", noise=noise)(policy.expand(v, v), labels, **given).target
     drawn = (1 - noise) * teacher.softmax(-1) + noise / v
     torch.testing.assert_close(drawn @ target, teacher.softmax(-1), rtol=0, atol=1e-12)

@@ -141,6 +141,7 @@ def test_a_step_is_the_loss_on_the_marked_tokens_alone() -> None:
     labels = tokens.masked_fill(~at, -100)
     cross_entropy(theirs.logits(theirs(tokens))[:, :-1].flatten(0, 1), labels[:, 1:].flatten()).backward()
     for p, q, p0 in zip(ours.parameters(), theirs.parameters(), start.parameters(), strict=True):
+        assert q.grad is not None
         torch.testing.assert_close(p, p0 - 0.1 * q.grad, rtol=1e-10, atol=1e-12)
         assert not torch.equal(p, p0)
 
@@ -234,6 +235,8 @@ def test_any_method_trains_as_its_loss_does(method: Any) -> None:
     with torch.no_grad():  # as initialised, all tokens are alike, and what waits for a sure model never trains
         for p in (task.reference.embedding.weight, task.teacher.embedding.weight):  # type: ignore[union-attr]
             p.mul_(20)
+    loss: Any
+    needs: tuple[str, ...]
     loss, needs = method, ()
     if not callable(method) or isinstance(method, qu.QMap):
         loss, needs = qu.loss(method, reduction="none"), (qu.get(method) if isinstance(method, str) else method).needs

@@ -83,7 +83,7 @@ def by_hand(
     method: Any,
     data: Sequence[tuple[list[int], list[int]]],
     steps: int = 1,
-    context: Callable[[nn.Module, int], dict[str, Tensor]] = lambda m, step: {},
+    context: Callable[[nn.Module, int], dict[str, Any]] = lambda m, step: {},
 ) -> tuple[nn.Module, list[float]]:
     """The model after some steps of gradient descent on all data at once, and the losses. `method` may be a function
     of the step."""
@@ -97,7 +97,7 @@ def by_hand(
         with torch.no_grad():
             for p in m.parameters():
                 if p.grad is not None:
-                    p -= RATE * p.grad
+                    p.sub_(RATE * p.grad)
         found.append(loss.item())
     return m, found
 

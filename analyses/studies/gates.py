@@ -18,7 +18,7 @@ import qunify as qu
 from analyses.kit import tokens
 from analyses.kit.study import Study
 from qunify import plots, samples
-from qunify.maps import QMap
+from qunify.maps import LossFunction, QMap
 from qunify.token import read
 
 VOCAB = 1000
@@ -80,7 +80,7 @@ def gates() -> list[str]:
     return found
 
 
-def _loss_function(m: QMap) -> qu.targets.LossFunction:
+def _loss_function(m: QMap) -> LossFunction:
     def loss(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
         t, _ = read(m.name, m.needs, logits, labels, -100, context)
         return (m.loss(t) + torch.zeros_like(t.p_label))[:, 0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -152,7 +152,7 @@ def loss(
     reference: Given | None = None,
     teacher: Given | None = None,
     *,
-    prior_logits: Tensor | None = None,
+    prior_logits: Tensor | Sequence[float] | None = None,
     **params: Any,
 ) -> CausalLoss:
     """A method as a `compute_loss_func`, for transformers' Trainer and for TRL's SFTTrainer below version 2.
@@ -168,7 +168,7 @@ def loss(
     reference, teacher : Module or "base", optional
         A frozen causal language model over the same tokens, on the same device, or the trained model with its adapter
         switched off. Used if the method needs it. The loss must then be attached to the trainer.
-    prior_logits : Tensor, (V,), optional
+    prior_logits : Tensor or sequence of float, (V,), optional
         Say, the logarithms of how often each token occurs.
 
     Raises

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, cast, dataclass_transform
 import torch
 
 from qunify._lib import html
-from qunify.maps._params import checked, param
+from qunify.maps._params import checked
 from qunify.maps._pulls import Pulled, logit_gradient
 from qunify.maps._target import QTarget, finish
 from qunify.token import Distribution, Scalar, Token, Vector, is_symbolic, read
@@ -34,7 +34,8 @@ def _facts(doc: str, name: str) -> dict[str, str]:
     return facts
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(param, dataclasses.field))
+# `param` is no field specifier: to a type checker its result is a default, which every parameter has.
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(dataclasses.field,))
 class QMap(ABC):
     """A supervised fine-tuning loss as a map from a token to the target it teaches.
 

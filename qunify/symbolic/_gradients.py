@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import sympy as sp
 
@@ -25,8 +25,10 @@ from qunify.token import (
     sum_over_others,
 )
 
+M = TypeVar("M", bound=QMap)
 
-def with_fractions(m: QMap) -> QMap:
+
+def with_fractions(m: M) -> M:
     """The same method with its parameters as fractions."""
     return m.replace(**{k: rational(v) for k, v in m.params.items() if isinstance(v, float)})
 
