@@ -215,8 +215,8 @@ def test_the_small_cell_gives_its_committed_row(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
     committed = ten_settings.part(runner.read(ten_settings.NAME, runner.FIGURES), "tiny")
     found = cell(TINY, *TINY_CELL)
-    # The start is drawn in float32, on AVX2 and AVX-512 by another kernel than elsewhere: it differs in the last bit, of
-    # which training makes some 1e-5.
+    # The start is drawn in float32, on AVX2 and AVX-512 by another kernel than elsewhere: it differs in the last bit,
+    # of which training makes some 1e-5.
     vectorised = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     near = 2e-6 if vectorised else 1e-4
     for column in set(found) - {"training_seconds", "measuring_seconds", "torch"}:
