@@ -22,7 +22,7 @@ FAMILY = '"""Reserved: trust grows with the model\'s own."""\n\nfrom __future__ 
 #: of what was committed before.
 SELECTION = """
 from qunify.catalogue import ENTRIES
-from qunify.qmap import QMap
+from qunify.maps import QMap
 
 ADDED = {"cautious", "wary"}
 WHOLE = {"test_questions", "test_readme", "test_plots", "test_equivalence_studies", "test_population_studies",

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
+from qunify.token import read
 from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, sweep
 from qunify.training import _sweeps as sweeps_module
 from qunify.training._stacks import _Order
@@ -69,7 +70,7 @@ def by_hand(
             if step % old_every == 0:
                 old = {k: v.detach().clone() for k, v in parameters.items()}
             context["old_logits"] = network.logits(old, network.represent(old, job.data.inputs[at][None]))[0]
-        t, _ = qu.tensors.read("test", job.method.needs, z, job.data.labels[at], -100, context)
+        t, _ = read("test", job.method.needs, z, job.data.labels[at], -100, context)
         optimise.zero_grad()
         job.method.loss(t).mean().backward()
         optimise.step()

@@ -33,7 +33,7 @@ from tests.test_report import MALICIOUS, Tags
 
 OWN = '''
 import qunify as qu
-from qunify.qmap import Gate, param
+from qunify.maps import Gate, param
 
 
 class Doubt(Gate):

@@ -20,7 +20,7 @@ assert not any(importlib.util.find_spec(name) for name in ("transformers", "skle
 q = qu.get("target_sft")(torch.randn(2, 3, 5), torch.randint(0, 5, (2, 3)), teacher_logits=torch.randn(2, 3, 5))
 assert q.target.shape == (2, 3, 5) and bool(q.in_simplex.all())
 assert len(qu.names()) >= 60
-from qunify import pictures, plots, symbols
+from qunify import pictures, plots, symbolic
 assert "<h1>" in pictures.method_page("sft") and "<h1>" in pictures.html(pictures.Page("x", (), ()))
 from qunify.cli import main
 main(["list"])

@@ -1,4 +1,4 @@
-"""The command line: `qunify COMMAND …`. One class per command in qunify.commands; torch is loaded inside them only."""
+"""The command line: `qunify COMMAND …`. One class per command, one file each; torch is loaded inside them only."""
 
 from __future__ import annotations
 

@@ -19,6 +19,6 @@ if TYPE_CHECKING:
         simplex_paths,
     )
     from qunify.population._optima import Optimum, StablePoints, closed_form, drift, optimum, stable_points_of
-    from qunify.population._properness import Properness, is_proper
+    from qunify.population._properness import Biased, NotConcave, Properness, is_proper
 else:
     __getattr__, __dir__ = exported(__name__)
