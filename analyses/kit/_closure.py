@@ -2,8 +2,9 @@
 
 Imports inside functions count. A package that loads its names lazily states where they live in an `if TYPE_CHECKING:`
 block of its `__init__.py`: after `import qunify as qu`, `qu.optimum` leads to the file that defines `optimum` and to no
-other. Where a name cannot be followed, its whole package counts. What is imported under a name made at run time
-(`importlib.import_module`) is not seen; a test keeps the list of the files that do so.
+other. Where a name cannot be followed, its whole package counts, and so it does where a package goes through its own
+files (`pkgutil.iter_modules(__path__)`), as that of the methods does. What else is imported under a name made at run
+time (`importlib.import_module`) is not seen; a test keeps the list of the files that do so.
 """
 
 from __future__ import annotations
@@ -44,8 +45,11 @@ class _Closure:
                 self.files.add(path)
                 package = module.rpartition(".")[0]
                 self.add(package or module)
-                for wish in _read(path.read_bytes(), module if path.name == "__init__.py" else package).wishes:
+                source = _read(path.read_bytes(), module if path.name == "__init__.py" else package)
+                for wish in source.wishes:
                     self.grant(wish)
+                for file in sorted(place.glob("*.py")) if source.reads_its_folder else ():
+                    self.add(f"{module}.{file.stem}".removesuffix(".__init__"))
         return self.known[module]
 
     def grant(self, wish: Wish) -> None:
@@ -70,11 +74,13 @@ class _Closure:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one file asks for when it runs, what it binds, and what it only loads when it is asked."""
+    """What one file asks for when it runs, what it binds, what it only loads when it is asked, and whether it goes
+    through the files beside it."""
 
     wishes: frozenset[Wish]
     bound: frozenset[str]
     lazy: dict[str, Wish]
+    reads_its_folder: bool
 
 
 @functools.cache
@@ -89,7 +95,8 @@ def _read(source: bytes, package: str) -> _Source:
     bound |= {node.id for node in run if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
     wishes = [*(wish for _, wish in imports), *_uses(run, names)]
     lazy = dict(found for node in typed for found in _imports(node, package))
-    return _Source(frozenset(wishes), frozenset([*bound, *names]), lazy)
+    reads_its_folder = any(isinstance(node, ast.Name) and node.id == "__path__" for node in run)
+    return _Source(frozenset(wishes), frozenset([*bound, *names]), lazy, reads_its_folder)
 
 
 def _split(tree: ast.Module) -> tuple[list[ast.AST], list[ast.AST]]:
