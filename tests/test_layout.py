@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -133,7 +134,55 @@ def test_files_inside_a_package_are_private() -> None:
     assert [module(p) for p in inside if not p.name.startswith("_") and p.parent.name != "_lib"] == []
 
 
-def test_readme_of_the_package_names_every_room() -> None:
-    text = (ROOT / "README.md").read_text()
+# ---- what qunify/README.md says ----------------------------------------------------------------------------------
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+WALK = [line for line in README.splitlines() if line.startswith("| `")]
+PATHS = [line for line in README.splitlines() if line.startswith("- **")]
+STUDY = "targets"  # for NAME
+
+
+def walked(rows: list[str]) -> list[str]:
+    """The rooms of a table whose first column has `room/` or `room.py`, in its order."""
+    return [name for row in rows for name in re.findall(r"`(\w+)(?:/|\.py)`", row.split(" | ")[0])]
+
+
+def looks_ahead(order: list[str], graph: Graph) -> list[tuple[str, str]]:
+    """(room, a room further down that it looks into)."""
+    place = {name: i for i, name in enumerate(order)}
+    return [(name, other) for name in order for other in graph.get(name, ()) if place[other] > place[name]]
+
+
+def astray(rows: list[str], paths: list[str]) -> list[str]:
+    """What a newcomer would not find: files to begin at, paths, and in brackets after a path what it defines."""
+    begins = [(walked([row]), re.findall(r"`(\w+\.py)`", row.split(" | ")[2])) for row in rows]
+    lost = [file for names, files in begins for file in files if not any((ROOT / r / file).exists() for r in names)]
+    for path, name in re.findall(r"`([\w/]+\.\w+)`(?: \(`(\w+)`\))?", "\n".join(paths)):
+        found = [file for top in (ROOT, ROOT.parent) if (file := top / path.replace("NAME", STUDY)).exists()]
+        defined = [getattr(n, "name", "") for file in found if name for n in ast.parse(file.read_text()).body]
+        lost += [path] if not found else [f"{path}: {name}"] if name and name not in defined else []
+    return lost
+
+
+def test_readme_of_the_package_names_every_room_once_in_the_order_of_the_imports() -> None:
     names = {room(module(p)) for p in FILES} - {"qunify", "__main__"}
-    assert [name for name in sorted(names) if f"`{name}" not in text] == []
+    assert sorted(walked(WALK)) == sorted(names)
+    below_all = {"_lib"}
+    graph = {name: into - below_all for name, into in rooms().items()}
+    assert looks_ahead(walked(WALK), graph) == []
+
+
+def test_what_readme_of_the_package_leads_to_is_there() -> None:
+    assert len(WALK) > 10
+    assert len(PATHS) == 3
+    assert astray(WALK, PATHS) == []
+
+
+def test_what_is_not_there_is_found() -> None:
+    assert looks_ahead(["maps", "token"], {"maps": {"token"}}) == [("maps", "token")]
+    rows, paths = ["| `maps/`, `token/` | both | `_base.py`, `_none.py` |"], ["- `token/_base.py` (`Token`, no more)"]
+    assert astray(rows, paths) == ["_none.py"]
+    assert astray([], ["`token/_none.py`", "`token/_base.py` (`Nothing`)", "`figures/NAME.csv`"]) == [
+        "token/_none.py",
+        "token/_base.py: Nothing",
+    ]
