@@ -100,7 +100,8 @@ class FineTuningTask:
                 counts = torch.bincount(self.tokens[self.at], minlength=vocab) + 1
                 found[name] = (counts / counts.sum()).log().to(self.token_weight).expand(len(labels), vocab)
             elif name == "negative_mask":
-                found[name] = held_before(tokens, vocab)[at].scatter(-1, labels[:, None], False)
+                held = torch.nn.functional.one_hot(tokens, vocab).cumsum(1)[at] > 0  # up to the token itself
+                found[name] = held.scatter(-1, labels[:, None], False)
             else:
                 model = {"reference_logits": self.reference, "teacher_logits": self.teacher, "old_logits": old}[name]
                 if model is None:
@@ -300,14 +301,6 @@ def means(values: Tensor, owner: Tensor, owners: int) -> Tensor:
     """The mean of the values (N,) of each owner, (owners,) float64; NaN for an owner of none."""
     total = torch.zeros(owners, dtype=torch.float64).index_add(0, owner, values.double())
     return total / torch.bincount(owner, minlength=owners)
-
-
-def held_before(tokens: Tensor, vocab: int) -> Tensor:
-    """Whether token v occurs in the sequence before place t, (B, T) → (B, T, V) bool."""
-    b, t = tokens.shape
-    seen = torch.zeros(b, t + 1, vocab, dtype=torch.bool)
-    seen[:, 1:] = torch.nn.functional.one_hot(tokens, vocab).cumsum(1) > 0
-    return seen[:, :-1]
 
 
 def chunks(rows: Tensor, at: Tensor) -> Sequence[Tensor]:
