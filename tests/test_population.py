@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -198,6 +199,31 @@ def test_psft_fills_up_exactly_at_any_truth() -> None:
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
 
 
+def one_token_at_a_time(weight: Callable[[float], float], truth: list[float]) -> list[float]:
+    """The optimum of a gate: for a level C the u with truth · weight(u)/u = C at every token, and the C at which they
+    sum to 1, both by bisection."""
+
+    def inverse(eta: float, level: float) -> float:
+        low, high = 0.0, 1.0
+        for _ in range(60):
+            middle = (low + high) / 2
+            low, high = (middle, high) if eta * weight(middle) / middle > level else (low, middle)
+        return low
+
+    low, high = 0.0, 1e6
+    for _ in range(80):
+        level = (low + high) / 2
+        low, high = (level, high) if sum(inverse(eta, level) for eta in truth) > 1 else (low, level)
+    return [inverse(eta, high) for eta in truth]
+
+
+def test_the_optimum_of_a_gate_is_the_one_found_one_token_at_a_time() -> None:
+    m = qu.design("decays", trust=lambda t: 1 / (1 + 3 * t.p_label**2), residual=lambda t: t.policy)
+    for truth in truths(5, 6):
+        expected = one_token_at_a_time(lambda u: 1 / (1 + 3 * u**2), truth.tolist())
+        torch.testing.assert_close(qu.optimum(m, truth).probs.tolist(), expected, rtol=0, atol=1e-9)
+
+
 def test_theory_applies_to_what_it_should() -> None:
     """Weights that look at other tokens do not separate; a gate in disguise and fixed pulls do."""
     with torch.no_grad():
@@ -278,7 +304,7 @@ def test_the_theorem_finds_the_vertices_without_the_flow() -> None:
     with torch.no_grad():
         exact = separable_optima(flow)
     assert exact is not None
-    assert torch.equal(exact.alone, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
+    assert torch.equal(exact.vertex_is_stable, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
 
 
 @pytest.mark.parametrize(

@@ -26,11 +26,11 @@ from analyses.studies.ten_settings.runs import (
     Choice,
     Plan,
     Texts,
-    asked,
     cell,
     chosen,
-    read,
-    schooling,
+    questions_not_in,
+    trained_on,
+    training_recipe,
 )
 from analyses.studies.ten_settings.tasks import (
     ANSWER,
@@ -193,17 +193,17 @@ def test_more_questions_than_there_are_are_refused() -> None:
     numbers = [f"{v:02d}" for v in range(100)]
     seen = [["reach", *a, ">", *b, ":"] for a in numbers for b in numbers]
     with pytest.raises(ValueError, match="reach: questions: expected 1 beside 10000 others, got 0"):
-        asked(TASKS["reach"], 1, 0, seen)
+        questions_not_in(TASKS["reach"], 1, 0, seen)
     with pytest.raises(ValueError, match="reach: questions: expected 10000 beside 0 others, got"):
-        asked(TASKS["reach"], 10_000, 0)
+        questions_not_in(TASKS["reach"], 10_000, 0)
 
 
 @pytest.mark.slow
 def test_models_of_another_plan_are_not_taken_for_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "FOLDER", tmp_path)
-    questions = {name: asked(task, 2, 0) for name, task in TASKS.items()}
+    questions = {name: questions_not_in(task, 2, 0) for name, task in TASKS.items()}
     sizes = [TransformerSize(len(VOCAB), width, 1, 2, LENGTH) for width in (8, 16)]
-    models = [read(TINY, "teacher", size, CLEAN, 2, questions, 0) for size in (*sizes, sizes[0])]
+    models = [trained_on(TINY, "teacher", size, CLEAN, 2, questions, 0) for size in (*sizes, sizes[0])]
     assert [model.size for model in models[:2]] == sizes
     for a, b in zip(models[0].parameters(), models[2].parameters(), strict=True):
         assert torch.equal(a, b)
@@ -267,8 +267,10 @@ def test_an_interval_of_few_seeds_is_students() -> None:
 
 
 def test_what_is_no_model_or_share_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"schooling: name: expected one of 0.1 M, .* wrong teacher, got '0.2 M'"):
-        schooling(TINY, "0.2 M", 0)
+    with pytest.raises(
+        ValueError, match=r"training_recipe: name: expected one of 0.1 M, .* wrong teacher, got '0.2 M'"
+    ):
+        training_recipe(TINY, "0.2 M", 0)
     for noise in (-0.1, 0.0, 2.0):
         with pytest.raises(ValueError, match=r"posterior: parameter noise: expected a number in \(0, 1\], got"):
             qu.get("posterior", noise=noise)

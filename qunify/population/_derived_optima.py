@@ -1,9 +1,10 @@
 """Optima derived in symbols, where the drift separates: the label's weight depends on its own probability u alone, and
 fixed pulls c stand beside it.
 
-A zero of the drift has η w(u) + c = C u at every token that keeps mass, with one number C (see `separable`). Solved for
-u it is the optimum, C being set by Σ p = 1. For a gate alone c = 0 and p* is a function of C/η; where all weights are
-constant C is their sum, and p* is the weighted mean of what pulls.
+A zero of the drift has η w(u) + c = C u at every token that keeps mass, with one number C (see `_separable.py`). Solved
+for u it is the optimum, C being set by Σ p = 1. For a gate alone c = 0 and p* is a function of C/η; where all weights
+are constant C is their sum, and p* is the weighted mean of what pulls. Example: with label smoothing w = 1 − s and
+c = s/V, so that C = 1 and p* = (1 − s) η + s/V.
 """
 
 from __future__ import annotations
@@ -32,12 +33,12 @@ ETA = sp.Symbol("eta", positive=True)
 C = sp.Symbol("C", positive=True)
 X = sp.Symbol("x", positive=True)  # C/η
 
-#: What contexts say of a token; token weights are the same for all.
+#: The symbols that differ from token to token beside η: its probabilities by the models in the context.
 CONTEXTS = tuple(per_token(name)[0] for name in ("ref", "tea", "old", "prior"))
 
 
 class Separated(NamedTuple):
-    """b_k = η w + c − C p_k at every token k, in u = p_k and in what contexts say of the token."""
+    """b_k = η w + c − C p_k at every token k; w and c are functions of u = p_k and of `CONTEXTS`."""
 
     weight: sp.Expr
     fixed: sp.Expr
@@ -45,10 +46,10 @@ class Separated(NamedTuple):
 
 
 class Derived(NamedTuple):
-    """The optimum of one method, as a function of η, of contexts at the token, and of C."""
+    """The optimum of one method, as a function of η, of `CONTEXTS`, and of C."""
 
     probs: sp.Expr
-    shape: str = "equal"  # or "proportional", C not being needed, or "clipped" at 0: what would be negative is none
+    shape: str = "equal"  # or "proportional", where C is not needed, or "clipped": 0 where `probs` is negative
 
     @property
     def latex(self) -> str:
@@ -66,7 +67,7 @@ class Derived(NamedTuple):
 
 @functools.lru_cache(maxsize=1024)
 def derived_optimum(m: QMap) -> Derived | None:
-    """The optimum in symbols; None where the drift does not separate, or the equation has no solution that is plain."""
+    """The optimum in symbols; None where the drift does not separate, or the equation has no short solution."""
     parts = separated(m) if runs_on_symbols(m) else None
     if parts is None:
         return None
@@ -92,7 +93,7 @@ def _readable(found: Derived) -> Derived | None:
 
 
 def _factor(e: sp.Expr) -> sp.Expr:
-    """What of a constant factor differs from token to token."""
+    """The factors of a product that differ from token to token: the others cancel in p* ∝ …"""
     return sp.Mul(*[f for f in sp.Mul.make_args(e) if f.has(*CONTEXTS)])
 
 
@@ -102,7 +103,8 @@ def _share(weight: sp.Expr) -> sp.Expr:
 
 
 def separated(m: QMap) -> Separated | None:
-    """The weight on the label and the fixed pulls, as declared or, of a gate in disguise, in effect."""
+    """The weight on the label and the fixed pulls: those declared or, where they do not separate, the weight that the
+    method has as a gate, however it is written."""
     t = SymbolicToken()
     try:
         parts = _declared(t, with_fractions(m))
@@ -135,7 +137,8 @@ def _declared(t: SymbolicToken, m: QMap) -> Separated | None:
 
 
 def _solutions(f: sp.Expr, value: sp.Expr) -> Iterator[sp.Expr]:
-    """u with f(u) = value, for quadratics, and for the exponential, logarithm or power of one."""
+    """The u with f(u) = value, where f is a quadratic, or the exponential, logarithm or power of one: the outermost
+    function is undone first. Example: log(u)/2 + 1 = value leads to log u = 2 (value − 1) and to u = exp of that."""
     held = [a for a in f.atoms(sp.log, sp.exp, sp.Pow) if a.has(U) and not (a.is_Pow and a.exp.is_Integer)]
     outer = [a for a in held if not any(a != b and b.has(a) for b in held)]
     if len(outer) > 1 and all(isinstance(a, sp.log) for a in outer):
@@ -163,7 +166,7 @@ def _solutions(f: sp.Expr, value: sp.Expr) -> Iterator[sp.Expr]:
 
 
 def _roots(line: sp.Poly) -> list[sp.Expr]:
-    """Of degree one or two; `sympy.roots` would write out every power of x up to the numerator of its exponent."""
+    """The roots of a polynomial of degree one or two. For u = x^(7/3) `sympy.roots` would write x² x^(1/3)."""
     if line.degree() == 1:
         b, c = line.all_coeffs()
         return [sp.powdenest(-c / b, force=True)]
@@ -173,7 +176,7 @@ def _roots(line: sp.Poly) -> list[sp.Expr]:
 
 
 def _solves(probs: sp.Expr, parts: Separated) -> bool:
-    """Whether this solution, of several, is the one between 0 and 1: at C = (η w + c)/u it must give back u."""
+    """Whether this solution is the one between 0 and 1: put in C = (η w + c)/u, and it must give back u."""
     level = (ETA * parts.weight + parts.fixed) / U
     for u in ("1/7", "1/2", "4/5"):
         point = {s: sp.Rational(k + 2, k + 9) for k, s in enumerate(sorted(level.free_symbols - {U, V}, key=str))}
@@ -193,7 +196,8 @@ def _finite(share: sp.Expr) -> bool:
 
 
 def _scaled(probs: sp.Expr) -> sp.Expr:
-    """With C in the unit in which the first term that it enters is plainest."""
+    """The same with C in another unit, so that the first term that it enters loses its factor: where p* = 3 √(C/η), the
+    9 C are called C, since Σ p = 1 sets the number whatever it is called."""
     joined = sp.logcombine(sp.expand(probs), force=True)
     moving = [t for t in sp.Add.make_args(joined) if t.has(X)][:1]
     for part in [e.args[0] for t in moving for e in t.atoms(sp.log)] or moving:
@@ -205,6 +209,7 @@ def _scaled(probs: sp.Expr) -> sp.Expr:
 
 
 def _neat(probs: sp.Expr) -> sp.Expr:
+    """The simplest of several equal forms."""
     forms = [probs, sp.expand(probs), sp.factor_terms(probs), sp.cancel(probs), sp.simplify(probs)]
     forms += [sp.powsimp(sp.expand(f), force=True) for f in forms]
     return shortest(forms, first=sp.count_ops)

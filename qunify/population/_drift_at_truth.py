@@ -54,7 +54,7 @@ class Calibrated:
         return self.drift.sum(-1).abs()
 
     def by_pull(self) -> list[Tensor]:
-        """What each pull contributes to the drift."""
+        """The part of the drift that each pull makes, (N, V) each; they add up to `drift`."""
         n, v = self.logits.shape
         t = self.flow.token(self.logits.repeat_interleave(v, 0), self.rows.repeat_interleave(v), every_label(n, v))
         parts = [logit_gradient(t, [pull]).view(n, v, v) for pull in self.flow.m.pulls(t)]
@@ -97,13 +97,14 @@ def drift_direction(m: QMap, *, through_link: bool = False) -> str:
 
 
 def _common(found: Iterable[tuple[Calibrated, Tensor]]) -> str | None:
-    """The first direction that every group has; None if there is none."""
+    """The first direction that holds in every group; None if there is none."""
     candidates = [_directions(c, b) for c, b in found]
     return next((word for word in candidates[0] if all(word in other for other in candidates)), None)
 
 
 def _directions(c: Calibrated, b: Tensor) -> list[str]:
-    """All that can be said of b at every row, the most telling first. What is NaN at a probability of zero is not."""
+    """Every direction in which b points at all rows, the most telling first. A sum that is NaN, as log p · b may be at
+    probability zero, has no sign, so that nothing is said of it."""
     p, v = c.flow.truth, c.flow.vocab
     moves = b.abs().amax(-1) > ROUNDING
     if not bool(moves.any()):
@@ -126,12 +127,13 @@ def _directions(c: Calibrated, b: Tensor) -> list[str]:
 
 
 def _off_ray(b: Tensor, ray: Tensor) -> Tensor:
+    """How far b (N, V) is from its projection on the ray (N, V), (N,)."""
     along = (b * ray).sum(-1, keepdim=True) / (ray * ray).sum(-1, keepdim=True).clamp(min=1e-300)
     return (b - along * ray).norm(dim=-1)
 
 
 def _signed(x: Tensor, positive: str, negative: str) -> list[str]:
-    """One of two words where x has one sign in every row, rounding aside."""
+    """The first word where x is positive in every row, the second where it is negative, rounding aside; else none."""
     if not bool((x.abs() > ROUNDING).any()):
         return []
     if bool((x > -ROUNDING).all()):

@@ -1,5 +1,9 @@
 """The drift as a flow on logits, dz/dt = −E[g]: where it leads, and whether what it reaches is stable.
 
+A flow is followed by linearly implicit Euler with extrapolation, the step set by its estimated error (Deuflhard, SIAM
+Review 27, 1985; Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.9). Where it stops, Newton's
+method adds the last digits, and the eigenvalues of the Jacobian decide whether that point is stable.
+
 Rows are independent: row i follows the flow of truth `rows[i]`. Everything is float64.
 """
 
@@ -20,8 +24,26 @@ ZERO_MASS_LOGIT = -600.0
 #: Two points closer than this in every probability are one point.
 SAME_POINT = 1e-6
 
-_LONGEST = 1e13  # a flow followed for this long has arrived, or never will
 _NUDGE = 1e-6  # finite-difference step, in logits
+
+
+@dataclass(frozen=True)
+class StepControl:
+    """How the length h of a step follows its estimated error, which goes with h²: the length at which the error would
+    be the tolerance is h √(tolerance / error). The next step is a little shorter, by `safety`."""
+
+    first: float = 0.1
+    tolerance: float = 0.1  # of a logit: the path need only stay in its basin, the digits come from Newton's method
+    safety: float = 0.7
+    shrink: float = 0.2  # one step changes the length at least by this factor,
+    grow: float = 8.0  # and at most by this one
+    refused: float = 0.5  # a step that is not taken is tried again with at most this share of its length
+    farthest: float = 5.0  # a step that moves a logit by this much is refused, whatever its error
+    short: float = 100.0  # a flow whose steps are still shorter than this when steps run out is stuck
+    arrived: float = 1e13  # one whose steps have grown to this length stands still
+
+
+_CONTROL = StepControl()
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +83,7 @@ class EndPoint(NamedTuple):
 
     probs: Tensor  # (N, V)
     converged: Tensor  # (N,) bool: it stands still there
-    stable: Tensor  # (N,) bool: and comes back when pushed a little
+    stable: Tensor  # (N,) bool: and it comes back when pushed a little
 
 
 def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
@@ -87,17 +109,22 @@ def is_stable_zero(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:
 
 
 def logits_of(probs: Tensor) -> Tensor:
-    """Log-probabilities less their maximum, with GONE for zero."""
+    """Log-probabilities less their maximum, with ZERO_MASS_LOGIT for probability zero."""
     log = probs.log()
     return (log - log.amax(-1, keepdim=True)).clamp(min=ZERO_MASS_LOGIT)
 
 
-def _integrate(flow: Flow, z: Tensor, rows: Tensor, steps: int = 250, tolerance: float = 0.1) -> tuple[Tensor, Tensor]:
-    """Linearly implicit Euler, extrapolated, its step set by comparing one step with two halves: it keeps to the path,
-    hence to the basin, while the path bends, and turns into Newton's method as the step grows. Also returns the flows
-    that are stuck, their steps still short: they chatter along a jump of the drift."""
+def _integrate(
+    flow: Flow, z: Tensor, rows: Tensor, steps: int = 250, control: StepControl = _CONTROL
+) -> tuple[Tensor, Tensor]:
+    """Follow the flow from z (N, V); also returns which flows are stuck: they chatter along a jump of the drift.
+
+    A linearly implicit Euler step of length h solves (I − h J) Δ = h b, with b the drift and J its Jacobian. One step
+    `once` and two half steps `twice` (with the same J) differ by about the error of the latter, and 2·twice − once is
+    of second order. While the path bends, steps are short, so that the flow stays in its basin. As h grows, Δ tends to
+    −J⁻¹ b: a step of Newton's method, which ends at the zero."""
     z = z.clone()
-    step = torch.full((len(z),), 0.1, dtype=z.dtype)
+    step = torch.full((len(z),), control.first, dtype=z.dtype)
     live = torch.arange(len(z))
     eye = torch.eye(flow.vocab, dtype=z.dtype)
     for _ in range(steps):
@@ -106,26 +133,28 @@ def _integrate(flow: Flow, z: Tensor, rows: Tensor, steps: int = 250, tolerance:
         here, at, h = z[live], rows[live], step[live, None]
         b, jacobian = flow.linear(here, at)
         p = torch.softmax(here, -1)
-        alive = p / (p + 1e-4)  # how far a vanishing token has fallen moves nothing else
+        alive = p / (p + 1e-4)  # errors of a vanishing token's logit count little: it moves no other probability
         whole = eye - h[:, :, None] * jacobian
         halved = eye - h[:, :, None] / 2 * jacobian
         once = _solve(whole, h * b)
         first = _solve(halved, h / 2 * b)
         twice = first + _solve(halved, h / 2 * flow.drift(here + first.nan_to_num(0.0, 0.0, 0.0).clamp(-50, 50), at))
         error = (alive * (twice - once)).abs().amax(-1).nan_to_num(torch.inf, torch.inf)
-        # A negative determinant: two steps outlast the growth of an unstable direction, and Newton would turn back to
-        # the saddle.
+        # Along an unstable direction, where J has an eigenvalue λ > 0, the step divides by 1 − h λ: beyond h = 1/λ it
+        # would turn round to the saddle, as Newton's method does. The sign of det(I − 2 h J) tells where h > 1/(2λ).
         leaves = torch.linalg.det(eye - 2 * h[:, :, None] * jacobian) > 0
-        good = (error <= tolerance) & ((alive * twice).abs().amax(-1) < 5) & leaves
-        z[live[good]] = _centred(here + 2 * twice - once)[good]  # the two together are of second order
-        grow = (0.7 * (tolerance / error.clamp(min=1e-30)).sqrt()).clamp(0.2, 8)
-        step[live] = torch.where(good, grow * h[:, 0], grow.clamp(max=0.5) * h[:, 0])
+        good = (error <= control.tolerance) & ((alive * twice).abs().amax(-1) < control.farthest) & leaves
+        z[live[good]] = _centred(here + 2 * twice - once)[good]
+        change = control.safety * (control.tolerance / error.clamp(min=1e-30)).sqrt()
+        change = change.clamp(control.shrink, control.grow)
+        step[live] = torch.where(good, change * h[:, 0], change.clamp(max=control.refused) * h[:, 0])
         at_rest = ((b.abs() <= 1e-8 * p) | ((p < 1e-9) & (b < -1e-6 * p))).all(-1)
-        live = live[(step[live] < _LONGEST) & (z[live].amin(-1) > ZERO_MASS_LOGIT) & ~at_rest]
-    return z, live[step[live] < 100]
+        live = live[(step[live] < control.arrived) & (z[live].amin(-1) > ZERO_MASS_LOGIT) & ~at_rest]
+    return z, live[step[live] < control.short]
 
 
 def _solve(a: Tensor, b: Tensor) -> Tensor:
+    """x (N, V) with a x = b; not finite where a (N, V, V) is singular, which counts as an infinite error."""
     return torch.linalg.solve_ex(a, b[..., None])[0][..., 0]
 
 
@@ -134,8 +163,9 @@ def _centred(z: Tensor) -> Tensor:
 
 
 def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int = 30) -> tuple[Tensor, Tensor]:
-    """Explicit steps that shrink, taken in log p: around a point where the drift jumps they circle ever closer. Also
-    returns whether they do circle, the drift averaging out, (N,)."""
+    """Follow stuck flows by explicit steps along b/p, whose length shrinks by 0.7 from stage to stage: around a point
+    where the drift jumps, they circle ever closer. Also returns whether they do circle, (N,): then the drift averages
+    out over the last stage, to less than a tenth of its size."""
     step = 0.5
     for _ in range(stages):
         total, size = torch.zeros_like(z), torch.zeros_like(z)
@@ -149,20 +179,22 @@ def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int =
 
 
 def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
+    """What kind of point each of z (N, V) is, after its last digits are found; `settled` says of which the shrinking
+    steps have shown that they attract."""
     z = _centred(z)
     p = torch.softmax(z, -1)
     gone = (p < 1e-7) & (flow.drift(z, rows) < -1e-6 * p)  # still falling, at a rate that does not vanish
     z = torch.where(gone, ZERO_MASS_LOGIT, z)
     z = _polish(flow, z, rows, gone)
     zero = flow.drift(z, rows).abs().amax(-1) < 1e-11
-    # What is gone was falling, so only the rest can be unstable. What shrinking steps close in on attracts: an unstable
-    # point would have sent them away.
+    # Tokens that are gone were still falling: only the remaining ones can make the point unstable. A point that
+    # shrinking steps close in on attracts: an unstable one would have sent them away.
     stable = torch.where(zero, _attracts(flow, z, rows, gone), settled)
     return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable)
 
 
 def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -> Tensor:
-    """Newton's method on the tokens that remain, kept where it helps."""
+    """Newton's method on the logits of the tokens that remain; a step is kept where it makes the drift smaller."""
     b = flow.drift(z, rows)
     for _ in range(steps):
         jacobian = _remaining(flow.linear(z, rows)[1], gone)
@@ -177,13 +209,16 @@ def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -
 
 
 def _remaining(jacobian: Tensor, gone: Tensor) -> Tensor:
+    """The Jacobian with zeros in the rows and columns of tokens that are gone."""
     return jacobian.masked_fill(gone[:, :, None] | gone[:, None, :], 0.0)
 
 
 def _attracts(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
-    """Whether every eigenvalue of the Jacobian among the remaining tokens, but that of the shift, is negative, (N,).
+    """Whether every eigenvalue of the Jacobian among the remaining tokens is negative, (N,), but for the one that is
+    always 0: adding one number to all logits moves nothing.
 
-    At a zero ∂b/∂z = P ∂(b/p)/∂z with P = diag(p); differentiating b/p keeps the digits of small probabilities.
+    At a zero of the drift ∂b/∂z = P ∂(b/p)/∂z with P = diag(p), since b itself vanishes. Differences of b/p keep the
+    digits that those of b lose at small probabilities. The eigenvalues are those of the similar matrix √P ∂(b/p)/∂z √P.
     """
     n, v = z.shape
     nudge = 10 * _NUDGE * torch.eye(v, dtype=z.dtype)
@@ -193,7 +228,8 @@ def _attracts(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
     p = torch.softmax(z, -1)
     root = p.sqrt()
     jacobian = root[:, :, None] * _remaining((ahead - behind).mT / (20 * _NUDGE), gone) * root[:, None, :]
-    # The drift sums to zero, which makes √p a left null vector; move its eigenvalue, and those of the gone, to −1.
+    # The drift sums to zero, so √p is a left null vector. Its eigenvalue 0, and those of tokens that are gone, are
+    # moved to −1, where they do not disturb the test.
     away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
     least = torch.where(gone, torch.inf, p).amin(-1)
     bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow

@@ -62,7 +62,8 @@ def _power_key(exponent: float) -> tuple[str, Fraction]:
 
 
 def known_value(flow: Flow) -> Tensor | None:
-    """Its numbers, (B, V), where it stands in the table: what is derived has them from `separable`."""
+    """The optimum in numbers, (B, V), where the table has it. Those that are derived have theirs from
+    `separable_optima`."""
     known = _known(flow)
     return None if known is None else known.value(flow.m, flow.truth, _given(flow))
 
@@ -94,7 +95,7 @@ def _positive(m: QMap, eta: Tensor, given: object) -> bool:
 
 
 def _balanced(share: Callable[[Tensor], Tensor]) -> Tensor:
-    """share(C) at the C > 0 at which it sums to 1; it falls with C. C is (B, 1)."""
+    """share(C), (B, V), at the C > 0, (B, 1), at which it sums to 1, by bisection over log C: the sum falls with C."""
     low, high = torch.full((1, 1), -80.0, dtype=torch.float64), torch.full((1, 1), 40.0, dtype=torch.float64)
     for _ in range(100):
         middle = (low + high) / 2
@@ -109,7 +110,7 @@ def _teacher(m: QMap, eta: Tensor, given: dict[str, Tensor]) -> Tensor:
 
 
 def _below_certainty(m: Any, eta: Tensor, given: object) -> Tensor:
-    """Of infosft."""
+    """The optimum of infosft."""
     logit = math.log(m.certain / (1 - m.certain))
     return _balanced(lambda c: torch.sigmoid(logit * (1 - c / eta)))
 

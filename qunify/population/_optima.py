@@ -18,8 +18,8 @@ from qunify.population._separable import separable_optima
 from qunify.token import read
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
-_ARRIVED = 1e-3  # from an optimum: a flow that creeps along a jump of the drift stops short of it
-_FACED = 5  # largest vocabulary of which every face is tried, where theory allows several optima
+_ARRIVED = 1e-3  # how near to an optimum a flow has reached it: one that creeps along a jump of the drift stops short
+_FACED = 5  # the largest vocabulary at which starts on every face are tried, where theory allows several optima
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,7 +157,7 @@ class StablePoints:
 
     @torch.no_grad()
     def rests_at(self, i: int, points: Tensor) -> bool:
-        """Whether every one of points (n, V) is a stable zero at truth i, found by the search or not."""
+        """Whether every one of points (n, V) is a stable zero at truth i, also one that the search did not find."""
         return len(points) == 0 or bool(is_stable_zero(self._flow, points, torch.full((len(points),), i)).all())
 
 
@@ -169,8 +169,8 @@ def stable_points_of(m: QMap, truth: Tensor, **context: Any) -> StablePoints:
 
 
 def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
-    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. What theory writes down, and
-    what it solves by one root, is the only one, so that nothing is searched there."""
+    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. An optimum that theory writes
+    down, or finds as the root of one equation, is the only one: then no flow is followed."""
     only = known_value(flow)
     exact = separable_optima(flow) if only is None else None
     if exact is not None and bool(exact.unique.all()):
@@ -187,12 +187,13 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
         mine = slice(i * many, (i + 1) * many)
         points = ends.probs[mine][ends.stable[mine]]
         if exact is not None:
-            points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.alone[i]]])
+            points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.vertex_is_stable[i]]])
         found.append(_distinct(points))
     return found, EndPoint(*(x[::many] for x in ends))
 
 
 def _distinct(points: Tensor) -> Tensor:
+    """The points (n, V) without those that repeat an earlier one."""
     kept: list[Tensor] = []
     for point in points:
         if all(float((point - other).abs().max()) > SAME_POINT for other in kept):
@@ -201,13 +202,13 @@ def _distinct(points: Tensor) -> Tensor:
 
 
 def _starts(flow: Flow, begin: Tensor | None = None) -> Tensor:
-    """Where flows begin, (B, S, V): the start (B, V), uniform by default, and the usual others."""
+    """Where flows begin, (B, S, V): first the start (B, V), uniform by default, then those of `_default_starts`."""
     first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
     return torch.cat([first[:, None], _default_starts(flow)], 1)
 
 
 def _default_starts(flow: Flow) -> Tensor:
-    """The truth, moved a little inside, and most of the mass on one token, for the likeliest ones; (B, S, V)."""
+    """The truth, moved a little inside, and for each of the likeliest tokens a point near its vertex; (B, S, V)."""
     v = flow.vocab
     inside = 0.999 * flow.truth + 0.001 / v
     likely = flow.truth.argsort(dim=-1, descending=True, stable=True)[:, :_VERTEX_STARTS]
@@ -216,7 +217,7 @@ def _default_starts(flow: Flow) -> Tensor:
 
 
 def _draws(m: QMap, flow: Flow, count: int) -> Tensor:
-    """Distributions uniform on the simplex, the same for every truth, (B, S, V)."""
+    """Random distributions, uniform on the simplex and the same for every truth, (B, S, V)."""
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise ValueError(f"{m.name}: basins: expected a number of starts, 0 or more, got {count!r}")
     r = torch.Generator().manual_seed(0)
@@ -233,7 +234,7 @@ def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...
 
 
 def _faces(flow: Flow) -> Tensor:
-    """The truth given that the token is one of a few, for every set of at least two, moved a little inside."""
+    """The truth given that the token is in a set, moved a little inside, for every set of at least two; (B, S, V)."""
     v = flow.vocab
     sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
     shares = flow.truth[:, None] * sets + 1e-3 / v
@@ -251,7 +252,7 @@ def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
 
 
 def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
-    """A context of one population laid out for all; what does not fit is left for `read` to name."""
+    """A context given once, repeated for every truth; a shape that does not fit is left for `read` to complain of."""
     value = _as_given(value)
     value = value.to(torch.float64) if value.is_floating_point() else value
     shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
@@ -272,7 +273,7 @@ def _start(m: QMap, start: Any, shape: torch.Size) -> Tensor:
 
 
 def _as_given(value: Any) -> Tensor:
-    """Lists of numbers in float64, which torch would round to float32."""
+    """A tensor; Python's numbers in float64, which torch would round to float32."""
     return torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple | float) else value)
 
 

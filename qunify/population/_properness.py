@@ -2,7 +2,9 @@
 
 Unbiased: E_{y~p} Q = p for every p, so that the drift vanishes where the model predicts the truth. Proper: the expected
 loss S(p, η) = Σ η_y L(p, y) is least at p = η. For a loss without detached parts that is unbiased,
-S(p, η) = G(p) + ⟨∂G(p), η − p⟩ with G(p) = S(p, p), so that it is proper exactly if G is concave.
+S(p, η) = G(p) + ⟨∂G(p), η − p⟩ with G(p) = S(p, p), the value at η of the tangent of G at p. Tangents lie above G, that
+is, S(p, η) ≥ S(η, η), exactly if G is concave (Savage 1971; Gneiting and Raftery 2007, who reward where we punish, so
+that their G is convex). Example: for L = −log p_y, G is the entropy.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ from qunify.token import TensorToken, is_symbolic
 
 _VOCABS = (2, 3, 5, 24)
 _LARGEST = 1100  # the drift costs V² numbers: larger vocabularies are left to the symbols
-_SHARP = (0.2, 7.0)  # predictions up to nearly certain ones
-_ORDINARY = (0.2, 2.0)
+_SHARP = (0.2, 7.0)  # standard deviations of logits: predictions from nearly flat to nearly certain,
+_ORDINARY = (0.2, 2.0)  # and to those of an ordinary model
 
 #: Truths at which a bias is looked for, the most readable first.
 _TRUTHS = ((5, 3, 2), (17, 2, 1), (9, 6, 3, 2), (94, 5, 1), (8, 5, 4, 2, 1), (999990, 9, 1))
@@ -238,7 +240,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
 
 
 def _symbolic(m: QMap, through_link: bool) -> Drift | None:
-    """The drift at the truth, where symbols have it."""
+    """The drift where the prediction is the truth, in symbols; None where it cannot be written in them."""
     try:
         return symbolic_bias(m, through_link=through_link)
     except (ValueError, TypeError, NotImplementedError):  # entangled sums, or a user's function of tensors alone
@@ -254,7 +256,7 @@ def _batches(m: QMap, through_link: bool) -> list[Calibrated]:
 
 
 def _shift_invariant(m: QMap) -> bool:
-    """Measured: a user's function may be anything."""
+    """Measured, since a user's function need not be what its class says."""
     c = calibrated(m, 5, 16, spread=_ORDINARY)
     return bool((c.violation < ROUNDING).all())
 
@@ -265,7 +267,7 @@ def _unbiased(m: QMap, through_link: bool) -> bool:
 
 
 def _attracts(m: QMap, through_link: bool) -> bool:
-    """Whether the truth is a stable zero at every truth tried."""
+    """Whether the truth is a stable zero of the drift, for every truth tried."""
     spread = (0.05, 0.15) if through_link else (0.3, 0.8)  # so flat that a sparse link leaves every token some mass
     groups = (calibrated(m, v, 4, spread=spread, through_link=through_link) for v in (2, 3, 5))
     return all(bool(is_stable_zero(c.flow, c.probs, c.rows).all()) for c in groups)
@@ -302,7 +304,8 @@ _DETACHED = "part of it is detached, so that its gradient is that of no expected
 
 
 def _scoring(m: QMap, through_link: bool) -> tuple[bool, bool, str]:
-    """proper, strict, and why not. Every prediction is tried against every truth of the same context."""
+    """Whether the loss is proper, whether strictly, and why not. Measured on every pair of a prediction and a truth of
+    one context: the expected loss must not be smaller than where the prediction is that truth."""
     if _detached(m):
         return False, False, _DETACHED
     least = torch.cat([_regret(m, v, seed, through_link) for v in (2, 3, 5) for seed in range(3)]).amin()
@@ -313,7 +316,7 @@ def _scoring(m: QMap, through_link: bool) -> tuple[bool, bool, str]:
 
 @torch.no_grad()
 def _detached(m: QMap) -> bool:
-    """Whether the gradient is another one than that of the loss's value, by central differences."""
+    """Whether the method's gradient differs from the central differences of its loss: then part of it is detached."""
     c, step = calibrated(m, 5, 40, spread=_ORDINARY), 1e-5
     n, v = c.logits.shape
     z, rows, y = c.logits.repeat_interleave(v, 0), c.rows.repeat_interleave(v), every_label(n, v)
@@ -326,13 +329,14 @@ def _detached(m: QMap) -> bool:
 
 
 def _losses(m: QMap, t: TensorToken) -> Tensor:
-    """(N,)"""
+    """The loss of every token, (N,), also where it does not depend on the token."""
     return (m.loss(t) + torch.zeros_like(t.p_label))[:, 0]
 
 
 @torch.no_grad()
 def _regret(m: QMap, vocab: int, seed: int, through_link: bool, count: int = 30) -> Tensor:
-    """S(p, q) − S(q, q) over ‖p − q‖², for pairs of predictions p and truths q in one context, near and far."""
+    """The regret S(p, q) − S(q, q) over ‖p − q‖², for pairs of a prediction p and a truth q in one context, near and
+    far apart: negative where the loss is not proper, near 0 where it is not strictly proper."""
     c = calibrated(m, vocab, 2 * count, spread=_ORDINARY, through_link=through_link)
     r = torch.Generator().manual_seed(seed)
     z = c.logits.clone()
@@ -349,7 +353,7 @@ def _regret(m: QMap, vocab: int, seed: int, through_link: bool, count: int = 30)
 
 
 def _not_concave(m: QMap) -> NotConcave | None:
-    """Two predictions, in fractions, between which G lies below its chord."""
+    """Two predictions, in fractions, at whose midpoint G lies below its chord; None if none are found."""
     half = Fraction(1, 2)
     points = [tuple(Fraction(w, sum(x)) for w in x) for x in ((5, 3, 2), (2, 3, 5), (17, 2, 1), (1, 1, 1), (1, 15, 4))]
     context = {name: in_fractions(3, 0)[name] for name in m.needs}

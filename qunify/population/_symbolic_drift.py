@@ -1,7 +1,8 @@
 """The drift in symbols, b_k = −Σ_y η_y g_k(y), for every vocabulary size: its entry at one token.
 
-A gradient in symbols tells the label y from another token k; the drift sums over y. Sums over the vocabulary that do
-not depend on y are set aside as constants, y and k exchange their places, and what is left is summed.
+A gradient in symbols has two entries: at the label y, and at another token k. The drift at a token y sums over the
+labels: −η_y g_y at the label y itself, and −Σ_k η_k g_y for every other label k, where g_y is the second entry with y
+and k exchanged. Sums over the vocabulary that do not depend on the label are constants on the way.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ TRUTH = SymbolicVector(*per_token("eta"))
 
 
 class Entangled(ValueError):
-    """Something inside the gradient depends on the label otherwise than by leaving it out of a sum."""
+    """A sum over the vocabulary inside the gradient, or something sorted or projected, depends on the label itself."""
 
 
 class Drift(NamedTuple):
@@ -39,12 +40,12 @@ class Drift(NamedTuple):
 
     @property
     def at_y(self) -> sp.Expr:
-        """With sums over k ≠ y, whose normal form decides whether it vanishes."""
+        """The entry with its sums written over k ≠ y; the normal form of that decides whether it vanishes."""
         return self._filled(self.entry, lambda summand: at_label(summand) + sum_over_others(summand))
 
     @property
     def at_k(self) -> sp.Expr:
-        """At any token k, with sums over all tokens, in the shortest of a few equal forms."""
+        """The entry at any token k with its sums written over all tokens, in the shortest of a few equal forms."""
         outer = {
             a: sp.Symbol(f"T{i}", real=True) for i, a in enumerate(sorted(self.entry.atoms(SumOverOthers), key=str))
         }
@@ -78,7 +79,7 @@ def symbolic_bias(m: QMap, *, through_link: bool = False) -> Drift:
     Raises
     ------
     Entangled
-        As `drift`.
+        As for `symbolic_drift`.
     """
     t, m = SymbolicToken(), with_fractions(m)
     return _expected(t, m, (m.prediction(t) if through_link else t.policy).probs)
@@ -96,7 +97,8 @@ def _expected(t: SymbolicToken, m: QMap, truth: SymbolicVector) -> Drift:
 
 
 def _with_totals(expr: Any, names: dict[sp.Expr, sp.Symbol]) -> Any:
-    """Every Σ over k ≠ y as a constant, the sum over all tokens, less the summand at y; from the inside out."""
+    """Every Σ over k ≠ y as a constant S, the sum over all tokens, less the summand at y; inner sums first. Example:
+    Σ_{k≠y} p_k² becomes S0 − p_y², with S0 = Σ_j p_j² kept in `names`."""
     if not expr.has(SumOverOthers):
         return expr
     args = [_with_totals(a, names) for a in expr.args]
@@ -127,5 +129,5 @@ def _forms(entry: sp.Expr) -> list[sp.Expr]:
 
 
 def _rooted(expr: sp.Expr) -> bool:
-    """Whether it has powers that are no whole numbers, with which factoring takes long."""
+    """Whether it has logarithms, exponentials or roots, with which factoring takes long."""
     return any(not p.exp.is_Integer for p in expr.atoms(sp.Pow)) or expr.has(sp.log, sp.exp)

@@ -35,11 +35,11 @@ from analyses.studies.ten_settings.runs import (
     TINY_CELL,
     Choice,
     Plan,
+    before_fine_tuning,
     cell,
     chosen,
-    pace,
-    start,
     steps_timed,
+    time_per_step,
     trained,
     tuned,
 )
@@ -57,15 +57,15 @@ Setting = tuple[str, str]
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 def rows(full: bool) -> pd.DataFrame:
-    """A row per finished run: `part` says whether it is a cell, the start, a run of the tuning or of an ablation, or
-    what theory predicts. Takes hours, so that only the full run does it; the quick one reads what it found."""
+    """A row per finished run; the column `part` says of what: a cell, the models before fine-tuning (start), the tuning,
+    an ablation, or what theory predicts. It takes hours, so that the quick run reads the rows of the full one."""
     if not full:
         return runner.read(NAME, runner.FIGURES)
     return experiment(FULL, os.cpu_count() or 1)
 
 
 def experiment(plan: Plan, workers: int) -> pd.DataFrame:
-    """The whole of it, a process per worker; what is finished is kept."""
+    """All runs, in as many processes as there are workers; finished ones are kept, so that a stopped run goes on."""
     torch.set_num_threads(1)
     models = [(name, seed) for seed in plan.claim_seeds for name in ("teacher", *plan.sizes)]
     models += [(name, seed) for seed in plan.seeds for name in TEACHERS]
@@ -77,16 +77,16 @@ def experiment(plan: Plan, workers: int) -> pd.DataFrame:
     theory = [functools.partial(_part, "theory", predicted, plan, t, z, choices) for t, z in places]
     single = [
         _part("tiny", cell, TINY, *TINY_CELL),
-        _part("pace", pace, plan),
+        _part("pace", time_per_step, plan),
         _part("step", steps_timed, plan, choices),
     ]
     return pd.concat([*found, *tuning, *_all(workers, runs), *_all(workers, theory), *single], ignore_index=True)
 
 
 def _in_setting(plan: Plan, task: str, size: str, seed: int, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
-    """All that is run in one setting with one seed, so that one process makes what its runs share."""
+    """All runs in one setting with one seed; they share models and data, which one process makes once."""
     methods = [method for method in METHODS if seed in plan.seeds_of(method)]
-    found = [_part("start", start, plan, task, size, seed)]
+    found = [_part("start", before_fine_tuning, plan, task, size, seed)]
     found += [_part("cell", cell, plan, task, size, choices[task, method], seed) for method in methods]
     if task in plan.ablated and size == next(iter(plan.sizes)) and seed in plan.seeds:
         rate = choices[task, OWN].rate
@@ -96,7 +96,7 @@ def _in_setting(plan: Plan, task: str, size: str, seed: int, choices: Mapping[tu
 
 
 def _part(part: str, make: Callable[..., pd.DataFrame], plan: Plan, *args: Any) -> pd.DataFrame:
-    """What `make` gives, kept under its arguments."""
+    """The table that `make` gives, kept in a file named after the part and the arguments."""
     torch.set_num_threads(1)
     words = [getattr(arg, "method", arg) for arg in args if isinstance(arg, str | int | Choice)]
     name = "-".join(str(word).replace(" ", "") for word in (part, *words))
@@ -118,30 +118,32 @@ def settings(table: pd.DataFrame) -> list[Setting]:
     return sorted(found, key=lambda setting: (list(TASKS).index(setting[0]), setting[1]))
 
 
-def here(table: pd.DataFrame, name: str, task: str, size: str) -> pd.DataFrame:
+def rows_of(table: pd.DataFrame, name: str, task: str, size: str) -> pd.DataFrame:
     """The rows of a part in one setting, by seed."""
     rows = part(table, name)
     return rows[(rows["task"] == task) & (rows["size"] == size)].sort_values("seed")
 
 
-def alike(rows: pd.DataFrame) -> pd.DataFrame:
-    """Those on seeds that every method has: some seeds are harder."""
+def on_shared_seeds(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows on seeds that every method has: some seeds are harder, so that other means would not compare."""
     return rows[rows["seed"].isin(FULL.seeds)]
 
 
 def means(rows: pd.DataFrame, column: str) -> dict[str, float]:
-    """By method, the mean over the seeds that all have."""
-    return {str(method): float(value) for method, value in alike(rows).groupby("method")[column].mean().items()}
+    """By method, the mean of a column over the seeds that every method has."""
+    return {
+        str(method): float(value) for method, value in on_shared_seeds(rows).groupby("method")[column].mean().items()
+    }
 
 
 def overall(table: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
     """A row per method: the mean over the ten settings of means over the seeds that all have."""
-    each = alike(part(table, "cell")).groupby([*SETTING, "method"])[list(columns)].mean()
+    each = on_shared_seeds(part(table, "cell")).groupby([*SETTING, "method"])[list(columns)].mean()
     return each.groupby("method").mean()
 
 
-def letters(rows: pd.DataFrame) -> np.ndarray:
-    """The share of right solutions of every test problem, (rows, problems)."""
+def right_shares(rows: pd.DataFrame) -> np.ndarray:
+    """The share of right solutions of every test problem, (rows, problems), read off the letters in `right`."""
     return np.array([[ord(letter) - ord("a") for letter in row] for row in rows["right"]]) / FULL.samples
 
 
@@ -162,7 +164,7 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 def averages(table: pd.DataFrame) -> pd.DataFrame:
     """Average@16, a row per setting and a column per method."""
-    found = {setting: means(here(table, "cell", *setting), "average") for setting in settings(table)}
+    found = {setting: means(rows_of(table, "cell", *setting), "average") for setting in settings(table)}
     return pd.DataFrame.from_dict(found, orient="index")
 
 
@@ -177,8 +179,9 @@ def order(table: pd.DataFrame) -> list[str]:
 
 
 def critical_difference(methods: int = len(METHODS), blocks: int = len(TASKS)) -> float:
-    """Mean ranks that differ by less cannot be told apart at 5 % (Nemenyi; Demšar 2006). A block is a task: the models
-    of both sizes share its demonstrations, teacher, tuning and problems."""
+    """The critical difference of Nemenyi's test (Demšar, JMLR 7, 2006): mean ranks of two methods that differ by less
+    cannot be told apart at 5 %. It is q √(k (k + 1) / 6N) for k methods and N blocks, q being the studentised range
+    over √2. A block is a task: the models of both sizes share its demonstrations, teacher, tuning and problems."""
     q = studentized_range.ppf(0.95, methods, np.inf) / 2**0.5
     return float(q * (methods * (methods + 1) / (6 * blocks)) ** 0.5)
 
@@ -188,8 +191,8 @@ def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OW
 
     The interval is Student's, by the bootstrap's standard error: percentiles of so few seeds would be too narrow.
     """
-    rows = here(table, "cell", task, size)
-    a, b = (letters(rows[rows["method"] == name]) for name in (method, other))
+    rows = rows_of(table, "cell", task, size)
+    a, b = (right_shares(rows[rows["method"] == name]) for name in (method, other))
     seeds = min(len(a), len(b))
     apart = a[:seeds] - b[:seeds]
     # drawing n seeds anew has n − 1 nths of the variance
@@ -198,19 +201,20 @@ def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OW
     return mean, mean - half, mean + half
 
 
-def foretold(table: pd.DataFrame, task: str, size: str) -> pd.DataFrame:
+def predicted_and_measured(table: pd.DataFrame, task: str, size: str) -> pd.DataFrame:
     """By method, the share of solutions whose every step is valid: as theory predicts it for the models of a seed, and
     as it was measured on that seed."""
-    told, rows = here(table, "theory", task, size).set_index("method")["predicted"], here(table, "cell", task, size)
-    seen = rows[rows["seed"] == FULL.seeds[0]].set_index("method")["valid"]
-    return pd.DataFrame({"predicted": told, "measured": seen[told.index]})
+    theory, rows = rows_of(table, "theory", task, size), rows_of(table, "cell", task, size)
+    predictions = theory.set_index("method")["predicted"]
+    measured = rows[rows["seed"] == FULL.seeds[0]].set_index("method")["valid"]
+    return pd.DataFrame({"predicted": predictions, "measured": measured[predictions.index]})
 
 
 def foresight(table: pd.DataFrame, among: Sequence[str] = METHODS) -> dict[Setting, float]:
     """By setting: Spearman's correlation over methods of what theory predicts with what was measured."""
     found = {}
     for setting in settings(table):
-        pair = foretold(table, *setting)
+        pair = predicted_and_measured(table, *setting)
         pair = pair[pair.index.isin(among)]
         found[setting] = float(spearmanr(pair["predicted"], pair["measured"]).statistic)
     return found
@@ -284,16 +288,16 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def draw_setting(ax: Axes, table: pd.DataFrame, names: list[str], task: str, size: str) -> None:
     """A bar per method, in this order, with its interval; lines: where the model starts, and the teacher."""
-    rows = alike(here(table, "cell", task, size))
+    rows = on_shared_seeds(rows_of(table, "cell", task, size))
     mean = means(rows, "average")
     for y, method in enumerate(names):
-        low, high = interval(resampled(letters(rows[rows["method"] == method])))
+        low, high = interval(resampled(right_shares(rows[rows["method"] == method])))
         ax.barh(y, mean[method], color=plots.colour(method), height=0.78)
         ax.plot([low, high], [y, y], color=plots.INK, linewidth=1.1)
         weight = "bold" if mean[method] == max(mean.values()) else "normal"
         text = f"{100 * mean[method]:.0f}"
         ax.annotate(text, (high, y), (3, 0), textcoords="offset points", va="center", fontsize=9, weight=weight)
-    levels = means(here(table, "start", task, size), "average")
+    levels = means(rows_of(table, "start", task, size), "average")
     for which, dash in (("pretrained", ":"), ("teacher", "--")):
         ax.axvline(levels[which], color=plots.SOFT, linestyle=dash, linewidth=1.2, zorder=0)
     ax.set_title(f"{TASKS[task].title}\n{size}", fontsize=11.5, weight="bold")
@@ -337,7 +341,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 def draw_trust(ax: Axes, table: pd.DataFrame, names: list[str], task: str) -> None:
     """Mean trust before the first step in worked-out tokens of demonstrations, by the models of both sizes."""
     cells = part(table, "cell")
-    found = alike(cells[cells["task"] == task]).groupby("method")[list(GROUPS)].mean().dropna(axis=1)
+    found = on_shared_seeds(cells[cells["task"] == task]).groupby("method")[list(GROUPS)].mean().dropna(axis=1)
     for y, method in enumerate(names):
         values = found.loc[method]
         ax.plot([values.min(), values.max()], [y, y], color=plots.FAINT, linewidth=3, zorder=0)
@@ -358,7 +362,7 @@ def draw_theory(ax: Axes, table: pd.DataFrame) -> None:
     """A dot per method and setting."""
     ax.plot([0, 1], [0, 1], color=plots.SOFT, linewidth=1, zorder=0)
     for setting in settings(table):
-        for method, pair in foretold(table, *setting).iterrows():
+        for method, pair in predicted_and_measured(table, *setting).iterrows():
             ax.plot(*pair, "o", color=plots.colour(str(method)), markersize=5.5, alpha=0.8)
     rho = list(foresight(table).values())
     ax.set_xlabel("predicted")

@@ -15,13 +15,13 @@ from analyses.studies.ten_settings.runs import (
     Choice,
     Plan,
     about,
+    cached,
     fine_tune,
     measured,
     model,
     setting,
     solved,
     table_of,
-    told,
 )
 from qunify.maps import QMap
 
@@ -34,7 +34,7 @@ def trusting(name: str, trust: Callable[[Any], Any]) -> QMap:
 
 @dataclass(frozen=True)
 class Variant:
-    about: str  # what is varied
+    about: str  # what is varied: eta, teacher or trust
     method: Callable[[], QMap]
     teacher: str = "teacher"
 
@@ -56,14 +56,14 @@ VARIANTS: Mapping[str, Variant] = {
 
 
 def variant(plan: Plan, name: str, size: str, which: str, rate: float, seed: int) -> pd.DataFrame:
-    """One row."""
-    it = VARIANTS[which]
+    """One row: a model fine-tuned by a variant, and what is measured of it."""
+    spec = VARIANTS[which]
     given = setting(plan, name, size, seed)
-    task = given.told
-    if it.teacher != "teacher":
-        task = told(task.reference, model(plan, it.teacher, seed), given.texts)
+    task = given.task
+    if spec.teacher != "teacher":
+        task = cached(task.reference, model(plan, spec.teacher, seed), given.texts)
     begin = time.perf_counter()
-    tuned = fine_tune(plan, task, it.method(), rate, seed)
+    tuned = fine_tune(plan, task, spec.method(), rate, seed)
     seconds = {"training_seconds": time.perf_counter() - begin}
     row = about(name, size, Choice(which, rate), seed) | measured(plan, name, size, tuned, seed) | seconds
     return table_of([row])
@@ -75,8 +75,8 @@ COOLED = ("sft", "dft", "beyond_log", "target_sft", "posterior")
 
 
 def cooled(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> pd.DataFrame:
-    """A row per temperature."""
-    model = fine_tune(plan, setting(plan, name, size, seed).told, choice.qmap, choice.rate, seed)
+    """A row per temperature: how often solutions drawn at it are right."""
+    model = fine_tune(plan, setting(plan, name, size, seed).task, choice.qmap, choice.rate, seed)
     of = about(name, size, choice, seed)
     return table_of(
         [of | {"temperature": t} | solved(plan, name, model, "test", plan.samples, seed, t) for t in TEMPERATURES]

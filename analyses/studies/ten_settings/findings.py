@@ -13,18 +13,18 @@ from analyses.kit.words import markdown, minus, percent, title
 from analyses.studies.ten_settings import (
     OWN,
     Setting,
-    alike,
     averages,
     critical_difference,
     foresight,
-    foretold,
-    here,
     lead,
     means,
+    on_shared_seeds,
     order,
     overall,
     part,
+    predicted_and_measured,
     ranks,
+    rows_of,
     settings,
 )
 from analyses.studies.ten_settings.ablations import ETA, TEMPERATURES
@@ -72,7 +72,7 @@ def between(found: Sequence[Apart]) -> str:
 
 def trusts(t: pd.DataFrame, method: str, among: Sequence[str]) -> tuple[float, float, float]:
     """The mean trust in right tokens, in right ones that pretraining taught otherwise, and in slips."""
-    cells = alike(part(t, "cell"))
+    cells = on_shared_seeds(part(t, "cell"))
     rows = cells[(cells["method"] == method) & cells["task"].isin(among)]
     return tuple(float(rows[f"trust_{which}"].mean()) for which in ("worked", "conflict", "slipped"))  # type: ignore[return-value]
 
@@ -228,7 +228,7 @@ def _sharper(t: pd.DataFrame) -> str:
 
 
 def _greedy_gap(t: pd.DataFrame, setting: Setting) -> float:
-    found = means(here(t, "cell", *setting), "greedy")
+    found = means(rows_of(t, "cell", *setting), "greedy")
     return found[OWN] - found["sft"]
 
 
@@ -344,7 +344,7 @@ NEAR_BEST = 9  # methods
 
 def _pairs(t: pd.DataFrame) -> pd.DataFrame:
     """Predicted and measured, by task, size and method."""
-    return pd.concat({setting: foretold(t, *setting) for setting in settings(t)})
+    return pd.concat({setting: predicted_and_measured(t, *setting) for setting in settings(t)})
 
 
 def _theory_holds(t: pd.DataFrame) -> bool:

@@ -11,7 +11,7 @@ from analyses.studies import ten_settings
 from analyses.studies.ten_settings import SETTING, part
 from analyses.studies.ten_settings.ablations import VARIANTS
 from analyses.studies.ten_settings.findings import ablated
-from analyses.studies.ten_settings.runs import CLAIM, FULL, NAME, OTHERS, RATES, schooling
+from analyses.studies.ten_settings.runs import CLAIM, FULL, NAME, OTHERS, RATES, training_recipe
 from analyses.studies.ten_settings.tasks import CHANGED, TASKS, worlds, written
 
 
@@ -148,8 +148,9 @@ def hours(t: pd.DataFrame) -> float:
     """The whole experiment on two cores like the slower machine's."""
     pace = part(t, "pace").set_index("method")["step_seconds"]
     shapes = {**{size: name for name, size in FULL.sizes.items()}, FULL.teacher: "teacher"}
-    schools = [schooling(FULL, str(name), int(seed)) for name, seed in part(t, "model")[["method", "seed"]].to_numpy()]
-    seconds = sum(it.steps * pace[shapes[it.size]] for it in schools)
+    models = part(t, "model")[["method", "seed"]].to_numpy()
+    recipes = [training_recipe(FULL, str(name), int(seed)) for name, seed in models]
+    seconds = sum(recipe.steps * pace[shapes[recipe.size]] for recipe in recipes)
     cells = part(t[t["torch"].str.contains("cpu")], "cell")
     each = (cells["training_seconds"] + cells["measuring_seconds"]).groupby(cells["size"]).mean()
     runs = t[t["part"].isin(["tuning", "start", "cell", "ablation"])]

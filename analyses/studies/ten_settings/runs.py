@@ -49,7 +49,7 @@ Question = Sequence[str]
 #: The paper's fifteen; a gate with a floor, which theory says learns what the model does not believe; a divergence that
 #: practice prefers to KL; and one made for labels with slips.
 METHODS = (*PAPER, "mixce", "skew_kl", "posterior")
-#: Those the paper's claim is about and the two that it is put to the test by, which get more seeds.
+#: Methods with more seeds: those that the paper's claim is about, and the two that it is tested against.
 CLAIM = ("sft", "dft", "asft", "gem", "kd_hybrid", "target_sft", "posterior", "beyond_log")
 
 #: The values tried beside the default, in the second half of the tuning.
@@ -69,9 +69,9 @@ OTHERS: Mapping[str, tuple[str, tuple[float, float]]] = {
     "skew_kl": ("skew", (0.03, 0.3)),
     "posterior": ("noise", (0.03, 0.3)),
 }
-#: What is said of a method beside what is tuned: slips can be any of the language's tokens, also where a prediction is
-#: narrowed to fewer.
-SAID: Mapping[str, Mapping[str, int]] = {"posterior": {"tokens": len(VOCAB)}}
+#: Parameters that are set and not tuned: a slip can be any token of the language, also where theory narrows predictions
+#: to a few of them.
+FIXED: Mapping[str, Mapping[str, int]] = {"posterior": {"tokens": len(VOCAB)}}
 RATES = (1e-3, 3e-3)
 FINER = (0.5, 1.7)  # times the better of them, for methods without a parameter
 
@@ -159,7 +159,7 @@ class Choice:
     def qmap(self) -> QMap:
         value = int(self.value) if self.parameter == "top_k" else self.value
         params = {self.parameter: value} if self.parameter else {}
-        return qu.get(self.method, **SAID.get(self.method, {}), **params)
+        return qu.get(self.method, **FIXED.get(self.method, {}), **params)
 
 
 #: Task, size, method and seed of the cell that is run with it.
@@ -216,19 +216,20 @@ def _against(task: ReasoningTask, question: Question, pen: Writer, prior: World)
 
 
 @dataclass(frozen=True)
-class Told(FineTuningTask):
-    """A task whose frozen models have said what they have to say."""
+class CachedTask(FineTuningTask):
+    """A task with the logits of its frozen models, which are computed once and not at every step."""
 
-    said: Mapping[str, Tensor]  # (N, T, V): logits of each token, from what stands before it
+    logits: Mapping[str, Tensor]  # context → (N, T, V): logits of each token, from what stands before it
 
     def context(self, needs: Sequence[str], old: SmallTransformer, rows: Tensor) -> dict[str, Any]:
-        known = {name: logits[rows][self.at[rows]] for name, logits in self.said.items() if name in needs}
+        known = {name: logits[rows][self.at[rows]] for name, logits in self.logits.items() if name in needs}
         return known | super().context([name for name in needs if name not in known], old, rows)
 
 
 @dataclass(frozen=True)
-class Held:
-    """One seed: what is true, the models trained on it, and questions that no training text asks."""
+class Prepared:
+    """What all cells of one seed share: what is true, the models trained on it, and questions that no training text
+    asks."""
 
     prior: World
     taught: World
@@ -240,10 +241,10 @@ class Held:
 
 
 @functools.lru_cache(maxsize=1)
-def held(plan: Plan, seed: int) -> Held:
+def prepared(plan: Plan, seed: int) -> Prepared:
     prior, taught = worlds(seed)
     questions = held_out(plan, seed)
-    return Held(
+    return Prepared(
         prior,
         taught,
         {size: model(plan, size, seed) for size in plan.sizes},
@@ -256,28 +257,29 @@ def held(plan: Plan, seed: int) -> Held:
 
 def held_out(plan: Plan, seed: int) -> dict[str, list[Question]]:
     """By task, questions that no training text asks: for validation, then for the test."""
-    return {name: asked(task, plan.validation + plan.test, seed) for name, task in TASKS.items()}
+    return {name: questions_not_in(task, plan.validation + plan.test, seed) for name, task in TASKS.items()}
 
 
-#: Worse than the one that has read much without slips.
+#: Worse teachers than the one of the cells, for an ablation: `training_recipe` says what each has read.
 TEACHERS = ("noisy teacher", "small teacher", "wrong teacher")
 
 
 @dataclass(frozen=True)
-class Schooling:
-    """How large a model is, what it reads, and for how many steps."""
+class TrainingRecipe:
+    """How large a model is, which world's texts it reads, and for how many steps."""
 
     size: TransformerSize
     world: World
     steps: int
 
 
-def schooling(plan: Plan, name: str, seed: int) -> Schooling:
-    """Of a model: by its size, one that is to be fine-tuned; the teacher; or one of the worse teachers, which reads
-    solutions with slips, is no larger than a student, or reads what pretraining reads. ValueError for another name."""
+def training_recipe(plan: Plan, name: str, seed: int) -> TrainingRecipe:
+    """How the model of this name is trained: "0.1 M" and "0.35 M" are to be fine-tuned; the teacher reads solutions
+    without slips; of the worse teachers one reads solutions with slips, one is no larger than a student, and one reads
+    what pretraining reads. ValueError for another name."""
     prior, taught = worlds(seed)
     if name in plan.sizes:
-        return Schooling(plan.sizes[name], prior, plan.pretraining_steps)
+        return TrainingRecipe(plan.sizes[name], prior, plan.pretraining_steps)
     read = {
         "teacher": clean(taught),
         "noisy teacher": taught,
@@ -285,40 +287,40 @@ def schooling(plan: Plan, name: str, seed: int) -> Schooling:
         "wrong teacher": prior,
     }
     if name not in read:
-        raise ValueError(f"schooling: name: expected one of {', '.join([*plan.sizes, *read])}, got {name!r}")
-    return Schooling(plan.small if name == "small teacher" else plan.teacher, read[name], plan.teacher_steps)
+        raise ValueError(f"training_recipe: name: expected one of {', '.join([*plan.sizes, *read])}, got {name!r}")
+    return TrainingRecipe(plan.small if name == "small teacher" else plan.teacher, read[name], plan.teacher_steps)
 
 
 def model(plan: Plan, name: str, seed: int) -> SmallTransformer:
-    """A frozen model that has had its schooling."""
-    it = schooling(plan, name, seed)
-    return read(plan, name, it.size, it.world, it.steps, held_out(plan, seed), seed)
+    """The model of this name, trained by its recipe and frozen."""
+    recipe = training_recipe(plan, name, seed)
+    return trained_on(plan, name, recipe.size, recipe.world, recipe.steps, held_out(plan, seed), seed)
 
 
 def trained(plan: Plan, name: str, seed: int) -> pd.DataFrame:
-    """One row: how long it took to train a model."""
+    """One row: how long it took to train the model of this name."""
     begin = time.perf_counter()
     model(plan, name, seed)
     return table_of([{"seed": seed, "method": name, "training_seconds": time.perf_counter() - begin}])
 
 
-def pace(plan: Plan) -> pd.DataFrame:
-    """A row per kind of model: seconds for a step of training one on a processor's core, the mean of so many."""
+def time_per_step(plan: Plan) -> pd.DataFrame:
+    """A row per kind of model: seconds for a step of training it on one core, the mean of `TIMED_STEPS`."""
     prior, _ = worlds(0)
-    text = _texts(prior, held_out(plan, 0), PACED * plan.pretraining_batch, 0).split(plan.pretraining_batch)
+    text = _texts(prior, held_out(plan, 0), TIMED_STEPS * plan.pretraining_batch, 0).split(plan.pretraining_batch)
     rows = []
     for name, size in {**plan.sizes, "teacher": plan.teacher}.items():
         begun = SmallTransformer(size, 0, plan.dtype)
         begin = time.perf_counter()
         pretrain(begun, text, plan.pretraining_rate, muon=False)
-        rows.append({"seed": 0, "method": name, "step_seconds": (time.perf_counter() - begin) / PACED})
+        rows.append({"seed": 0, "method": name, "step_seconds": (time.perf_counter() - begin) / TIMED_STEPS})
     return table_of(rows)
 
 
-PACED = 50  # steps
+TIMED_STEPS = 50
 
 
-def read(
+def trained_on(
     plan: Plan,
     name: str,
     size: TransformerSize,
@@ -327,7 +329,8 @@ def read(
     questions: Mapping[str, list[Question]],
     seed: int,
 ) -> SmallTransformer:
-    """A model trained on text of a world, all but these questions; frozen. On an accelerator where one is at hand."""
+    """A model trained on texts of a world that ask none of these questions; frozen. The training runs on an accelerator
+    where there is one."""
     model = SmallTransformer(size, seed, plan.dtype)
     place = "cuda" if torch.cuda.is_available() and plan.dtype == torch.float32 else "cpu"
 
@@ -341,15 +344,16 @@ def read(
     return model.requires_grad_(False)
 
 
-def asked(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = ()) -> list[Question]:
-    """Questions, all different, none of them among others; with these given: for training, they may come again.
+def questions_not_in(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = ()) -> list[Question]:
+    """Random questions of a task, none of them among `but`. Without `but` they are all different, as problems for
+    validation and test must be; questions for training may repeat. Example: questions_not_in(task, 1024, 1, test).
 
-    ValueError where there are not so many.
+    ValueError where the task has not so many.
     """
     draw = np.random.default_rng((seed, len(but), 3))
     never = {tuple(question) for question in but}
     found: list[Question] = []
-    misses = 0  # one after the other
+    misses = 0  # how many in a row were not new
     while len(found) < count:
         question = task.question(draw)
         misses = misses + 1 if tuple(question) in never else 0
@@ -363,14 +367,14 @@ def asked(task: ReasoningTask, count: int, seed: int, but: Sequence[Question] = 
     return found
 
 
-MISSES = 1000  # from which on nothing new is to be found
+MISSES = 1000  # so many in a row mean that there are no more
 
 
 def _texts(world: World, questions: Mapping[str, list[Question]], count: int, seed: int) -> Tensor:
-    """Texts on all tasks in turn, (count, LENGTH), without the questions that are held out; padded by END."""
+    """Texts on all tasks in turn, (count, LENGTH), that ask none of these questions; padded by END."""
     draw = np.random.default_rng((seed, 5))
     different = min(count, DOCUMENTS) // len(TASKS)
-    asks = [asked(task, different, seed, questions[name]) for name, task in TASKS.items()]
+    asks = [questions_not_in(task, different, seed, questions[name]) for name, task in TASKS.items()]
     texts = [
         [*question, *written(task, question, world, draw).tokens]
         for together in zip(*asks, strict=True)
@@ -379,7 +383,7 @@ def _texts(world: World, questions: Mapping[str, list[Question]], count: int, se
     return padded(texts)[shuffled_batches(len(texts), 1, count, seed)[0]]
 
 
-#: Documents of pretraining, a fifth of them on each task: more of them are read again.
+#: How many different documents pretraining has, a fifth of them on each task; where it needs more, they come again.
 DOCUMENTS = 15_000
 
 
@@ -387,39 +391,39 @@ DOCUMENTS = 15_000
 class Setting:
     """A task to be learned by a model of one size."""
 
-    told: Told
+    task: CachedTask
     texts: Texts
     exam: Texts  # right solutions of the test questions
-    start: Tensor  # (N, V): what the pretrained model predicts of their tokens
+    at_start: Tensor  # (N, V): what the pretrained model predicts of their tokens
     loss: float  # of that model on text as in pretraining, nats a token
 
 
 @functools.lru_cache(maxsize=1)
 def setting(plan: Plan, name: str, size: str, seed: int) -> Setting:
-    h, task = held(plan, seed), TASKS[name]
-    questions = asked(task, plan.demonstrations, seed + 1, [*h.validation[name], *h.test[name]])
+    h, task = prepared(plan, seed), TASKS[name]
+    questions = questions_not_in(task, plan.demonstrations, seed + 1, [*h.validation[name], *h.test[name]])
     texts = Texts.of(task, questions, h.taught, h.prior, seed)
     exam = Texts.of(task, h.test[name], clean(h.taught), h.prior, seed + 1)
     reference = h.models[size]
     return Setting(
-        told(reference, h.teacher, texts), texts, exam, _predicted(reference, exam), _loss(reference, h.mixture)
+        cached(reference, h.teacher, texts), texts, exam, _predicted(reference, exam), _loss(reference, h.mixture)
     )
 
 
-def told(reference: SmallTransformer, teacher: SmallTransformer, texts: Texts) -> Told:
+def cached(reference: SmallTransformer, teacher: SmallTransformer, texts: Texts) -> CachedTask:
     base = FineTuningTask.of(reference, teacher, texts.tokens, texts.at)
-    said = {"reference_logits": _said(reference, texts.tokens), "teacher_logits": _said(teacher, texts.tokens)}
-    return Told(**{f.name: getattr(base, f.name) for f in dataclasses.fields(FineTuningTask)}, said=said)
+    logits = {"reference_logits": _logits(reference, texts.tokens), "teacher_logits": _logits(teacher, texts.tokens)}
+    return CachedTask(**{f.name: getattr(base, f.name) for f in dataclasses.fields(FineTuningTask)}, logits=logits)
 
 
 @torch.no_grad()
-def _said(model: SmallTransformer, tokens: Tensor) -> Tensor:
+def _logits(model: SmallTransformer, tokens: Tensor) -> Tensor:
     """Logits (N, T, V) of each token, from what stands before it; zero for the first."""
     logits = torch.cat([model.logits(model(some[:, :-1])) for some in tokens.split(64)])
     return torch.nn.functional.pad(logits, (0, 0, 1, 0))
 
 
-def fine_tune(plan: Plan, task: Told, method: QMap, rate: float, seed: int) -> SmallTransformer:
+def fine_tune(plan: Plan, task: CachedTask, method: QMap, rate: float, seed: int) -> SmallTransformer:
     return training.fine_tune(method, task, steps=plan.steps, batch=plan.batch, lr=rate, seed=seed, decay=True)
 
 
@@ -430,7 +434,7 @@ def solutions(
     draw: torch.Generator | None,
     temperature: float = 1.0,
 ) -> list[list[list[str]]]:
-    """For each question, so many solutions drawn from the model; without a generator, its likeliest."""
+    """For each question `samples` solutions drawn from the model; without a generator the likeliest token is taken."""
     found: list[list[list[str]]] = [[] for _ in questions]
     for length in sorted({len(question) for question in questions}):
         which = [i for i, question in enumerate(questions) if len(question) == length]
@@ -444,8 +448,9 @@ def solutions(
 def solved(
     plan: Plan, name: str, model: SmallTransformer, which: str, samples: int, seed: int, temperature: float = 1.0
 ) -> Row:
-    """How often solutions are right: per problem (`right`, a letter each: a for none, b for one, …), and the shares."""
-    h, task = held(plan, seed), TASKS[name]
+    """How often sampled solutions are right. `right` has a letter for each problem: a where none of its solutions is
+    right, b where one is, …; `average` is the share of right solutions, `passed` that of problems with one."""
+    h, task = prepared(plan, seed), TASKS[name]
     questions = getattr(h, which)[name]
     draw = torch.Generator().manual_seed(seed)
     drawn = solutions(model, questions, samples, draw, temperature)
@@ -460,10 +465,10 @@ def solved(
 
 
 def measured(plan: Plan, name: str, size: str, model: SmallTransformer, seed: int) -> Row:
-    """All that is said of one trained model."""
+    """What is measured of one trained model. Its smooth ECE (Błasiok and Nakkiran) is that of the likeliest token."""
     from relplot import smECE  # takes seconds to import
 
-    h, task, given = held(plan, seed), TASKS[name], setting(plan, name, size, seed)
+    h, task, given = prepared(plan, seed), TASKS[name], setting(plan, name, size, seed)
     questions, exam = h.test[name], given.exam
     greedy = [some[0] for some in solutions(model, questions, 1, None)]
     p, labels = _predicted(model, exam), exam.tokens[exam.at]
@@ -474,7 +479,7 @@ def measured(plan: Plan, name: str, size: str, model: SmallTransformer, seed: in
         / len(questions),
         "kl_truth": found["kl"].mean().item(),
         "smooth_ece": float(smECE(confidence.numpy(), (choice == labels).double().numpy())),
-        "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, given.start)).sum(-1).mean().item(),
+        "kl_start": (torch.xlogy(p, p) - torch.xlogy(p, given.at_start)).sum(-1).mean().item(),
         "forgotten": _loss(model, h.mixture) - given.loss,
     }
 
@@ -485,17 +490,17 @@ def _predicted(model: SmallTransformer, texts: Texts) -> Tensor:
 
 
 def _loss(model: SmallTransformer, tokens: Tensor) -> float:
-    """Nats a token."""
+    """The mean cross-entropy of all tokens but the first, in nats a token."""
     at = (torch.arange(tokens.shape[1]) > 0).expand(tokens.shape)
     return torch.nn.functional.cross_entropy(model.predictions(tokens, at).double(), tokens[at]).item()
 
 
 def trusted(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> Row:
-    """The method's trust before the first step: in slips, in right tokens that were worked out, and in those of them
-    that pretraining taught otherwise."""
+    """The method's mean trust before the first step in three groups of tokens of demonstrations: slips, right tokens
+    that were worked out, and those of the latter that pretraining taught otherwise."""
     given = setting(plan, name, size, seed)
     rows = torch.arange(min(256, plan.demonstrations))
-    trust = given.told.trust(choice.qmap, given.told.reference, given.told.reference, rows)
+    trust = given.task.trust(choice.qmap, given.task.reference, given.task.reference, rows)
     texts, at = given.texts, given.texts.at[rows]  # noqa: PD008
     slipped, worked, conflict = (x[rows][at] for x in (texts.slipped, texts.worked, texts.conflict))
     groups = {"slipped": slipped, "worked": worked & ~slipped, "conflict": conflict & worked & ~slipped}
@@ -503,19 +508,19 @@ def trusted(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> Row:
 
 
 def cell(plan: Plan, name: str, size: str, choice: Choice, seed: int) -> pd.DataFrame:
-    """One row: fine-tuned and measured."""
+    """One row: a model fine-tuned by one method in one setting, and what is measured of it."""
     given = setting(plan, name, size, seed)  # what cells share does not count
     begin = time.perf_counter()
-    model = fine_tune(plan, given.told, choice.qmap, choice.rate, seed)
+    model = fine_tune(plan, given.task, choice.qmap, choice.rate, seed)
     trained = time.perf_counter()
     row = measured(plan, name, size, model, seed)
     seconds = {"training_seconds": trained - begin, "measuring_seconds": time.perf_counter() - trained}
     return table_of([about(name, size, choice, seed) | row | trusted(plan, name, size, choice, seed) | seconds])
 
 
-def start(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
-    """Two rows: the pretrained model and the teacher, as they are."""
-    h = held(plan, seed)
+def before_fine_tuning(plan: Plan, name: str, size: str, seed: int) -> pd.DataFrame:
+    """Two rows: what is measured of the pretrained model and of the teacher."""
+    h = prepared(plan, seed)
     models = {"pretrained": h.models[size], "teacher": h.teacher}
     rows = [
         about(name, size, Choice(which, 0.0), seed) | measured(plan, name, size, model, seed)
@@ -534,9 +539,10 @@ def table_of(rows: list[Row]) -> pd.DataFrame:
 
 
 def steps_timed(plan: Plan, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
-    """A row per method: seconds for a step of fine-tuning, alone on one core, the least of three times so many."""
+    """A row per method: seconds for a step of fine-tuning on one core with nothing beside it, the least of three means
+    over `TIMED` steps."""
     name, size, seed = next(iter(TASKS)), next(iter(plan.sizes)), plan.seeds[0]
-    task, short = setting(plan, name, size, seed).told, dataclasses.replace(plan, steps=TIMED)
+    task, short = setting(plan, name, size, seed).task, dataclasses.replace(plan, steps=TIMED)
     taken: dict[str, list[float]] = {method: [] for method in METHODS}
     for method in METHODS * 3:
         begin = time.perf_counter()
@@ -550,12 +556,12 @@ TIMED = 20  # steps
 
 # ---- tuning ----------------------------------------------------------------------------------------------------------
 def tuned(plan: Plan, name: str, method: str) -> pd.DataFrame:
-    """Four runs of the small model on the first seed, the same for every method: two rates, and at the better of them
-    two more values of the parameter, or for a method without one two rates more. A row each, with the share of right
-    solutions on validation problems, four of each."""
+    """Four runs of the small model on the first seed: two rates, and at the better of them two more values of the
+    method's parameter, or two more rates where it has none. A row for each run, with the share of right solutions
+    among four of every validation problem."""
     size, seed = next(iter(plan.sizes)), plan.seeds[0]
     rows: list[Row] = []
-    task = setting(plan, name, size, seed).told
+    task = setting(plan, name, size, seed).task
 
     def tried(choice: Choice) -> None:
         begin = time.perf_counter()

@@ -64,12 +64,12 @@ class World:
 
 
 class Illegible(Exception):
-    """What is read does not go on as any solution would."""
+    """The next token is neither valid nor a slip: no solution goes on like this."""
 
 
 @dataclass
 class Writer:
-    """Draws a solution."""
+    """A pen that draws a solution token by token, and keeps the distribution of each."""
 
     world: World
     draw: np.random.Generator
@@ -95,7 +95,7 @@ class Writer:
 
 @dataclass
 class Reader:
-    """Reads a solution, without forgiving: stops at a token that is neither valid nor a slip."""
+    """A pen that reads a given solution and notes which tokens are valid; it stops at one that is not even a slip."""
 
     tokens: Sequence[str]
     valid: list[bool] = field(default_factory=list)
@@ -114,7 +114,7 @@ Pen = Writer | Reader
 
 
 def mix(*shares: tuple[str, float]) -> dict[str, float]:
-    """Options, the shares of equal tokens added up."""
+    """Options from tokens and their shares; where a token comes twice, its shares are added."""
     found: dict[str, float] = {}
     for token, share in shares:
         found[token] = found.get(token, 0.0) + share
@@ -122,7 +122,7 @@ def mix(*shares: tuple[str, float]) -> dict[str, float]:
 
 
 def usual(tokens: Sequence[str]) -> dict[str, float]:
-    """The first twice as often as the second, three times as often as the third, …"""
+    """Options in which the first token comes twice as often as the second, three times as often as the third, …"""
     total = sum(1 / (i + 1) for i in range(len(tokens)))
     return mix(*((token, 1 / (i + 1) / total) for i, token in enumerate(tokens)))
 

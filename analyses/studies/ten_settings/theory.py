@@ -11,23 +11,25 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from analyses.studies.ten_settings.runs import METHODS, Choice, Plan, Question, Texts, held, table_of
+from analyses.studies.ten_settings.runs import METHODS, Choice, Plan, Question, Texts, prepared, table_of
 from analyses.studies.ten_settings.tasks import TASKS
 from qunify.calibration import against_truth
 
 TEXTS = 20  # solutions without a slip
 TOKENS = 12  # of the vocabulary at each place: following a flow costs its cube
-#: The old policy of PSFT moves along with the model, so that no truth alone says where it ends; the weights and the
-#: mask of the other two go with the demonstrations.
-UNTOLD = ("psft", "iw_sft", "cft")
+#: Methods of which theory predicts nothing: PSFT's old policy moves along with the model, so that the truth does not
+#: say where it ends; the weights and the mask of the other two belong to single demonstrations.
+UNPREDICTED = ("psft", "iw_sft", "cft")
 
 
 def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str], Choice]) -> pd.DataFrame:
-    """A row per method: the chance of a solution whose every step is valid, with each token drawn from where the
-    method settles when labels are drawn from the exact distribution of demonstrations, slips among them, before what
-    the teacher and the pretrained model say there. On the first seed."""
+    """A row per method: how probable a solution with every step valid is where the method settles, on the first seed.
+
+    At every token of some right solutions the method's optimum is computed for the exact distribution of demonstrations
+    (slips among them) and for the predictions of the teacher and the pretrained model; the next token is drawn from it.
+    """
     seed = plan.seeds[0]
-    h = held(plan, seed)
+    h = prepared(plan, seed)
     texts = _without_slips(plan, name, h.test[name], seed)
     truth, valid = texts.truth[texts.at].double(), texts.valid[texts.at]
     owner = texts.at.nonzero()[:, 0]
@@ -37,7 +39,7 @@ def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str]
     begin = said["reference_logits"].softmax(-1)
     rows = []
     for method in METHODS:
-        if method in UNTOLD:
+        if method in UNPREDICTED:
             continue
         m = choices[name, method].qmap
         context: dict[str, Any] = {key: said[key] for key in m.needs}
@@ -50,7 +52,8 @@ def predicted(plan: Plan, name: str, size: str, choices: Mapping[tuple[str, str]
 
 
 def _narrowed(truth: Tensor, valid: Tensor, said: dict[str, Tensor]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """The same over fewer tokens: at every place the likeliest of them by any account, and one for all the others."""
+    """The same over fewer tokens: at every place those that the truth or a model thinks likeliest, and one entry that
+    stands for all the others."""
     accounts = torch.stack([truth, *(logits.softmax(-1) for logits in said.values())])
     top = accounts.amax(0).topk(TOKENS - 1, dim=-1).indices
     others = torch.ones_like(truth).scatter(-1, top, 0.0).bool()
@@ -63,8 +66,8 @@ def _narrowed(truth: Tensor, valid: Tensor, said: dict[str, Tensor]) -> tuple[Te
 
 
 def _without_slips(plan: Plan, name: str, questions: list[Question], seed: int) -> Texts:
-    """Solutions as demonstrations would have them, those of them that happen to be right all through."""
-    h = held(plan, seed)
+    """The first solutions, written as demonstrations are, in which no slip happened."""
+    h = prepared(plan, seed)
     texts = Texts.of(TASKS[name], questions, h.taught, h.prior, seed + 2)
     fine = (~texts.slipped.any(1)).nonzero()[:TEXTS, 0]
     tensors = {key: value[fine] for key, value in vars(texts).items() if isinstance(value, Tensor)}
@@ -72,6 +75,6 @@ def _without_slips(plan: Plan, name: str, questions: list[Question], seed: int) 
 
 
 def _whole(mass: Tensor, owner: Tensor) -> float:
-    """The mean over solutions of the product of what their tokens have."""
+    """The mean over solutions of the product of their tokens' masses (N,); `owner` (N,) says whose token it is."""
     logs = torch.zeros(int(owner.max()) + 1, dtype=mass.dtype).index_add(0, owner, mass.clamp(min=1e-300).log())
     return float(logs.exp().mean())
