@@ -63,11 +63,12 @@ class Bindings(dict[str, Any]):
 
 
 def exact_number(v: Any) -> Any:
+    """A float as the fraction that is written, 0.3 as 3/10; anything else as it is."""
     return rational(v) if isinstance(v, float) else v
 
 
 def simple_fraction(x: float) -> sp.Rational | None:
-    """The simple fraction that x is, to seven digits."""
+    """The simple fraction that x is, to within a millionth: 1/3 for 0.3333333; None if it is none."""
     if abs(x) < 1e-7:
         return sp.S.Zero
     near = simplest(x, within=1e-6)

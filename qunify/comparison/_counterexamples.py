@@ -62,7 +62,7 @@ _WEIGHTS = (
 )
 
 
-_ORDINARY = -3  # tokens before that one's
+_ORDINARY = -3  # where the tokens of the last of these begin
 
 
 _SMALL = tuple((fractions(w), label) for w in _WEIGHTS for label in range(min(3, len(w))))
@@ -112,6 +112,7 @@ def counterexample(a: QMap, b: QMap, fails: str, alias: Alias) -> Witness | None
 
 
 def _two_factors(a: QMap, b: QMap, x: Array, y: Array, alias: Alias) -> Witness | None:
+    """The pair of tokens at which the factors differ most; ordinary tokens come first."""
     for some in (slice(None, _ORDINARY), slice(None)):
         found = _extremes(x[some], y[some])
         if found:
@@ -159,7 +160,7 @@ def _bent(x: Array, y: Array) -> Array:
 
 
 def _apart_on_rays(x: Sequence[Any], y: Sequence[Any]) -> Any:
-    """The same to fifty digits."""
+    """The distance of two directions, to fifty digits; 0 where one gradient vanishes."""
     with mp.workdps(DIGITS):
         size_x, size_y = (mp.sqrt(mp.fsum(u * u for u in g)) for g in (x, y))
         if not size_x or not size_y:

@@ -93,7 +93,8 @@ def _depends(subject: Subject, p: Batch, q: Measured, name: str) -> bool:
 
 
 def _on_u_alone(subject: Subject) -> bool:
-    """Whether the weight stays when u stays and the other tokens' shares, or the vocabulary, change."""
+    """Whether the weight depends on nothing but u: at ten values of u it must be the same whatever the vocabulary and
+    however the other tokens share the rest."""
     weights = []
     for vocab in tuple(ROWS)[:2]:
         u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
@@ -105,7 +106,8 @@ def _on_u_alone(subject: Subject) -> bool:
 
 
 def _residual(p: Batch, q: Measured, used: tuple[str, ...]) -> str:
-    """Where the unit target's mass off the label goes: the smallest mixture that explains it at every token."""
+    """A sentence on where the unit target's mass off the label goes: the mixture of the fewest distributions that
+    explains it at every token."""
     t = p.token
     parts: dict[str, Tensor] = {"the model": t.policy.probs, "the uniform distribution": t.uniform.probs}
     parts |= {name.removesuffix("_logits"): t.context(name).probs for name in used if name.endswith("_logits")}
@@ -119,7 +121,8 @@ def _residual(p: Batch, q: Measured, used: tuple[str, ...]) -> str:
 
 
 def _explained(target: Tensor, parts: Tensor, labels: Tensor) -> tuple[Tensor, float]:
-    """Weights (N, n) of the parts (N, V, n) in the target's entries off the label, and the share they leave open."""
+    """The weights (N, n) with which the parts (N, V, n) come nearest to the target off the label, by least squares,
+    and the largest relative error that is left."""
     keep = torch.ones_like(target).scatter(1, labels[:, None], 0.0)
     a, b = parts * keep[..., None], (target * keep)[..., None]
     weights = torch.linalg.lstsq(a, b, driver="gelsd").solution

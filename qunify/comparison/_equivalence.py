@@ -7,7 +7,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import sympy as sp
 
@@ -134,16 +134,17 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     a, b = (_renamed(m, names) for m in (a, b))
     unknown = sorted(names.values(), key=str)
     tried = _instances(a, b, unknown) if unknown else [(a, b)]
-    relations = [relate(x, y, key) for x, y in tried]
-    relation = max(relations, key=lambda r: LEVELS.index(r.level))  # the coarsest: it holds for all
+    evidence = [_Evidence(x, y, relate(x, y, key)) for x, y in tried]
+    coarsest = max(evidence, key=lambda e: LEVELS.index(e.relation.level))  # its level holds at all values tried
+    relation = coarsest.relation
     symbolic = runs_on_symbols(a) and runs_on_symbols(b)
     proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
     if unknown and relation.level in ("identical", "scaled") and proof is None:
         relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
-    together = [share_optima(x, y, key) for x, y in tried] if relation.factor is None else []
+    together = [share_optima(e.a, e.b, key) for e in evidence] if relation.factor is None else []
     same_optimum = all(v.same for v in together)
     level = relation.level if relation.level != "distinct" else "optimum" if same_optimum else "distinct"
-    refuted = _refuted(level, tried, relations, key) if symbolic else None
+    refuted = counterexample(coarsest.a, coarsest.b, FINER[level], key) if symbolic and level in FINER else None
     proved = {
         "optimum": all(v.proved for v in together) and not unknown,
         "distinct": refuted is not None and not same_optimum,
@@ -158,14 +159,22 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         proved=proved,
         steps=(proof.steps if proof else ()) + (together[0].steps if together else ()),
         witness=refuted,
-        silent_a=any(r.silent_a for r in relations),
-        silent_b=any(r.silent_b for r in relations),
+        silent_a=any(e.relation.silent_a for e in evidence),
+        silent_b=any(e.relation.silent_b for e in evidence),
         ties=proof.ties if proof else (),
     )
 
 
+class _Evidence(NamedTuple):
+    """What the numbers say of two methods at one choice of values for the symbols among their parameters."""
+
+    a: QMap
+    b: QMap
+    relation: Relation
+
+
 def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) -> Proof | None:
-    """Symbols on what the numbers say, confirmed at fractions to forty digits."""
+    """A proof in symbols of what the numbers say, confirmed at fractions to forty digits; None if there is none."""
     if relation.level == "distinct":
         return None
     try:
@@ -179,16 +188,8 @@ def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) ->
     return found if confirmed else None
 
 
-def _refuted(level: str, tried: list[tuple[QMap, QMap]], relations: list[Relation], alias: Alias) -> Witness | None:
-    """A token at which the next finer level fails."""
-    if level not in FINER:
-        return None
-    coarsest = max(range(len(tried)), key=lambda i: LEVELS.index(relations[i].level))
-    return counterexample(*tried[coarsest], FINER[level], alias)
-
-
 def _fraction(factor: float | None) -> sp.Expr | None:
-    """The simple fraction that a measured factor is."""
+    """The fraction nearest to a measured factor: 1/3 for 0.3333333333."""
     return None if factor is None else sp.Rational(Fraction(factor).limit_denominator(10**9))
 
 
@@ -212,7 +213,8 @@ _VALUES = tuple(
 
 
 def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
-    """For every symbol among the parameters one that knows its range: positive, nonnegative, or real."""
+    """For every symbol among the parameters one of the same name that SymPy knows to be positive, nonnegative or real,
+    as the parameter's range has it."""
     found: dict[sp.Symbol, sp.Symbol] = {}
     for m in maps:
         ranges = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none

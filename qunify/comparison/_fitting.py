@@ -26,9 +26,9 @@ Mode = Literal["equal", "ratio", "ray"]
 FARTHEST = 1e4  # an unbounded parameter is looked for up to here,
 NEAREST = 1e-6  # and at an open end from here
 WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; probes have at most 150 tokens
-STARTS = 3  # how many are followed downhill
+STARTS = 3  # how many starts are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
-HOPELESS = 0.9  # relative error of the best start, one factor free, from which no descent is worth its time
+HOPELESS = 0.9  # relative error of the best start, with a free factor, above which no start is followed downhill
 FAR = 1e3  # stands for a difference that is not a number
 
 
@@ -38,7 +38,7 @@ class Sample:
 
     probes: tuple[Batch, ...]
     gradients: tuple[Array, ...]  # (N, V) each
-    gate: bool  # every gradient is w (p − δ): then w ‖p − δ‖ says it all
+    gate: bool  # every gradient is w (p − δ): then the one number w ‖p − δ‖ per token is compared
     few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
 
     @functools.cached_property
@@ -49,7 +49,7 @@ class Sample:
 
     @functools.cached_property
     def blocks(self) -> list[Array]:
-        """What is compared, per vocabulary."""
+        """The numbers that are compared, for each vocabulary: gradients (N, V), or of a gate w ‖p − δ‖, (N, 1)."""
         return [self._block(i, g) for i, g in enumerate(self.gradients)]
 
     @functools.cached_property
@@ -69,14 +69,14 @@ class Sample:
 
     @torch.no_grad()
     def values(self, m: QMap) -> list[Array]:
-        """The method's own blocks, (N, V) or (N, 1) each."""
-        if self.gate and isinstance(m, Gate):  # its weight says it all
+        """The same numbers of a method."""
+        if self.gate and isinstance(m, Gate):  # its weight is enough
             weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
             return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
         return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.probes)]
 
     def only(self, i: int) -> Sample:
-        """One vocabulary."""
+        """The sample on one vocabulary."""
         few = None if self.few is None else (self.few[i],)
         return Sample((self.probes[i],), (self.gradients[i],), self.gate, few)
 
@@ -119,7 +119,7 @@ class Sample:
         return max(float(np.linalg.norm(b)) for b in blocks)
 
     def same_rays(self, m: QMap, tolerance: float) -> bool:
-        """Whether no token is pulled along another ray, and not one of the two is silent everywhere."""
+        """Whether both gradients lie on one ray at every token where neither vanishes, and there is such a token."""
         both = False
         for v, b in zip(self.values(m), self.blocks, strict=True):
             unit, measured = _on_rays(v, b)
@@ -134,7 +134,7 @@ def _finite(x: torch.Tensor) -> Array:
 
 
 def _on_rays(v: Array, b: Array) -> tuple[Array, Array]:
-    """Every row at length one; rows where either is zero are left out as zeros."""
+    """Both with every row at length one; a row in which either is zero is zero in both."""
     lengths = [np.linalg.norm(x, axis=-1, keepdims=True) for x in (v, b)]
     speak = (lengths[0] > 1e-12) & (lengths[1] > 1e-12)
     one, two = (np.where(speak, x / np.where(speak, n, 1.0), 0.0) for x, n in zip((v, b), lengths, strict=True))
@@ -156,7 +156,10 @@ class Fit:
 
 @dataclass(frozen=True)
 class Axis:
-    """A real parameter as a free coordinate x: MINUIT's maps, which reach closed ends."""
+    """A real parameter as a function of a free coordinate x, so that an unbounded search stays inside its range.
+
+    These are the maps of MINUIT (as lmfit documents them), which reach closed ends: low + (high − low) (1 + sin x)/2
+    between two ends, and low + √(x² + 1) − 1 above one. An open end is approached as low + exp(x)."""
 
     name: str
     default: float
@@ -189,7 +192,7 @@ class Axis:
         return math.log(max(distance, 1e-9)) if self.open_low else math.sqrt((distance + 1) ** 2 - 1)
 
     def starts(self, few: bool) -> list[float]:
-        """Values to begin at, the default and closed ends included."""
+        """Values to begin at, among them the default and closed ends."""
         if self.low is not None and self.high is not None:
             steps = (0.0, 0.3, 0.7, 1.0) if few else (0.0, 0.03, 0.15, 0.3, 0.5, 0.7, 0.85, 0.97, 1.0)
             found = [self.low + s * (self.high - self.low) for s in steps]
@@ -201,7 +204,7 @@ class Axis:
         return [*found, self.default]
 
     def off_end(self, x: float) -> float:
-        """The coordinate, moved a little away from a closed end, where the map is flat."""
+        """The coordinate, moved a little if it is at a closed end, where the map is flat and has no slope to follow."""
         flat = abs(self.value(x + 1e-4) - self.value(x - 1e-4)) < 1e-7 and not self.open_low
         return x - math.copysign(0.05, x) if flat else x
 
@@ -220,31 +223,18 @@ def fit(
 ) -> Fit:
     """The parameters at which the entry comes closest to the sample; those in `fixed` stay as they are.
 
-    Not `thorough`, it leaves out thresholds, which have no slope and are searched along grids.
-    Starts are compared, and followed downhill, on the largest vocabulary alone; the best is refined on all.
+    Stages: the best of many starts, some followed downhill, on the largest vocabulary alone; thresholds, which have no
+    slope, along a coarse grid there; all but thresholds downhill on a few tokens of every vocabulary; and thresholds
+    along a fine grid on all tokens. Not `thorough`, it leaves thresholds out.
     """
     fixed = fixed or {}
     axes = [Axis.of(f) for f in cls.parameters() if isinstance(f.default, float) and f.name not in fixed]
-    coarse, small, whole = (_Search(cls, axes, s, mode) for s in (sample.largest, sample.small, sample))
-    points = list(itertools.product(*(dict.fromkeys(a.starts(len(axes) > 2)) for a in axes)))
-    starts = itertools.product(_discrete(cls, fixed), points)  # the same in every mode
-    ranked = sorted((coarse.at(point, rest, again=True) for rest, point in starts), key=lambda found: found.error)
-    if axes and tolerance / 100 < ranked[0].error and not (mode == "ratio" and ranked[0].error > HOPELESS):
-        ranked[:STARTS] = [coarse.descended(start, precise=False) for start in ranked[:STARTS]]
-    best = min(ranked, key=lambda found: found.error)
-    steps = coarse.steps(best) if thorough and best.error > tolerance else []
-    if steps and len(steps) < len(axes) and best.error <= WORTH:
-        for i in steps:
-            best = coarse.narrowed(i, best, follow=[j for j in range(len(axes)) if j not in steps])
-    best = small.at(best.point, best.rest)
-    if axes and tolerance / 100 < best.error <= WORTH:
-        best = small.descended(best, precise=True)
-    best = whole.at(best.point, best.rest)
-    if steps and best.error > tolerance and (best.error <= WORTH or len(steps) == len(axes)):
-        for i in steps * 2:
-            best = whole.narrowed(i, best)
-        if len(steps) < len(axes):
-            best = whole.descended(best, precise=True)
+    coarse, small, whole = (_Search(cls, axes, s, mode, tolerance) for s in (sample.largest, sample.small, sample))
+    best = coarse.best_start(fixed)
+    thresholds = coarse.thresholds(best) if thorough and best.error > tolerance else []
+    best = coarse.with_thresholds(best, thresholds)
+    best = small.refined(small.at(best.point, best.rest))
+    best = whole.with_fine_thresholds(whole.at(best.point, best.rest), thresholds)
     m = whole.build(best.point, best.rest)
     return Fit(m, mode, sample.difference(m, mode)[1], best.error)
 
@@ -263,6 +253,43 @@ class _Search:
     axes: list[Axis]
     sample: Sample
     mode: Mode
+    tolerance: float
+
+    # ---- stages ------------------------------------------------------------------------------------------------------
+    def best_start(self, fixed: dict[str, Any]) -> Found:
+        """The best of many starts, the first few of which are followed downhill."""
+        points = list(itertools.product(*(dict.fromkeys(a.starts(len(self.axes) > 2)) for a in self.axes)))
+        starts = itertools.product(_discrete(self.cls, fixed), points)  # the same in every mode
+        ranked = sorted((self.at(point, rest, again=True) for rest, point in starts), key=lambda found: found.error)
+        hopeless = self.mode == "ratio" and ranked[0].error > HOPELESS
+        if self.axes and ranked[0].error > self.tolerance / 100 and not hopeless:
+            ranked[:STARTS] = [self.descended(start, precise=False) for start in ranked[:STARTS]]
+        return min(ranked, key=lambda found: found.error)
+
+    def with_thresholds(self, best: Found, thresholds: list[int]) -> Found:
+        """Each threshold along a coarse grid, the other parameters followed downhill at every point of it."""
+        if 0 < len(thresholds) < len(self.axes) and best.error <= WORTH:
+            for i in thresholds:
+                best = self.narrowed(i, best, follow=[j for j in range(len(self.axes)) if j not in thresholds])
+        return best
+
+    def refined(self, best: Found) -> Found:
+        """Downhill to the last digits, where the fit is neither exact nor far off."""
+        worth = self.axes and self.tolerance / 100 < best.error <= WORTH
+        return self.descended(best, precise=True) if worth else best
+
+    def with_fine_thresholds(self, best: Found, thresholds: list[int]) -> Found:
+        """Each threshold along a fine grid, twice in turn, and then the other parameters downhill."""
+        if not thresholds or best.error <= self.tolerance:
+            return best
+        smooth = len(thresholds) < len(self.axes)
+        if smooth and best.error > WORTH:
+            return best
+        for i in thresholds * 2:
+            best = self.narrowed(i, best)
+        return self.descended(best, precise=True) if smooth else best
+
+    # ---- steps -------------------------------------------------------------------------------------------------------
 
     def build(self, point: Sequence[float], rest: dict[str, Any]) -> QMap:
         return self.cls(**rest, **{a.name: v for a, v in zip(self.axes, point, strict=True)})
@@ -275,7 +302,7 @@ class _Search:
         return Found(error, point, rest)
 
     def descended(self, start: Found, *, precise: bool, free: Sequence[int] | None = None) -> Found:
-        """Levenberg–Marquardt from one start along the free axes, all by default."""
+        """Levenberg–Marquardt (scipy's `least_squares`) from one start along the free axes, all by default."""
         free = range(len(self.axes)) if free is None else free
         point = list(start.point)
 
@@ -300,11 +327,11 @@ class _Search:
         point = list(moved(done.x))
         return min(start, self.at(point, start.rest), key=lambda found: found.error)
 
-    def steps(self, at: Found) -> list[int]:
-        """The axes along which nothing changes: thresholds, which have no slope."""
-        return [i for i in range(len(self.axes)) if self._is_step(i, at)]
+    def thresholds(self, at: Found) -> list[int]:
+        """The axes along which a small move changes nothing."""
+        return [i for i in range(len(self.axes)) if self._is_threshold(i, at)]
 
-    def _is_step(self, i: int, at: Found) -> bool:
+    def _is_threshold(self, i: int, at: Found) -> bool:
         axis, moved = self.axes[i], list(at.point)
         x = axis.off_end(axis.coordinate(at.point[i]))
         values = []

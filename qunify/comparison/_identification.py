@@ -21,14 +21,8 @@ from qunify.samples import ROWS, spread_over_u
 from qunify.token import V
 
 DEGREES = ("identical", "scaled", "directional", "near")  # how near a match is
-
-
-NEAR = 0.1  # relative gradient error up to which an entry is worth naming,
-
-
-CLOSE = 0.01  # and, one factor free, up to which it may turn out to be the loss itself
-
-
+NEAR = 0.1  # relative gradient error up to which an entry is named as near
+CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: 1e-7, torch.float32: 3e-5}
 
@@ -186,12 +180,13 @@ def _candidates(d: Diagnosis) -> list[type[QMap]]:
 
 
 def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
+    """The entries that the loss is, or failing that comes near to, best first."""
     found: list[Match] = []
     missed: list[Fit] = []
     for cls in candidates:
         close = fit(cls, sample, "ratio", tolerance)
         match = None
-        if close.error <= CLOSE:  # equal before proportional: a factor may do what a parameter does
+        if close.error <= CLOSE:  # equal is tried before proportional: a factor may stand for a parameter
             match = _exact(fit(cls, sample, "equal", tolerance), sample, held_out, tolerance)
             match = match or _exact(close, sample, held_out, tolerance)
         if match:
@@ -221,6 +216,7 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
 
 
 def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
+    """The match of a fit that is exact, also on tokens that it was not fitted to; None otherwise."""
     if close.error > tolerance:
         return None
     close = simplified(close, sample, tolerance)
@@ -233,6 +229,7 @@ def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Ma
 
 
 def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
+    """A match of direction, if the fit of directions `ray` is exact, or else a near one; None where it is far off."""
     if all(s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)):
         _, factor = sample.difference(ray.method, "ratio")
         error = held_out.error(ray.method, "equal", factor)
@@ -245,11 +242,12 @@ FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), 
 
 
 def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
-    """Entries that fit every vocabulary with parameters, or a factor, of its own, if those are a known form of V."""
+    """Entries that fit each vocabulary alone, with parameters or a factor that depend on V in a known form. Example: a
+    smoothing of 0.1 (V − 1)/V."""
     found = []
     for close in sorted(missed, key=lambda f: f.error)[:6]:
         cls = type(close.method)
-        if fit(cls, sample.only(0), "ratio", tolerance).error > tolerance:  # then no fit is equal either
+        if fit(cls, sample.only(0), "ratio", tolerance).error > tolerance:  # not even with a factor
             continue
         for mode in ("equal", "ratio"):
             match = _per_vocab(cls, mode, sample, held_out, tolerance)

@@ -40,7 +40,7 @@ class _Seen(NamedTuple):
 
 
 def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
-    """Numeric screening over vocabularies of several sizes; a claim must hold in all of them."""
+    """The finest level that holds at all tokens of vocabularies of several sizes."""
     pairs = [(_seen(a, v, alias), _seen(b, v, alias)) for v in sizes(a, b)]
     silent_a = any(bool((x.silent & ~y.silent).any()) for x, y in pairs)
     silent_b = any(bool((y.silent & ~x.silent).any()) for x, y in pairs)
@@ -57,7 +57,8 @@ def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
 
 
 def _on_rays(x: _Seen, y: _Seen) -> bool:
-    """Whether the directions agree, wherever neither gradient is zero; forgiving where one is tiny."""
+    """Whether the directions agree wherever neither gradient is zero. A gradient below SMALL may have lost digits, so
+    that its direction counts in proportion to its size."""
     forgiven = torch.minimum(x.norm, y.norm).clamp(max=SMALL) / SMALL
     apart = torch.where(x.silent | y.silent, 0.0, (x.ray - y.ray).abs().amax(-1) * forgiven)
     return bool((apart < AGREE).all())

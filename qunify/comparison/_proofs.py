@@ -1,7 +1,7 @@
 """Proofs in symbols, for every vocabulary size: two gradients are proportional, or lie on one ray.
 
 Opaque results of sorting and projecting (argmax, top-k, heads, entmax) are symbols about which nothing is known but
-that they sum to one, so what is proved of them holds in every ordering. Other cases are decided cell by cell.
+that they sum to one, so what is proved of them holds in every ordering. Gradients with cases are decided case by case.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
 
 
 def _ratio(ga: SymbolicVector, gb: SymbolicVector) -> sp.Expr | None:
-    """g_b/g_a at the label, if it is one number for all tokens: without any symbol of the token."""
+    """g_b/g_a at the label, if it is one number for all tokens; None where it holds a symbol of the token."""
     if ga.label == 0:
         return None
     ratio = sp.simplify(gb.label / ga.label) if sp.count_ops(ga.label) < 200 else sp.cancel(gb.label / ga.label)

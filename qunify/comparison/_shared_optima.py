@@ -42,7 +42,8 @@ def _stable(m: QMap, alias: Alias = ()) -> StablePoints:
 
 @functools.lru_cache(maxsize=1024)
 def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
-    """Whether theory has the optimum at TRUTHS, and no longer where there are more tokens than some parameter says."""
+    """Whether the closed form holds at TRUTHS, but not in vocabularies larger than a parameter of the method: top-k
+    distillation has the teacher as its optimum while V ≤ k."""
     large = max(sizes(m))
     if _stable(m, alias).form is None or large == max(SIZES):
         return False
@@ -72,7 +73,8 @@ def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
 
 
 def _same_points(i: int, x: StablePoints, y: StablePoints) -> bool:
-    """Whether every stable point of one is one of the other; what a search has not met is put to the test."""
+    """Whether every stable point of one method is one of the other. One that the other's search did not find is tested
+    by itself, unless closed forms say that both searches found all."""
     p, q = x.points[i], y.points[i]
     near = (p[:, None] - q[None]).abs().amax(-1) < SAME_OPTIMUM
     alone_p, alone_q = p[~near.any(1)], q[~near.any(0)]

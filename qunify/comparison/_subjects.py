@@ -16,7 +16,7 @@ from qunify.maps import Gated, LossFunction, QMap, check_losses, logit_gradient,
 from qunify.samples import Batch, along_u, spread_over_u
 from qunify.token import CONTEXTS
 
-FEW = 8  # rows of the batch on which the reduction is found out
+FEW = 8  # rows of the batch on which is found out how a loss reduces it
 
 
 @torch.no_grad()
@@ -42,7 +42,7 @@ class Subject:
         return name_of(self.loss_fn)
 
     def __call__(self, p: Batch, **context: Tensor) -> Measured:
-        """What it does to the logits at every token of a probe, other contexts given or not."""
+        """The gradient at every token of a batch; `context` replaces contexts of the batch."""
         given = {name: p.context[name] for name in self.contexts} | context
         if self.apart:
             rows = [
@@ -62,7 +62,7 @@ class Measured:
 
     batch: Batch
     gradient: Tensor  # (N, V)
-    dtype: torch.dtype  # what it was computed in: tells rounding from more
+    dtype: torch.dtype  # what it was computed in, which says how large rounding is
 
     @functools.cached_property
     def rounding(self) -> Tensor:
@@ -161,32 +161,53 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
 
     ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
     separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm() + 1e-12)
-    notes = []
     if shape:
         reduction = "none"
         separate &= abs(ratio - 1) < 1e-5
     else:
         known = {"sum": 1.0, "mean": 1 / FEW}
         reduction = next((k for k, v in known.items() if separate and abs(ratio / v - 1) < 1e-5), "other")
-        notes.append(_REDUCTIONS[reduction].format(factor=f"{ratio:.4g}", rows=FEW))
-    if not separate:
-        notes.append(
-            "Its tokens interact: a token's gradient changes with the others in the batch; here each is judged alone."
-        )
-    if "num_items_in_batch" in accepted:
-        notes.append(_items(loss_fn, p, given))
-    elif reduction == "mean":
-        notes.append(
-            "It takes no num_items_in_batch, so with gradient accumulation every micro-batch counts the same, "
-            "however few items it has."
-        )
-    if reduction == "mean" and (note := _ignored(loss_fn, p, given, items, together)):
-        notes.append(note)
-    unnamed = [name for name in accepted if name in CONTEXTS and name not in contexts]
-    if unnamed:
-        notes.append(f"Its signature also has {', '.join(unnamed)}, left at the default: name them in contexts.")
+    behaviour = _Behaviour(
+        reduction,
+        ratio,
+        separate,
+        items=_use_of_items(loss_fn, p, given) if "num_items_in_batch" in accepted else "not taken",
+        ignored=_use_of_ignored(loss_fn, p, given, items, together) if reduction == "mean" else "",
+        unnamed=tuple(name for name in accepted if name in CONTEXTS and name not in contexts),
+    )
     apart = not separate or reduction == "other"
-    return Subject(loss_fn, contexts, needs_items, reduction, tuple(notes), apart, _precision(loss_fn, together))
+    dtype = _precision(loss_fn, together)
+    return Subject(loss_fn, contexts, needs_items, reduction, behaviour.sentences(), apart, dtype)
+
+
+@dataclass(frozen=True)
+class _Behaviour:
+    """What a loss does with a batch, found by comparing it with its tokens one at a time."""
+
+    reduction: str  # none, sum, mean or other
+    ratio: float  # a token's gradient in the batch over its gradient alone
+    separate: bool  # that ratio is the same for all tokens
+    items: str  # what it does with num_items_in_batch: a key of _ITEMS, or "not taken"
+    ignored: str  # what a mean does with ignored tokens: a key of _IGNORED, or "" where nothing is to be said
+    unnamed: tuple[str, ...]  # contexts in its signature that the caller has not named
+
+    def sentences(self) -> tuple[str, ...]:
+        said = []
+        if self.reduction != "none":
+            said.append(_REDUCTIONS[self.reduction].format(factor=f"{self.ratio:.4g}", rows=FEW))
+        if not self.separate:
+            said.append(_INTERACTING)
+        if self.items != "not taken":
+            said.append(_ITEMS[self.items])
+        elif self.reduction == "mean":
+            said.append(_NO_ITEMS)
+        if self.ignored:
+            said.append(_IGNORED[self.ignored])
+        if self.unnamed:
+            said.append(
+                f"Its signature also has {', '.join(self.unnamed)}, left at the default: name them in contexts."
+            )
+        return tuple(said)
 
 
 _REDUCTIONS = {
@@ -194,6 +215,23 @@ _REDUCTIONS = {
     "mean": "It returns the mean over tokens.",
     "other": "It returns one number for the batch: on {rows} tokens each counts {factor} times what it counts alone, "
     "which is neither their sum nor their mean.",
+}
+_INTERACTING = (
+    "Its tokens interact: a token's gradient changes with the others in the batch; here each is judged alone."
+)
+_ITEMS = {
+    "divides": "It divides by num_items_in_batch where that is given.",
+    "ignores": "It takes num_items_in_batch and ignores it: with gradient accumulation every micro-batch counts the "
+    "same, however few items it has (the accumulation bug).",
+    "other": "It takes num_items_in_batch and does something other than dividing by it.",
+}
+_NO_ITEMS = (
+    "It takes no num_items_in_batch, so with gradient accumulation every micro-batch counts the same, "
+    "however few items it has."
+)
+_IGNORED = {
+    "refused": "It does not accept the label -100 of ignored tokens.",
+    "counted": "It divides by all tokens, the ignored ones (label -100) included.",
 }
 
 
@@ -232,6 +270,7 @@ def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[
 
 
 def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
+    """The shape of what it returned, (FEW,) or (); ValueError for anything but differentiable losses."""
     who = name_of(loss_fn)
     advice = f"return a tensor with one number for each of the {FEW} rows of logits"
     check_losses(who, losses, (FEW,), (), advice=advice)
@@ -244,6 +283,7 @@ def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
 
 
 def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
+    """The gradient of the sum of the losses by the logits, (N, V); ValueError where it is none or not finite."""
     logits = p.logits.clone().requires_grad_()
     with torch.enable_grad():
         losses = call(loss_fn, logits, p.labels, **given).sum()
@@ -279,28 +319,23 @@ def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
     return {k: v[i : i + 1] for k, v in given.items()}
 
 
-def _items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
+def _use_of_items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
+    """What it does with num_items_in_batch, by giving it the number and twice the number: a key of _ITEMS."""
     once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
     if torch.allclose(once, 2 * twice, rtol=1e-5, atol=1e-12):
-        return "It divides by num_items_in_batch where that is given."
-    if torch.allclose(once, twice, rtol=1e-5, atol=1e-12):
-        return (
-            "It takes num_items_in_batch and ignores it: with gradient accumulation every micro-batch counts the "
-            "same, however few items it has (the accumulation bug)."
-        )
-    return "It takes num_items_in_batch and does something other than dividing by it."
+        return "divides"
+    return "ignores" if torch.allclose(once, twice, rtol=1e-5, atol=1e-12) else "other"
 
 
-def _ignored(
+def _use_of_ignored(
     loss_fn: LossFunction, p: Batch, given: dict[str, Tensor], items: dict[str, int], together: Tensor
-) -> str | None:
+) -> str:
+    """What a mean does where half of the labels are -100: a key of _IGNORED, or "" where it leaves them out."""
     labels = p.labels.clone()
     labels[FEW // 2 :] = -100
     try:
         half = _gradient(loss_fn, Batch(p.logits, labels, p.context), given | items)
     except ValueError:
-        return "It does not accept the label -100 of ignored tokens."
+        return "refused"
     kept = slice(0, FEW // 2)
-    if torch.allclose(half[kept], together[kept], rtol=1e-5, atol=1e-12):
-        return "It divides by all tokens, the ignored ones (label -100) included."
-    return None
+    return "counted" if torch.allclose(half[kept], together[kept], rtol=1e-5, atol=1e-12) else ""
