@@ -15,7 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: A module and what is asked of it: "Stack" or "training.Stack"; "" is the module alone, "*" all that it could give.
+#: A module and the dotted name that is wanted of it: ("qunify", "training.Stack"). "" is the module alone, and "*" any
+#: name that it has.
 Wish = tuple[str, str]
 
 
@@ -36,7 +37,7 @@ class _Closure:
     granted: set[Wish] = field(default_factory=set)
 
     def add(self, module: str) -> bool:
-        """Take a module, the packages around it and all that they import; False if it is no module below the root."""
+        """Add a module, the packages around it and all that they import; False if it is no module below the root."""
         if module not in self.known:
             place = self.root.joinpath(*module.split("."))
             path = next((p for p in (place / "__init__.py", place.with_suffix(".py")) if p.exists()), None)
@@ -74,8 +75,8 @@ class _Closure:
 
 @dataclass(frozen=True)
 class _Source:
-    """What one file asks for when it runs, what it binds, what it only loads when it is asked, and whether it goes
-    through the files beside it."""
+    """What one file imports when it runs, which names it binds, where names live that it loads when first used, and
+    whether it goes through the files beside it."""
 
     wishes: frozenset[Wish]
     bound: frozenset[str]

@@ -18,7 +18,7 @@ from analyses.kit.intervals import interval
 
 @dataclass(frozen=True)
 class Finding:
-    """One statement. Both functions get the study's committed table; `holds` is the only place where it is claimed."""
+    """One statement. Both functions get the study's committed table; `holds` is the only test of what is claimed."""
 
     title: str
     words: Callable[[pd.DataFrame], str]
@@ -50,11 +50,11 @@ def at(table: pd.DataFrame, **where: object) -> pd.DataFrame:
 
 
 def mean(table: pd.DataFrame, column: str, **where: object) -> Mean:
-    """Of a column over the seeds, in the rows in which others have these values."""
+    """The mean of a column over the seeds, in the rows in which other columns have these values."""
     return interval(at(table, **where)[column])
 
 
 def difference(table: pd.DataFrame, column: str, a: Mapping[str, object], b: Mapping[str, object]) -> Mean:
-    """Of a column in the rows `a` less that in the rows `b`, seed by seed."""
+    """The mean over seeds of a column's value in the rows `a` less its value in the rows `b` of the same seed."""
     first, second = (at(table, **where).set_index("seed")[column] for where in (a, b))
     return interval(first - second)

@@ -120,7 +120,7 @@ def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFra
 
 
 def key(name: str, full: bool) -> str:
-    """Mode, and a hash of what the study depends on: the files it imports, those of this runner, and libraries."""
+    """The mode, and a hash of what the study depends on: the files that it and this runner import, and libraries."""
     h = hashlib.sha256()
     for path in closure([f"analyses.studies.{name}", "analyses.kit.runner"], ROOT):
         h.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())

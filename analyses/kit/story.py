@@ -46,14 +46,14 @@ COMMITTED = "(Rows of the committed full run.)"
 
 
 def write(out: Path, full: bool, commit: str) -> Path:
-    """Tell every study that is finished in this mode; returns the path of `report.html`."""
-    told = [_section(name, out, full) for name in STUDIES if runner.finished(name, full, out)]
+    """Write the report on every study that is finished in this mode; returns the path of `report.html`."""
+    sections = [_section(name, out, full) for name in STUDIES if runner.finished(name, full, out)]
     footer = (
         f"qunify {qunify.__version__}, commit {commit}, {'full' if full else 'quick'} sizes.",
         ", ".join(f"{library} {metadata.version(library)}" for library in runner.LIBRARIES) + ".",
         "Beside this page lie every study's complete table (NAME.csv) and picture (NAME.svg, NAME.png).",
     )
-    page = pictures.Page("What fine-tuning losses teach", LEAD, told, footer)
+    page = pictures.Page("What fine-tuning losses teach", LEAD, sections, footer)
     return pictures.write(page, out / "report.html")
 
 

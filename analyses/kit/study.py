@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 
 def as_it_is(table: pd.DataFrame) -> pd.DataFrame:
+    """The digest of a study whose table is short enough to print."""
     return table
 
 
@@ -31,8 +32,8 @@ class Study:
     methods: Callable[[], Iterable[str]] = tuple  # entries of the catalogue that a full run has rows of
 
     def missing(self, table: pd.DataFrame) -> list[str]:
-        """Methods that its rows, in the columns `method`, or `a` and `b`, or `general` and `special`, do not have yet:
-        those added since it was last run."""
+        """Methods without rows: those added to the catalogue since the study was last run. Rows name their methods in
+        the columns `method`, `a` and `b`, or `general` and `special`."""
         columns = [c for c in ("method", "a", "b", "general", "special") if c in table]
         there = {name for column in columns for name in table[column]}
         return [name for name in self.methods() if name not in there]

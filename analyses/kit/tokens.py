@@ -16,7 +16,7 @@ WORDS = ("Canberra", "Sydney", "Melbourne", "in", "the", "Paris")
 
 @dataclass(frozen=True)
 class Telling:
-    """One token in words: what was observed, and what the model (and the others) believe about it."""
+    """One of the telling tokens: the label that was observed, and the probabilities of `WORDS` by the model."""
 
     title: str
     label: str

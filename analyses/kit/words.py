@@ -29,7 +29,7 @@ def within(mean: float, half: float, digits: int = 3, *, sign: bool = False) -> 
 
 
 def minus(text: str) -> str:
-    """The same with the sign that stands before negative numbers in print."""
+    """The same with the minus sign − in place of hyphens."""
     return text.replace("-", "−")
 
 

@@ -77,7 +77,7 @@ class CausalLoss:
         }
         for hook in self._hooks:
             hook.remove()
-        # What no model takes is taken out last: other losses may be attached to the same model.
+        # Weights and masks, which no model takes, are taken out last: other losses attached to it need to see them.
         self._hooks = [
             model.register_forward_pre_hook(self._record, with_kwargs=True, prepend=True),
             model.register_forward_pre_hook(_without_numbers, with_kwargs=True),
@@ -85,7 +85,7 @@ class CausalLoss:
         return self
 
     def _record(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not is_constant(model):  # else some loss asks it, as a reference or a teacher
+        if not is_constant(model):  # a constant one is being called as a reference or a teacher
             inputs = {k: v for k, v in kwargs.items() if k not in ("labels", "num_items_in_batch")}
             self._call = args, inputs, shifted(inputs)
 
@@ -116,6 +116,7 @@ class CausalLoss:
         return loss
 
     def _context(self, labels: Tensor, vocab: int) -> dict[str, Tensor]:
+        """What the method needs of the batch whose forward pass was recorded, from its inputs and the other models."""
         needs, name = self.method.needs, self.method.name
         context: dict[str, Tensor] = {} if self._prior is None else {"prior_logits": self._prior.to(labels.device)}
         if not set(needs) & set(_FROM_INPUTS):
@@ -136,11 +137,12 @@ class CausalLoss:
 
 
 def _without_numbers(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """The call without token weights and masks."""
     return args, {k: v for k, v in kwargs.items() if k not in COLUMNS}
 
 
 def _logits(outputs: Any, name: str, argument: str) -> Tensor:
-    """Of all tokens but the last, whose next one is not known."""
+    """The logits of all tokens but the last, whose next one is not known."""
     if not isinstance(getattr(outputs, "logits", None), Tensor):
         raise ValueError(f"{name}: {argument}: expected outputs with logits, got {type(outputs).__name__}")
     logits: Tensor = outputs.logits[:, :-1]

@@ -18,7 +18,7 @@ from qunify.token import checked_number
 
 
 class Collator(DataCollatorForLanguageModeling):
-    """TRL's collator, with the tokens' numbers laid out like the labels."""
+    """TRL's collator, which also lays out token weights and masks, as (B, T) like the labels."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
@@ -126,8 +126,8 @@ def _per_token(
 def _end(
     ids: list[int], start: int, messages: list[Any], tokenize: Callable[[Any], list[int]], special: set[int]
 ) -> int | None:
-    """Where the last of these messages, the beginning of a conversation, ends in its ids. None where that cannot be
-    known: a template may render messages otherwise when nothing follows, or one only together with the next."""
+    """Where in a conversation's `ids` the last of these first messages ends. None where that cannot be known: a chat
+    template may render a message differently when nothing follows, or only together with the next one."""
     try:
         part = tokenize(messages)
     except TemplateError:

@@ -29,7 +29,7 @@ Use = Callable[[], AbstractContextManager[nn.Module]]
 
 @contextmanager
 def constant(model: nn.Module) -> Iterator[nn.Module]:
-    """The model in evaluation mode and without gradients; all of its parts know that they are."""
+    """The model in evaluation mode and without gradients; `is_constant` is true of each of its modules meanwhile."""
     before = {module: (module.training, is_constant(module)) for module in model.modules()}
     model.eval()
     try:
@@ -44,13 +44,13 @@ def constant(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def is_constant(model: nn.Module) -> bool:
-    """Whether a model is being called inside `constant`: not to train it, but for what it says."""
+    """Whether a model is inside `constant`: called for its predictions, as a reference or a teacher, not trained."""
     return bool(vars(model).get("_is_constant", False))
 
 
 def check(model: nn.Module, name: str, argument: str) -> None:
-    """ValueError unless there is an output head, and the logits of two tokens are what it makes of their last hidden
-    states: not so where something lies between the two, or where an adapter changes the head or adds virtual tokens."""
+    """ValueError unless the model's logits are its output head applied to the last hidden states, as tried on two
+    tokens. They are not where a layer lies between the two, or an adapter changes the head or adds virtual tokens."""
     inner = core(model)
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
         got = type(inner).__name__
@@ -58,7 +58,7 @@ def check(model: nn.Module, name: str, argument: str) -> None:
     head = Head.of(model)
     weight = head.weight
     if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
-        return  # it lies elsewhere, or in parts
+        return  # the weight is on no device, or sharded over several: nothing can be tried
     tokens = {"input_ids": torch.tensor([[0, 1]], device=weight.device)}
     with constant(model):
         parts = head.logits(last_hidden(model, tokens))
@@ -69,8 +69,8 @@ def check(model: nn.Module, name: str, argument: str) -> None:
 
 
 def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:
-    """Of what is given for contexts, what the method needs: ValueError where that is None, or neither a model nor
-    "base" where it should be. `arguments` says what each is called."""
+    """The contexts that the method needs, among those given. ValueError where one of them is None, or neither a model
+    nor "base" where it should be one; `arguments` has the name of the argument for each context."""
     found = {context: value for context, value in given.items() if context in m.needs}
     for context, value in found.items():
         if value is None:
@@ -103,7 +103,8 @@ def use_frozen(given: Given, policy: nn.Module, name: str, argument: str) -> Use
 
 
 class Snapshot(TrainerCallback):
-    """The policy as it was, taken again every few optimizer steps: a copy of what trains, put in place for a call."""
+    """The older policy: a copy of the parameters that train, taken every few optimizer steps. For a call it changes
+    places with the present ones."""
 
     def __init__(self, policy: nn.Module, every: int) -> None:
         self.policy, self.every = policy, every
@@ -122,7 +123,7 @@ class Snapshot(TrainerCallback):
     def load(self, folder: str | Path) -> None:
         """Begin training with the older policy of a checkpoint. ValueError if it is of other parameters."""
         path = Path(folder) / _FILE
-        if not path.exists():  # of a model alone
+        if not path.exists():  # the folder holds a model and no state of training
             warnings.warn(f"old_every: {folder} holds no older policy: the present one takes its place", stacklevel=2)
             return
         self.take()

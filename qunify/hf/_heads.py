@@ -40,10 +40,10 @@ class Head:
         return self.weight.shape[0]
 
     def gathered(self) -> Head:
-        """Whole, where sharding has left it in parts: no layer that would have gathered its weight has run."""
+        """The head with its weight whole, where sharding has split it: only a layer that runs gathers its weight."""
         if not isinstance(self.weight, DTensor):
             return self
-        if self.weight.requires_grad:  # nothing would bring its gradient back to the parts
+        if self.weight.requires_grad:  # the gradient of the gathered weight would not reach the shards
             raise ValueError("SFTTrainer: model: expected a head that is whole where it trains, got one sharded alone")
         bias = self.bias.full_tensor() if isinstance(self.bias, DTensor) else self.bias
         return dataclasses.replace(self, weight=self.weight.full_tensor(), bias=bias)
@@ -57,7 +57,7 @@ class Head:
 
 
 def _scale(config: Any) -> float:
-    """What a family multiplies its logits by; each has its own name for it."""
+    """What a model multiplies its logits by; each family of models has its own name for it."""
     for name in ("logit_scale", "output_multiplier", "lm_head_multiplier"):
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
@@ -73,6 +73,6 @@ def _softcap(config: Any) -> float | None:
 
 
 def last_hidden(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
-    """(B, T, d), of the backbone alone."""
+    """The last hidden states, (B, T, d), without running the head."""
     hidden: Tensor = core(model).base_model(**inputs).last_hidden_state
     return hidden

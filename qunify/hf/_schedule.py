@@ -11,7 +11,7 @@ from qunify.maps import QMap, check_params
 
 
 class Holder(Protocol):
-    """What trains with a method."""
+    """Whatever trains with a method that may be exchanged: the trainer, or a loss."""
 
     method: QMap
 

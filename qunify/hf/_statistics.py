@@ -49,7 +49,7 @@ def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: M
 
 
 def _at(source: Source, rows: Tensor, head: Head) -> Tensor:
-    """A context at these rows, as a method takes it."""
+    """A context at these rows as a method takes it: logits (n, V), or one number per token (n,)."""
     if isinstance(source, tuple):
         hidden, weight, bias = source
         return dataclasses.replace(head, weight=weight, bias=bias).logits(hidden.flatten(0, -2)[rows])

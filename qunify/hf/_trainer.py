@@ -261,9 +261,9 @@ class SFTTrainer(trl.SFTTrainer):
             return loss, model(**inputs)
 
     def _predictions(self, model: nn.Module, inputs: dict[str, Any]) -> dict[str, Source]:
-        """What the other models say of the same inputs: their hidden states and heads, (B, T − 1, …).
+        """The other models' predictions on the same inputs: their hidden states and heads, or logits, (B, T − 1, …).
 
-        The policy in another state is called as in training, through what is wrapped around it.
+        The policy without its adapter, or with older parameters, is called as in training, through its wrappers.
         """
         found: dict[str, Source] = {}
         for context, use in self._uses.items():
@@ -281,7 +281,7 @@ class SFTTrainer(trl.SFTTrainer):
 
     # ---- what evaluations and checkpoints need ----------------------------------------------------------------
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
-        self._observed.pop("eval", None)  # what `predict` has left, which logs nothing
+        self._observed.pop("eval", None)  # left by `predict`, which logs nothing
         self._metrics["eval"].clear()
         return super().evaluation_loop(*args, **kwargs)
 

@@ -57,8 +57,8 @@ Setting = tuple[str, str]
 
 # ---- rows ------------------------------------------------------------------------------------------------------------
 def rows(full: bool) -> pd.DataFrame:
-    """A row per finished run; the column `part` says of what: a cell, the models before fine-tuning (start), the tuning,
-    an ablation, or what theory predicts. It takes hours, so that the quick run reads the rows of the full one."""
+    """A row per finished run; its column `part` says of what: a cell, the models before fine-tuning (start), the
+    tuning, an ablation, or theory. It takes hours, so that the quick run reads the rows of the full one."""
     if not full:
         return runner.read(NAME, runner.FIGURES)
     return experiment(FULL, os.cpu_count() or 1)
