@@ -25,7 +25,7 @@ import qunify as qu
 from benchmarks.heads import TWO_HEADS, WAYS, Problem, Step
 from benchmarks.timing import alternate, sandwiched
 from qunify._lib import files
-from qunify.training import CHUNK
+from qunify.training._fused import CHUNK
 
 TOKENS, VOCAB, WIDTH = 8192, 151_936, 4096
 ROUNDS = 7

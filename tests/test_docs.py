@@ -197,7 +197,9 @@ def test_every_public_name_is_in_the_reference() -> None:
     for module in (qu, qunify.hf, qunify.training):
         parts = re.findall(rf"currentmodule:: {module.__name__}\n(.*?)(?=.. currentmodule|\Z)", page, re.S)
         written = set(re.findall(r":: (\w+)$", "".join(parts), re.M))
-        assert set(module.__all__) - written == set(), module.__name__
+        of_qunify = {name for name in qu.__all__ if getattr(module, name, None) is getattr(qu, name)}
+        own = set(module.__all__) - (of_qunify if module is not qu else set())  # those are told there
+        assert own - written == set(), module.__name__
 
 
 # ---- notebooks ----------------------------------------------------------------------------------------------------

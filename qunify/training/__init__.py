@@ -17,7 +17,7 @@ if TYPE_CHECKING:
         shuffled_batches,
         weights_and_mask,
     )
-    from qunify.training._fused import CHUNK, KEYWORDS, TopK, linear_loss, logits_of
+    from qunify.training._fused import KEYWORDS, TopK, linear_loss, logits_of
     from qunify.training._module import Loss, loss
     from qunify.training._networks import Linear, Network, Parameters, Tabular, TwoLayer
     from qunify.training._stacks import Data, Job, Stack
