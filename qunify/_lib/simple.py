@@ -28,12 +28,12 @@ def _between(low: Fraction, high: Fraction) -> Fraction:
 
 def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
     """Numbers near x that somebody may have written for it, the simplest first: of 0.3331 it has 1/3 and 0.333."""
-    found = [0.0, *(round(x, d) for d in range(3))]
-    found += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
+    candidates = [0.0, *(round(x, d) for d in range(3))]
+    candidates += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
     if x:
         places = -math.floor(math.log10(abs(x)))
-        found += [round(x, places + d) for d in range(5)]
-    return [v for v in dict.fromkeys(found) if abs(v - x) <= within * max(abs(x), 1e-3)]
+        candidates += [round(x, places + d) for d in range(5)]
+    return [v for v in dict.fromkeys(candidates) if abs(v - x) <= within * max(abs(x), 1e-3)]
 
 
 def three_digits(x: float | None) -> str:

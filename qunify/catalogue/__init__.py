@@ -26,9 +26,9 @@ def _entries(module: ModuleType) -> dict[str, type[QMap]]:
 
 def _modules() -> tuple[ModuleType, ...]:
     """The files of this folder that define methods."""
-    found = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
+    modules = [importlib.import_module(f"{__name__}.{file.name}") for file in pkgutil.iter_modules(__path__)]
     place = {f"{__name__}.{family}": i for i, family in enumerate(_FAMILY_ORDER)}
-    return tuple(sorted(filter(_entries, found), key=lambda m: (place.get(m.__name__, len(place)), m.__name__)))
+    return tuple(sorted(filter(_entries, modules), key=lambda m: (place.get(m.__name__, len(place)), m.__name__)))
 
 
 MODULES = _modules()

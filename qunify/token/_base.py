@@ -22,14 +22,14 @@ Vector: TypeAlias = Any
 
 
 class Symbolic:
-    """Base of what stands for a number without being a float, such as a traced expression or a number of fifty digits.
+    """Base of numbers that are no floats, such as traced expressions and numbers of fifty digits.
 
-    As a parameter of a method it is taken as it is; SymPy's expressions are, too.
+    As parameters of a method they are neither checked against a range nor rounded; nor are SymPy's expressions.
     """
 
 
 def is_symbolic(x: object) -> bool:
-    """Whether x stands for a number, so that no range can be checked and no rounding is wanted."""
+    """Whether x is a `Symbolic` number or an expression of SymPy."""
     sympy = sys.modules.get("sympy")  # while it is not loaded, x cannot be one of its expressions
     return isinstance(x, (Symbolic, getattr(sympy, "Basic", Symbolic)))
 

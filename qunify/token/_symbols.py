@@ -128,8 +128,8 @@ def varies(expr: sp.Expr) -> bool:
 
 def renamed(expr: sp.Expr, old: str, new: str) -> dict[sp.Symbol, sp.Symbol]:
     """For `xreplace`: every symbol of the expression that ends in one suffix → the same with another, p_k → p_j."""
-    found = [s for s in expr.free_symbols if s.name.endswith(old)]
-    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in found}
+    matching = [s for s in expr.free_symbols if s.name.endswith(old)]
+    return {s: sp.Symbol(s.name.removesuffix(old) + new, **s.assumptions0) for s in matching}
 
 
 def at_label(summand: sp.Expr) -> sp.Expr:

@@ -92,22 +92,22 @@ class FineTuningTask:
         """
         tokens, at = self.chosen(rows)
         labels, vocab = tokens[at], self.reference.size.vocab
-        found: dict[str, Any] = {}
+        context: dict[str, Any] = {}
         for name in needs:
             if name in ("token_weight", "token_mask"):
-                found[name] = getattr(self, name)[rows][self.at[rows]]
+                context[name] = getattr(self, name)[rows][self.at[rows]]
             elif name == "prior_logits":
                 counts = torch.bincount(self.tokens[self.at], minlength=vocab) + 1
-                found[name] = (counts / counts.sum()).log().to(self.token_weight).expand(len(labels), vocab)
+                context[name] = (counts / counts.sum()).log().to(self.token_weight).expand(len(labels), vocab)
             elif name == "negative_mask":
                 held = torch.nn.functional.one_hot(tokens, vocab).cumsum(1)[at] > 0  # up to the token itself
-                found[name] = held.scatter(-1, labels[:, None], False)
+                context[name] = held.scatter(-1, labels[:, None], False)
             else:
                 model = {"reference_logits": self.reference, "teacher_logits": self.teacher, "old_logits": old}[name]
                 if model is None:
                     raise ValueError("FineTuningTask: teacher: expected one for a method that needs it, got None")
-                found[name] = model.predictions(tokens, at)
-        return found
+                context[name] = model.predictions(tokens, at)
+        return context
 
     def trust(
         self, method: QMap | str | LossFunction, model: SmallTransformer, old: SmallTransformer, rows: Tensor
@@ -115,12 +115,12 @@ class FineTuningTask:
         """The method's trust (unit gauge) in every marked token of these rows, (n,) float64; `old` is the older policy,
         for methods that need one."""
         m = as_method(method, "fine_tune")
-        found = []
+        parts = []
         for some in chunks(rows, self.at):
             tokens, at = self.chosen(some)
             q = m(model.predictions(tokens, at), tokens[at], **self.context(m.needs, old, some))
-            found.append(q.trust.double())
-        return torch.cat(found)
+            parts.append(q.trust.double())
+        return torch.cat(parts)
 
 
 def fine_tune(

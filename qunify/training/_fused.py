@@ -417,7 +417,7 @@ def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor
         if given.get(key) is None:
             expected = f"{KEYWORDS[key]} or {key}" if key in KEYWORDS else key
             raise ValueError(f"{name}: missing context, expected {expected}")
-    found: dict[str, Source] = {}
+    sources: dict[str, Source] = {}
     for key in wanted:
         source = given[key]
         if not isinstance(source, tuple | TopK):
@@ -426,8 +426,8 @@ def _sources(name: str, m: QMap | None, given: Mapping[str, Any], labels: Tensor
         if got not in (lead, None):
             shapes = " and ".join(str(tuple(x.shape)) for x in _tensors(source)) if got == _MISFIT else tuple(got)
             raise ValueError(f"{name}: {key}: expected {expected} for positions {tuple(lead)}, got {shapes}")
-        found[key] = source
-    return found
+        sources[key] = source
+    return sources
 
 
 _MISFIT = torch.Size([-1])  # in place of a shape, where the tensors of a context do not fit each other

@@ -228,7 +228,7 @@ class Stack:
         where a target has no trust."""
         batch = self._examples.all
         logits, context = self._predict(self.parameters, batch.inputs), self._context(batch)
-        found = torch.full(batch.labels.shape, torch.nan, dtype=logits.dtype)
+        trust = torch.full(batch.labels.shape, torch.nan, dtype=logits.dtype)
         for m, at in self._methods:
             rows = torch.arange(len(self.jobs))[at]
             rows = rows[self.diverged[rows] < 0]
@@ -239,8 +239,8 @@ class Stack:
                 for name, value in context.items()
                 if name in m.needs
             }
-            found[rows] = m(logits[rows], batch.labels[rows], **given).trust
-        return found
+            trust[rows] = m(logits[rows], batch.labels[rows], **given).trust
+        return trust
 
     def _predict(self, parameters: Parameters, inputs: Tensor) -> Tensor:
         """Logits (M, B, V) at inputs (M, B, …), each model's own."""

@@ -99,7 +99,7 @@ class Block(nn.Module):
 
 
 class SmallTransformer(nn.Module):
-    """A decoder with rotary positions, pre-norm blocks and a head tied to the embedding; float32 unless told otherwise.
+    """A decoder with rotary positions, pre-norm blocks and a head tied to the embedding, in float32 by default.
 
     Called with token ids (B, T) it gives hidden states (B, T, width), and `logits` of those gives (B, T, V). Two models
     of one size, seed and type are equal.
