@@ -147,7 +147,7 @@ def test_orders_of_two_lengths_are_swept_apart() -> None:
 def test_another_order_is_not_taken_from_the_folder(tmp_path: Path) -> None:
     for i in range(2):
         job = Job(qu.get("sft"), data(states=True), order=torch.full((3, 1), i))
-        sweep(Tabular(5, V), [job], [3], confidence, folder=tmp_path)
+        sweep(Tabular(5, V), [job], [3], confidence, folder=tmp_path, key="one")
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
