@@ -367,7 +367,7 @@ def tuned(**changed: Any) -> SmallTransformer:
         (lambda: tuned(old_every=0), "fine_tune: old_every: expected an integer of at least 1, got 0"),
         (lambda: tuned(every=-1), "fine_tune: every: expected an integer of at least 1, got -1"),
         (lambda: tuned(lr=float("nan")), "fine_tune: lr: expected a positive number, got nan"),
-        (lambda: tuned(method=3), "expected the id of a method, a QMap or a loss function, got 3"),
+        (lambda: tuned(method=3), "method: expected an id of the catalogue, a QMap or a loss function, got 3"),
         (lambda: tuned(lr=1e30, steps=3), "sft: logits: expected"),
     ],
 )
