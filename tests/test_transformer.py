@@ -175,7 +175,7 @@ def test_every_context_is_what_its_name_says() -> None:
     rows = torch.tensor([5, 2])
     tokens, at = task.chosen(rows)
     labels = tokens[at]
-    given = task.context(CONTEXTS, old, rows)
+    given = task.context(tuple(CONTEXTS), old, rows)
     assert set(given) == set(CONTEXTS)
     for name, model in {"reference_logits": task.reference, "teacher_logits": task.teacher, "old_logits": old}.items():
         assert model is not None
