@@ -222,7 +222,7 @@ def test_ruled_out_tokens_take_no_part(name: str) -> None:
     def widen(z: torch.Tensor, fill: torch.Tensor) -> torch.Tensor:
         return torch.cat([z, fill.to(z.dtype)], -1)
 
-    context = {
+    context: dict[str, Any] = {
         k: widen(v, out) if k.endswith("_logits") else widen(v, torch.zeros(len(v), 2)) if v.dim() == 2 else v
         for k, v in b.context.items()
     }

@@ -110,7 +110,7 @@ def test_trls_trainer(tmp_path: Path) -> None:
     expected, _ = by_hand(model(), qu.get("target_sft"), DATA, context=lambda *_: given)
     criterion = hf.loss("target_sft", teacher=teacher)
     with pytest.warns(FutureWarning, match="compute_loss_func"):
-        trainer = trl.SFTTrainer(
+        trainer: Any = trl.SFTTrainer(
             model(), trainers.config(tmp_path, padding_free=True, max_length=None), train_dataset=trainers.dataset(),
             processing_class=trainers.TOKENIZER, compute_loss_func=criterion,
         )  # fmt: skip
