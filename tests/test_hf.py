@@ -24,6 +24,7 @@ from transformers import (
 import qunify as qu
 from qunify import hf
 from qunify.hf import _statistics as statistics
+from qunify.hf import _trainer
 from qunify.hf._frozen_models import Snapshot, use_frozen
 from qunify.hf._statistics import observe as observe_
 from qunify.hf._token_columns import previous_tokens
@@ -397,7 +398,7 @@ def test_only_logging_steps_are_observed_and_only_a_sample(tmp_path: Path, monke
         return seen[-1]
 
     monkeypatch.setattr(statistics, "LIMIT", 5)
-    monkeypatch.setattr(statistics, "observe", watched)
+    monkeypatch.setattr(_trainer, "observe", watched)
     trainer = train(tmp_path, settings={"max_steps": 4, "logging_steps": 2, "per_device_train_batch_size": 4})
     assert [int(found[1, 0]) for found in seen] == [5, 5]
     assert logged(trainer, "trust") == pytest.approx([float(found[0, 2] / found[1, 2]) for found in seen])
