@@ -123,7 +123,8 @@ def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Ten
     t = flow.token(z, rows, labels)
     pulled = Pulled.of(t, flow.m.pulls(t))
     gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.magnitude))
-    return torch.where(gate.holds, gate.weight, torch.nan), torch.zeros_like(z)
+    weight = -t.at_label(pulled.gradient) / t.p_rest  # of pulls added up, the entry at the label has all its digits
+    return torch.where(gate.holds, weight, torch.nan), torch.zeros_like(z)
 
 
 def _sample(flow: Flow, read: Reading, x: Tensor) -> tuple[Tensor, Tensor]:
