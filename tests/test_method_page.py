@@ -165,7 +165,7 @@ def test_a_map_that_calls_itself_shift_invariant_is_measured() -> None:
         def pulls(self, t: Token) -> Any:
             return (t.label.probs,)
 
-    assert Wrong().title == "", "a class without a docstring has no title"
+    assert Wrong().title == "wrong", "a class without a docstring has its name for a title"
     words = text_of(method_page(Wrong()))
     assert "there is no target" in words
     assert "<h1>wrong</h1>" in method_page(Wrong())
