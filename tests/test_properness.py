@@ -12,9 +12,10 @@ from torch import Tensor
 
 import qunify as qu
 from qunify import catalogue
+from qunify._lib.tolerances import ROUNDING
 from qunify.catalogue import ENTRIES
 from qunify.population import _drift_at_truth as miscalibration
-from qunify.population._drift_at_truth import ROUNDING, calibrated
+from qunify.population._drift_at_truth import calibrated
 from qunify.population._properness import Biased, NotConcave
 from qunify.population._symbolic_drift import Entangled, symbolic_bias
 from qunify.symbolic import SumOverAll

@@ -11,9 +11,6 @@ from qunify._lib.simple import simplest
 from qunify.maps import QMap, limits
 from qunify.token import rational
 
-#: Relative gradient error of a fit that is exact.
-EXACT = 1e-7
-
 
 class Bindings(dict[str, Any]):
     """Parameters of the general method, as expressions in the special one's parameters and in V; true if found.

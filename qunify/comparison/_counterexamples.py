@@ -12,7 +12,8 @@ import mpmath as mp
 import numpy as np
 import sympy as sp
 
-from qunify.maps import CLEAR_DIFFERENCE, WITNESS_LSE, Alias, QMap, exact_gradient
+from qunify._lib.tolerances import CLEAR_DIFFERENCE
+from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient
 from qunify.samples import aliased, fractions, in_fractions
 from qunify.token import DIGITS
 

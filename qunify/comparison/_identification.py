@@ -12,6 +12,7 @@ import torch
 from qunify import catalogue
 from qunify._lib import html
 from qunify._lib.simple import simple_numbers
+from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, _diagnose, _number
 from qunify.comparison._fitting import Fit, Mode, Sample, fit, simplified
@@ -24,7 +25,7 @@ DEGREES = ("identical", "scaled", "directional", "near")  # how near a match is
 NEAR = 0.1  # relative gradient error up to which an entry is named as near
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
-TOLERANCE = {torch.float64: 1e-7, torch.float32: 3e-5}
+TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
 
 
 FEW_ROWS = (100, 40, 10)  # enough to fit a loss that gives V numbers per token

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import sympy as sp
 import torch
 
-from qunify.comparison._bindings import EXACT, Bindings, simple_fraction, with_expressions
+from qunify._lib.tolerances import EXACT
+from qunify.comparison._bindings import Bindings, simple_fraction, with_expressions
 from qunify.comparison._fitting import Sample, fit
 from qunify.comparison._subjects import gradient_of
 from qunify.maps import Gate, QMap, limits

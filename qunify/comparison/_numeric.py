@@ -9,15 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from qunify._lib.tolerances import AGREE, SMALL
 from qunify.maps import Alias, QMap
 from qunify.samples import SIZES, aliased, ordinary, sizes
-
-#: Two gradients agree where they differ by less than this share of the larger one.
-AGREE = 1e-9
-
-
-#: A gradient below this may have lost digits as a difference of larger pulls.
-SMALL = 1e-4
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from qunify._lib.tolerances import SAME_OPTIMUM
 from qunify.maps import Alias, QMap
 from qunify.population import StablePoints, closed_form, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
@@ -20,9 +21,6 @@ TRUTHS = (
     (0.4, 0.3, 0.2, 0.1),
     (0.28, 0.26, 0.24, 0.22),
 )
-
-#: Two optima nearer than this in every probability are one.
-SAME_OPTIMUM = 1e-5
 
 
 @dataclass(frozen=True)

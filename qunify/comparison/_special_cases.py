@@ -13,7 +13,8 @@ import sympy as sp
 import torch
 
 from qunify import catalogue
-from qunify.comparison._bindings import EXACT, Bindings, exact_number, simple_fraction, with_expressions
+from qunify._lib.tolerances import EXACT
+from qunify.comparison._bindings import Bindings, exact_number, simple_fraction, with_expressions
 from qunify.comparison._fitting import Fit, Sample, fit, simplified
 from qunify.comparison._limits import limit_case
 from qunify.comparison._numeric import relate

@@ -8,7 +8,7 @@ from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
     from qunify.maps._design import UserDesigned, design
-    from qunify.maps._exact import CLEAR_DIFFERENCE, WITNESS_LSE, exact_gradient, exact_loss
+    from qunify.maps._exact import WITNESS_LSE, exact_gradient, exact_loss
     from qunify.maps._induced import (
         LossFunction,
         LossFunctionMap,

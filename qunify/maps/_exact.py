@@ -40,8 +40,5 @@ def exact_gradient(
         return tuple(total)
 
 
-#: Exact gradients that differ by more than this are different: rounding is near 1e-50.
-CLEAR_DIFFERENCE = 1e-12
-
 #: log Σ exp z at the tokens where exact gradients are compared: z-loss, for one, depends on it.
 WITNESS_LSE = Fraction(1, 2)

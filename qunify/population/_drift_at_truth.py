@@ -11,12 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qunify._lib.tolerances import ROUNDING
 from qunify.maps import QMap, logit_gradient
 from qunify.population._gradient_flow import Flow
 from qunify.samples import at_predictions
-
-#: A drift below this, in probability, is rounding.
-ROUNDING = 1e-9
 
 #: Contexts that are distributions or sets of tokens, as a reader would name them.
 NAMED = {

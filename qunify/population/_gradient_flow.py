@@ -16,13 +16,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from qunify._lib.tolerances import SAME_POINT
 from qunify.maps import QMap, logit_gradient
 from qunify.token import TensorToken
 
 #: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
 ZERO_MASS_LOGIT = -600.0
-#: Two points closer than this in every probability are one point.
-SAME_POINT = 1e-6
 
 _NUDGE = 1e-6  # finite-difference step, in logits
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue
+from qunify._lib.tolerances import ARRIVED, SAME_POINT
 from qunify.maps import Method, QMap
-from qunify.population._gradient_flow import SAME_POINT, EndPoint, Flow, follow, is_stable_zero, logits_of
+from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
 from qunify.population._known_optima import ClosedForm, closed_form_of, known_value
 from qunify.population._separable import separable_optima
 from qunify.token import read
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
-_ARRIVED = 1e-3  # how near to an optimum a flow has reached it: one that creeps along a jump of the drift stops short
 _FACED = 5  # the largest vocabulary at which starts on every face are tried, where theory allows several optima
 
 
@@ -229,7 +229,7 @@ def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...
     """What share of draws (B, S, V) the flow leads to each point found."""
     b, s, v = draws.shape
     ends = follow(flow, logits_of(draws.reshape(-1, v)), torch.arange(b).repeat_interleave(s)).probs.view(b, s, v)
-    near = [(end[:, None] - points[None]).abs().amax(-1) < _ARRIVED for end, points in zip(ends, found, strict=True)]
+    near = [(end[:, None] - points[None]).abs().amax(-1) < ARRIVED for end, points in zip(ends, found, strict=True)]
     return tuple(n.double().mean(0) for n in near)
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from qunify import catalogue
 from qunify._lib import html
+from qunify._lib.tolerances import CLEAR_DIFFERENCE, ROUNDING
 from qunify.catalogue import signature
-from qunify.maps import CLEAR_DIFFERENCE, WITNESS_LSE, Method, QMap, exact_gradient, exact_loss, logit_gradient
-from qunify.population._drift_at_truth import ROUNDING, Calibrated, calibrated, drift_direction, every_label
+from qunify.maps import WITNESS_LSE, Method, QMap, exact_gradient, exact_loss, logit_gradient
+from qunify.population._drift_at_truth import Calibrated, calibrated, drift_direction, every_label
 from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
 from qunify.samples import in_fractions, sizes
