@@ -103,7 +103,8 @@ def test_files_of_a_package_form_no_cycle() -> None:
         for p in FILES
         if p.name != "__init__.py"
     }
-    graphlib.TopologicalSorter(graph).prepare()
+    order = list(graphlib.TopologicalSorter(graph).static_order())  # CycleError where there is one
+    assert len(set(order) & set(graph)) > 80
 
 
 @pytest.mark.parametrize("path", FILES, ids=module)
