@@ -1,11 +1,11 @@
-"""How near two numbers must be to count as equal: the library's bounds in one table, from the strictest to the widest.
+"""How near two numbers must be to count as equal: bounds that a verdict rests on, from the strictest to the widest.
 
 Each follows from how its numbers were computed, and each has a name of its own, so that no place borrows another's.
 
 | bound | what lies within it | how it was computed |
 |---|---|---|
-| `CLEAR_DIFFERENCE` | what two gradients, drifts or losses may differ by and still not be told apart | fifty digits |
-| `AGREE` | share of the larger gradient by which two that agree may differ | the same operations in float64 |
+| `CLEAR_DIFFERENCE` | two gradients, drifts or losses that no witness tells apart | fifty digits |
+| `AGREE` | two gradients, or their directions, relative to the larger one | the same operations in float64 |
 | `ROUNDING` | a drift, in probability, that is zero | a sum over labels in float64 |
 | `EXACT` | relative gradient error of a fit that is the loss itself | a search over parameters, in float64 |
 | `EXACT_FLOAT32` | the same for a loss that computes in float32 | its rounding is carried along |

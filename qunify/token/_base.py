@@ -1,8 +1,9 @@
 """The language a method is written in: one token position, its distributions, and a few operations.
 
-A method never sees a backend. Its `loss` and `pulls` run on any `Token`: `TensorToken` (a batch of
-positions, for training and analysis) or `SymbolicToken` (one generic position, for proofs). Backends supply
-the abstract operations; everything else is derived from them here, once.
+A method never sees a backend. Its `loss` and `pulls` run on any `Token`: `TensorToken` (a batch of positions, for
+training and analysis), `SymbolicToken` (one generic position, for proofs), `DecimalToken` (one position, to fifty
+digits) or `ScriptToken` (one position of a page in a browser). Backends supply the abstract operations; everything else
+is derived from them here, once.
 
 Shapes, for tensors: a *scalar* is one number per token, (N, 1); a *vector* is one number per token and
 vocabulary entry, (N, V). They broadcast against each other.
