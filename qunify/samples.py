@@ -5,8 +5,8 @@ an unknown loss, `in_fractions` for exact arithmetic. A method uses the contexts
 `m(batch.logits, batch.labels, **batch.context)`.
 
 A context is one of four things: the logits of another model, a weight or a mask per token, or a set of negative tokens.
-`every_context` gives each of them its value: another model that is added to `CONTEXTS` in `qunify.token` has one at once;
-for a new kind of number, its argument is added there. CONTRIBUTING lists the other places.
+`every_context` gives each of them its value: another model that is added to `CONTEXTS` in `qunify.token` has one at
+once; for a new kind of number, its argument is added there. CONTRIBUTING lists the other places.
 """
 
 from __future__ import annotations

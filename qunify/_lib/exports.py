@@ -22,7 +22,7 @@ from typing import Any
 def exported(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` of a package, from what its source imports under `if TYPE_CHECKING`.
 
-    `__all__` is one of the names that `__getattr__` knows: the source is not read before a name is asked for.
+    `__all__` too comes from `__getattr__`, so that the source is read only when the first name is asked for.
     """
     module = sys.modules[package]
 

@@ -33,7 +33,7 @@ class Limit(NamedTuple):
 
     @property
     def close(self) -> sp.Expr:
-        """A value so near to the end that a weight has the case that it keeps."""
+        """A value near the end, at which a weight with cases is already in the case that holds in the limit."""
         return -self.side * sp.Integer(10**9) if self.is_infinite else self.end + self.side * sp.Rational(1, 10**9)
 
 

@@ -304,7 +304,7 @@ def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
 
 
 def _precision(loss_fn: LossFunction, gradient: Tensor) -> torch.dtype:
-    """float32 if every number of the gradient is one, float64 otherwise."""
+    """The precision that a loss computes in: float32 if every number of its gradient fits one, else float64."""
     various = len(gradient.unique()) > FEW
     for half in (torch.bfloat16, torch.float16):
         if various and bool((gradient == gradient.to(half)).all()):

@@ -103,7 +103,7 @@ def induced(loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: in
     QTarget
         `shift_invariant` is measured (per token: where it fails, the target is NaN; `violation` has the size).
         Trust is measured where the target is a gate (one ratio Q_k/p_k for every k ≠ y) and NaN elsewhere. The
-        fixed gauge belongs to a decomposition and is NaN.
+        fixed gauge needs the pulls that a gradient is made of, which are not known here: it is NaN.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class Known(NamedTuple):
 
 
 class ClosedForm(NamedTuple):
-    """An optimum written down. Two methods with one `key` have one optimum, whatever the truth."""
+    """An optimum as a formula. Two methods whose `key` is equal have the same optimum at every truth."""
 
     latex: str
     key: object

@@ -119,7 +119,8 @@ def _declared(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tens
 
 
 def _by_effect(flow: Flow, z: Tensor, rows: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of a gradient w (p − label), however it is written: w (N, 1) and no other pull; NaN where it is none."""
+    """The same for a gradient that equals w (p − label), whatever pulls it is made of: the weight w (N, 1) and no other
+    pull; NaN at tokens where it equals none."""
     t = flow.token(z, rows, labels)
     pulled = Pulled.of(t, flow.m.pulls(t))
     gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.magnitude))

@@ -223,7 +223,7 @@ class _Plan:
 
     def losses(self, z: Tensor, at: slice, products: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
         """The losses (c,) of a chunk, from the products z (c, V) of its hidden states; `products` has the same of other
-        models. `with_gradient`, the gradient with respect to scale · product takes the place of z."""
+        models. Where `with_gradient` is true, z is overwritten by the gradient with respect to scale · product."""
         losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
         labels, rows = self.labels[at], self.rows[at]
         for block in blocks(z):
