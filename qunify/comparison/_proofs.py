@@ -51,8 +51,8 @@ def proportional(a: QMap, b: QMap, alias: Alias, factor: sp.Expr | None = None) 
 
 
 def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
-    """The proof that two gradients lie on one ray, since both are gates whose weights are never negative; None where that
-    is not shown."""
+    """The proof that two gradients lie on one ray: both are gates whose weights are never negative. None where that is
+    not shown."""
     if not (is_nonnegative_gate(a, alias) and is_nonnegative_gate(b, alias)):
         return None
     return Proof(None, (_gate_step("a", a, alias), _gate_step("b", b, alias)))

@@ -256,7 +256,7 @@ class Stack:
         return {**batch.context, "old_logits": self._predict(self._old, batch.inputs)}
 
     def _gradients(self, logits: Tensor, batch: _Batch) -> Tensor:
-        """The gradients of the logits, (M, B, V). The tokens of all models are one batch, so that methods share its softmax."""
+        """The gradients of the logits, (M, B, V). The tokens of all models are one batch: methods share its softmax."""
         rows, v = logits.shape[1], logits.shape[2]
         context = {name: value.flatten(0, 1) for name, value in self._context(batch).items()}
         t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context)
