@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt uv
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip install --quiet --python $(BIN)/python $(WANTED) \
-	  || $(BIN)/pip install --quiet --no-compile $(WANTED)  # where only pip is told of the mirror in use
+	  || $(BIN)/pip install --quiet --no-compile $(WANTED)  # where only pip is configured
 	touch $@
 
 report: setup

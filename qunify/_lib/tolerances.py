@@ -1,4 +1,4 @@
-"""How near two numbers must be to count as equal: bounds that a verdict rests on, from the strictest to the widest.
+"""How near two numbers must be to count as equal: the bounds that have a name, from the strictest to the widest.
 
 Each follows from how its numbers were computed, and each has a name of its own, so that no place borrows another's.
 

@@ -160,7 +160,7 @@ class Entmax15(QMap):
 
 
 class BiTempered(QMap):
-    """Bi-tempered loss: a bounded logarithm outside, a heavy-tailed softmax inside.
+    """Bi-tempered loss: a bounded logarithm outside, a tempered softmax inside.
 
     Loss    −log_t1 q_y − (1 − Σ q_k^(2−t1))/(2 − t1), q the t2-softmax of z
     Pulls   q_y^(t2−t1) → label, −S → ∝ q^(1+t2−t1), S − q_y^(t2−t1) → ∝ q^t2; S = Σ q_k^(1+t2−t1)

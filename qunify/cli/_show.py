@@ -16,7 +16,7 @@ from qunify.pictures import LABEL, TOKENS, curve, example, stated
 if TYPE_CHECKING:
     from qunify.maps import QMap
 
-SIMPLEX = {
+SIMPLEX_SENTENCES = {
     "always": "always: the unit target is a distribution",
     "sometimes": "sometimes: at some tokens an entry of the unit target is negative",
     "never": "never: the unit target always has a negative entry",
@@ -97,7 +97,8 @@ def _numbers(m: QMap) -> dict[str, Any]:
 
 
 def _facts(m: QMap) -> dict[str, Any]:
-    from qunify.pictures import is_entry, parameters, unit_target
+    from qunify.catalogue import has
+    from qunify.pictures import parameters, unit_target
 
     return {
         "id": m.name,
@@ -110,26 +111,11 @@ def _facts(m: QMap) -> dict[str, Any]:
         "parameters": [dataclasses.asdict(p) for p in parameters(m)],
         "needs": list(m.needs),
         "link": m.link,
-        "simplex": m.simplex if is_entry(m) else unit_target(m),
+        "simplex": m.simplex if has(m) else unit_target(m),
         "shift_invariant": m.shift_invariant,
         "source": m.source,
         "release": m.release,
     }
-
-
-def _parameters(m: QMap) -> list[dict[str, Any]]:
-    """Those of a class with its default, range and meaning; those of a designed map are what it was given."""
-    from qunify.maps import limits, range_text
-
-    fields = {f.name: f for f in dataclasses.fields(m)}  # type: ignore[arg-type]
-    found = []
-    for name, value in m.params.items():
-        fact = {"name": name, "value": value, "default": value, "range": "", "doc": ""}
-        if (f := fields.get(name)) is not None:
-            default = None if f.default is dataclasses.MISSING else f.default
-            fact |= {"default": default, "range": range_text(f), "doc": limits(f)["doc"]}
-        found.append(fact)
-    return found
 
 
 def _properness(m: QMap) -> dict[str, Any]:
@@ -174,9 +160,9 @@ def _sentence(text: str) -> str:
 
 def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
     simplex = data["simplex"]  # what an entry says of itself, and of any other map what was measured
-    if simplex in SIMPLEX:
+    if simplex in SIMPLEX_SENTENCES:
         changed = any(p["value"] != p["default"] for p in data["parameters"])
-        simplex = SIMPLEX[simplex] + (" (at the default parameters)" if changed else "")
+        simplex = SIMPLEX_SENTENCES[simplex] + (" (at the default parameters)" if changed else "")
     lines = [(name, data[name.lower()]) for name in ("Loss", "Pulls") if data[name.lower()]]
     for i, p in enumerate(data["parameters"]):
         given = f" (default {p['default']})" if p["default"] not in (None, p["value"]) else ""

@@ -22,8 +22,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Point:
-    """A token, given by probabilities (and log Σ exp z = LSE, for losses that see the logits themselves), and the two
-    logit gradients there (fifty digits, shown as floats)."""
+    """A token, given by probabilities (and log Σ exp z = WITNESS_LSE, for losses that see the logits themselves), and
+    the two logit gradients there (fifty digits, shown as floats)."""
 
     probs: tuple[Fraction, ...]
     label: int

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from qunify.comparison._subjects import Measured, Subject
-from qunify.samples import ROWS, Batch, along_u, spread_over_u
+from qunify.samples import ROWS, Batch, along_u, spread_over_u, with_label_at
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Diagnosis:
         return said
 
 
-def _diagnose(subject: Subject, probes: list[Batch], measured: list[Measured]) -> Diagnosis:
+def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -> Diagnosis:
     invariant = all(q.shift_invariant for q in measured)
     gate = invariant and all(q.is_gate for q in measured)
-    used = tuple(name for name in subject.contexts if _depends(subject, probes[0], measured[0], name))
+    used = tuple(name for name in subject.contexts if _depends(subject, batches[0], measured[0], name))
     curve, alone = None, False
     if gate:
         u = torch.linspace(0.0025, 0.9975, 101, dtype=torch.float64)
@@ -82,7 +82,7 @@ def _diagnose(subject: Subject, probes: list[Batch], measured: list[Measured]) -
         gate=gate,
         curve=curve,
         on_u_alone=alone,
-        residual=_residual(probes[1], measured[1], used) if invariant and not gate else "",
+        residual=_residual(batches[1], measured[1], used) if invariant and not gate else "",
     )
 
 
@@ -99,8 +99,7 @@ def _on_u_alone(subject: Subject) -> bool:
     for vocab in tuple(ROWS)[:2]:
         u = torch.linspace(0.05, 0.95, 10, dtype=torch.float64)
         p = spread_over_u(vocab, 0)[:10]
-        others = p.logits.scatter(1, p.labels[:, None], -torch.inf).log_softmax(-1) + (1 - u).log()[:, None]
-        there = Batch(others.scatter(1, p.labels[:, None], u.log()[:, None]), p.labels, p.context)
+        there = Batch(with_label_at(u, p.logits, p.labels), p.labels, p.context)
         weights.append(subject(there).gate.weight)
     return torch.allclose(weights[0], weights[1], rtol=1e-4, atol=1e-6)
 
@@ -133,9 +132,9 @@ def _explained(target: Tensor, parts: Tensor, labels: Tensor) -> tuple[Tensor, f
 def _range(x: Tensor) -> str:
     low, high = float(x.min()), float(x.max())
     if high - low <= 1e-5 * max(abs(low), abs(high)):
-        return _number(low)
+        return short_number(low)
     return f"{low:.3g} to {high:.3g}"
 
 
-def _number(x: Any) -> str:
+def short_number(x: Any) -> str:
     return f"{x:.6g}" if isinstance(x, float) else str(x).replace("*", "·")

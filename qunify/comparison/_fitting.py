@@ -25,7 +25,7 @@ Mode = Literal["equal", "ratio", "ray"]
 
 FARTHEST = 1e4  # an unbounded parameter is looked for up to here,
 NEAREST = 1e-6  # and at an open end from here
-WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; probes have at most 150 tokens
+WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; batches have at most 150 tokens
 STARTS = 3  # how many starts are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
 HOPELESS = 0.9  # relative error of the best start, with a free factor, above which no start is followed downhill
@@ -34,17 +34,17 @@ FAR = 1e3  # stands for a difference that is not a number
 
 @dataclass(frozen=True)
 class Sample:
-    """Measured gradients on some probes, as one vector in which every vocabulary weighs the same."""
+    """Measured gradients on some batches, as one vector in which every vocabulary weighs the same."""
 
-    probes: tuple[Batch, ...]
+    batches: tuple[Batch, ...]
     gradients: tuple[Array, ...]  # (N, V) each
     gate: bool  # every gradient is w (p − δ): then the one number w ‖p − δ‖ per token is compared
     few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
 
     @functools.cached_property
     def _lengths(self) -> list[Array]:
-        """‖p − δ‖, (N, 1) per probe."""
-        tokens = [p.token for p in self.probes]
+        """‖p − δ‖, (N, 1) per batch."""
+        tokens = [p.token for p in self.batches]
         return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
 
     @functools.cached_property
@@ -63,35 +63,35 @@ class Sample:
     def _block(self, i: int, gradient: Array) -> Array:
         if not self.gate:
             return gradient
-        probe = self.probes[i]
-        at_label = gradient[np.arange(len(gradient)), probe.labels.numpy()][:, None]
-        return -at_label / probe.token.p_rest.numpy() * self._lengths[i]
+        batch = self.batches[i]
+        at_label = gradient[np.arange(len(gradient)), batch.labels.numpy()][:, None]
+        return -at_label / batch.token.p_rest.numpy() * self._lengths[i]
 
     @torch.no_grad()
     def values(self, m: QMap) -> list[Array]:
         """The same numbers of a method."""
         if self.gate and isinstance(m, Gate):  # its weight is enough
-            weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.probes]
+            weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.batches]
             return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
-        return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.probes)]
+        return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.batches)]
 
     def only(self, i: int) -> Sample:
         """The sample on one vocabulary."""
         few = None if self.few is None else (self.few[i],)
-        return Sample((self.probes[i],), (self.gradients[i],), self.gate, few)
+        return Sample((self.batches[i],), (self.gradients[i],), self.gate, few)
 
     @functools.cached_property
     def small(self) -> Sample:
         """The first few rows of each probe."""
         if self.few is None:
             return self
-        probes = tuple(p[:n] for p, n in zip(self.probes, self.few, strict=True))
-        return Sample(probes, tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True)), self.gate)
+        batches = tuple(p[:n] for p, n in zip(self.batches, self.few, strict=True))
+        return Sample(batches, tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True)), self.gate)
 
     @functools.cached_property
     def largest(self) -> Sample:
         """The largest vocabulary alone."""
-        return self.small.only(len(self.probes) - 1)
+        return self.small.only(len(self.batches) - 1)
 
     def difference(
         self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False

@@ -14,7 +14,7 @@ from qunify._lib import html
 from qunify._lib.simple import simple_numbers
 from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
-from qunify.comparison._diagnosis import Diagnosis, _diagnose, _number
+from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import Fit, Mode, Sample, fit, simplified
 from qunify.comparison._subjects import beside_jumps, examine, is_gate
 from qunify.maps import LossFunctionMap, Method, QMap, published
@@ -61,12 +61,12 @@ class Match:
             return f"identical to {self._named()} (relative gradient error {self.error:.1g})"
         if self.level == "scaled":
             return (
-                f"{_number(self.factor)} × {self._named()}, a change of learning rate "
+                f"{short_number(self.factor)} × {self._named()}, a change of learning rate "
                 f"(relative gradient error {self.error:.1g})"
             )
         if self.level == "directional":
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
-        factor = "" if abs(self.factor - 1) < 1e-9 else f"{_number(self.factor)} × "
+        factor = "" if abs(self.factor - 1) < 1e-9 else f"{short_number(self.factor)} × "
         return f"near {factor}{self._named()}, but not it (gradients differ by {self.error:.2%})"
 
     def _repr_html_(self) -> str:
@@ -76,7 +76,7 @@ class Match:
         return rf"${html.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
 
     def _named(self) -> str:
-        inside = ", ".join(f"{k}={_number(v)}" for k, v in self.params.items())
+        inside = ", ".join(f"{k}={short_number(v)}" for k, v in self.params.items())
         return f"{self.name}({inside})" if inside else self.name
 
 
@@ -110,7 +110,7 @@ class Matches(list[Match]):
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        rows = [(m._named(), m.level, _number(m.factor), float(m.error)) for m in self]
+        rows = [(m._named(), m.level, short_number(m.factor), float(m.error)) for m in self]
         found = html.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""
         return html.paragraph(self.verdict) + found + "".join(map(html.paragraph, self.diagnosis.sentences()))
 
@@ -156,7 +156,7 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     subject = examine(loss_fn, contexts)
     known = [spread_over_u(v, seed=0) for v in ROWS]
     measured = [subject(p) for p in known]
-    diagnosis = _diagnose(subject, known, measured)
+    diagnosis = diagnose(subject, known, measured)
     few = None
     if not diagnosis.gate:
         few = FEW_ROWS

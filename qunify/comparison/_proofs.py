@@ -1,6 +1,6 @@
 """Proofs in symbols, for every vocabulary size: two gradients are proportional, or lie on one ray.
 
-Opaque results of sorting and projecting (argmax, top-k, heads, entmax) are symbols about which nothing is known but
+Opaque results of sorting and projecting (argmax, top-k, top-p, entmax) are symbols about which nothing is known but
 that they sum to one, so what is proved of them holds in every ordering. Gradients with cases are decided case by case.
 """
 

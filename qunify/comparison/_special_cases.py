@@ -200,8 +200,8 @@ def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
 
 @functools.lru_cache(maxsize=512)
 def _measured(m: QMap) -> tuple[Measured, ...]:
-    probes = [spread_over_u(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
-    return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in probes)
+    batches = [spread_over_u(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
+    return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in batches)
 
 
 def _sample(m: QMap, cls: type[QMap]) -> Sample:

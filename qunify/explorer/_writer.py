@@ -1,8 +1,8 @@
-"""The Token of scripts: it traces the body of a method into JavaScript, its parameters kept as inputs.
+"""Writes traced methods as JavaScript: a function of a token and of the parameters, which stay inputs.
 
-Operations build a graph, in which what is written twice is one node. A branch that a body takes on a parameter is
-traced both ways: the run stops there, and starts again once for each outcome. The functions and the token `t` that
-the generated code uses are those of runtime.js.
+`ScriptToken` records what the body of a method does, as a graph; here each node becomes an expression, and one that is
+used twice a statement. A branch that a body takes on a parameter becomes an `if` with both outcomes. The functions and
+the token `t` that the generated code uses are those of runtime.js.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qunify.maps import QMap
 from qunify.token import Branch, Node, ScriptToken, Trace
 
 #: Functions of numbers, taken entry by entry of vectors. Every other function takes arrays, and is called once.
-_ENTRYWISE = {"log", "exp", "Math.sign", "qLog", "logPlus"}
+_ENTRYWISE = {"log", "exp", "Math.sign", "qLog", "logAdd"}
 
 
 _OPERATORS = {"+", "-", "*", "/", ">", "<", ">=", "<=", "&&", "===", "!=="}

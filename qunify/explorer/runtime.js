@@ -8,16 +8,16 @@ const sum = (n, f) => { let s = 0; for (let k = 0; k < n; k++) s += f(k); return
 const total = v => sum(v.length, k => v[k]);
 const log = x => Math.log(Math.max(x, TINY));
 const exp = x => Math.exp(Math.min(x, LOG_MAX));
-const logAdd = (a, b) => a === b ? a + Math.LN2 : Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
-const logPlus = (logX, c) => logAdd(logX, log(c));
+const logAddExp = (a, b) => a === b ? a + Math.LN2 : Math.max(a, b) + Math.log1p(Math.exp(-Math.abs(a - b)));
+const logAdd = (logX, c) => logAddExp(logX, log(c));
 const qLog = (logX, q) => q === 0 ? logX : Math.expm1(Math.min(q * logX, LOG_MAX)) / q;
 const logSumExp = z => { const top = Math.max(...z); return top + Math.log(sum(z.length, k => Math.exp(z[k] - top))); };
 const sumOthers = v => vec(v.length, k => sum(v.length, j => j === k ? 0 : v[j]));
 const log1m = p => sumOthers(p).map(log);
 
-function softmax(field) {
-  const lse = logSumExp(field), logs = field.map(z => z - lse);
-  const top = Math.max(...field), weights = field.map(z => Math.exp(z - top)), mass = total(weights);
+function softmax(logits) {
+  const lse = logSumExp(logits), logs = logits.map(z => z - lse);
+  const top = Math.max(...logits), weights = logits.map(z => Math.exp(z - top)), mass = total(weights);
   return {probs: weights.map(w => w / mass), log: logs};
 }
 

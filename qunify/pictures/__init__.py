@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
-    from qunify.pictures._facts import is_entry, parameters, unit_target
+    from qunify.pictures._facts import parameters, unit_target
     from qunify.pictures._method_page import method_page
     from qunify.pictures._one_token import CONTEXT, LABEL, TOKENS, WEIGHTS, curve, example, stated
     from qunify.pictures._report import Page, Section, html, write

@@ -108,7 +108,7 @@ class Facts:
 
     @property
     def is_entry(self) -> bool:
-        return is_entry(self.m)
+        return catalogue.has(self.m)
 
     @property
     def has_target(self) -> bool:
@@ -153,14 +153,9 @@ def year(m: QMap) -> int | None:
     return None if found is None else int(found[0])
 
 
-def is_entry(m: QMap) -> bool:
-    """Whether it is of the catalogue, and not a map of somebody's own that bears the name of an entry."""
-    return type(m) is catalogue.ENTRIES.get(m.name)
-
-
 def unit_target(m: QMap) -> str:
     """A catalogue entry says what its target is, which the tests hold it to; of any other map it is measured."""
-    if is_entry(m):
+    if catalogue.has(m):
         return SIMPLEX[m.simplex]
     batch = ordinary(5)
     inside = m(batch.logits, batch.labels, **batch.context).in_simplex

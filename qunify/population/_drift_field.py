@@ -20,11 +20,11 @@ SIMPLEX_TOKENS = ("A", "B", "C")
 #: What the labels are drawn from.
 SIMPLEX_TRUTH = (0.55, 0.30, 0.15)
 #: The model before fine-tuning, of which the old policy is one step away; a teacher; both believe something else.
-REFERENCE = (0.15, 0.25, 0.60)
-TEACHER = (0.20, 0.60, 0.20)
+_REFERENCE = (0.15, 0.25, 0.60)
+_TEACHER = (0.20, 0.60, 0.20)
 #: What methods may ask for there, beside the truth: distributions, numbers, and the tokens to be avoided.
 SIMPLEX_WORLD: dict[str, tuple[float, ...] | float] = every_context(
-    lambda name: TEACHER if name == "teacher_logits" else REFERENCE, weight=1.0, mask=1.0, negative=(0.0, 0.0, 1.0)
+    lambda name: _TEACHER if name == "teacher_logits" else _REFERENCE, weight=1.0, mask=1.0, negative=(0.0, 0.0, 1.0)
 )
 #: What the distributions of that world are called.
 SIMPLEX_NAMES = {

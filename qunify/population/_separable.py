@@ -106,7 +106,8 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def _with_label_at(rest: Tensor, labels: Tensor, own: Tensor) -> Tensor:
-    """Logits at which the label has probability σ(own) and the other tokens share what is left by softmax(rest)."""
+    """Logits at which the label has probability σ(own) and the other tokens share what is left by softmax(rest). As
+    `samples.with_label_at`, but on the scale of logits, where a probability near 1 has all its digits."""
     others = rest.scatter(-1, labels[:, None], -torch.inf)
     return (rest - others.logsumexp(-1, keepdim=True)).scatter(-1, labels[:, None], own[:, None])
 

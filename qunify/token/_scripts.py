@@ -198,7 +198,7 @@ class ScriptToken(Token):
         return self._trace.node("qLog", log_x, q)
 
     def log_add(self, log_x: Any, c: Any) -> Any:
-        return self._trace.node("logPlus", log_x, c)
+        return self._trace.node("logAdd", log_x, c)
 
     def log1m(self, d: Distribution) -> Node:
         return self._trace.node("log1m", d.probs, vector=True)

@@ -64,7 +64,7 @@ class SymbolicVector(Arithmetic):
         f, vectors = _OPERATIONS[name], [x if isinstance(x, SymbolicVector) else SymbolicVector(x, x) for x in operands]
         return SymbolicVector(f(*(v.label for v in vectors)), f(*(v.elsewhere for v in vectors)))
 
-    # SymPy expressions would otherwise try to absorb a Vector standing to their right.
+    # SymPy expressions would otherwise try to absorb a SymbolicVector standing to their right.
     _op_priority = 1000.0
 
 

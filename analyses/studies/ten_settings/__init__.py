@@ -157,7 +157,7 @@ def resampled(shares: np.ndarray, draws: int = RESAMPLED) -> np.ndarray:
     return shares[chosen_seeds[:, :, None], chosen_problems].mean((1, 2))
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
+def percentile_interval(values: np.ndarray) -> tuple[float, float]:
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
@@ -291,7 +291,7 @@ def draw_setting(ax: Axes, table: pd.DataFrame, names: list[str], task: str, siz
     rows = on_shared_seeds(rows_of(table, "cell", task, size))
     mean = means(rows, "average")
     for y, method in enumerate(names):
-        low, high = interval(resampled(right_shares(rows[rows["method"] == method])))
+        low, high = percentile_interval(resampled(right_shares(rows[rows["method"] == method])))
         ax.barh(y, mean[method], color=plots.colour(method), height=0.78)
         ax.plot([low, high], [y, y], color=plots.INK, linewidth=1.1)
         weight = "bold" if mean[method] == max(mean.values()) else "normal"

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 
 from analyses.kit import runner
-from analyses.studies.ten_settings import COLUMNS, SETTING, interval, part, resampled, right_shares
+from analyses.studies.ten_settings import COLUMNS, SETTING, part, percentile_interval, resampled, right_shares
 from analyses.studies.ten_settings.runs import FULL, METHODS, NAME, Choice, cell
 from analyses.studies.ten_settings.tasks import TASKS
 
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parameter = committed["parameter"].fillna("").iloc[0]
     choice = Choice(args.method, committed["rate"].iloc[0], parameter, committed["value"].iloc[0])
     again = cell(FULL, args.task, args.size, choice, args.seed)
-    low, high = interval(resampled(right_shares(committed)))
+    low, high = percentile_interval(resampled(right_shares(committed)))
     print(pd.concat([committed, again], keys=["committed", "again"])[list(COLUMNS)].droplevel(1).to_string())
     print(f"Average@16: committed {low:.3f} to {high:.3f}, again {again['average'].iloc[0]:.3f}")
 
