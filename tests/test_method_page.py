@@ -303,12 +303,12 @@ def test_show_prints_a_method_of_ones_own(own: str, name: str, capsys: pytest.Ca
         ("sft --html a.html --derive", "not allowed with argument"),
         ("OWN:Doubt --set power=-1 --html a.html", "parameter power: expected a number in [0, inf), got -1"),
         ("OWN:Doubt --set pwer=1 --html a.html", "unknown parameter 'pwer', expected power"),
-        ("OWN:believed --set a=1", "unknown parameter 'a', expected none"),
-        ("OWN:Doubbt --html a.html", "has no function Doubbt, did you mean Doubt?"),
+        ("OWN:believed --set a=1", "parameters a: expected none beside a function"),
+        ("OWN:Doubbt --html a.html", "has no Doubbt, did you mean Doubt?"),
         ("OWN:Unfinished --html a.html", "abstract"),
-        ("OWN:number --html a.html", "expected a function, got int"),
+        ("OWN:number --html a.html", "expected a loss function or a QMap, got int"),
         ("OWN:summed --html a.html", "expected one loss per token"),
-        ("OWN:believed --derive", "--derive needs symbols"),
+        ("OWN:believed --derive", "a derivation needs symbols"),
         ("nowhere.py:f --html a.html", "no such file"),
     ],
 )
@@ -327,7 +327,7 @@ def test_a_page_that_cannot_be_made_is_refused_in_a_sentence(
 
 @pytest.mark.parametrize("wrong", [3, None, ["sft"]])
 def test_what_is_no_method_is_refused(wrong: object) -> None:
-    with pytest.raises(ValueError, match="expected the id of a method"):
+    with pytest.raises(ValueError, match="expected an id of the catalogue"):
         method_page(wrong)  # type: ignore[arg-type]
 
 

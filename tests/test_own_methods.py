@@ -223,7 +223,7 @@ def test_the_command_line_takes_it(folder: Path, capsys: pytest.CaptureFixture[s
     page = printed(capsys, folder, "show OWN:Cubed --set power=0.5")
     assert "Cubed · random Trust the label" in page
     assert "power = 0.5 (default 0.333" in page
-    assert "Simplex not said by the map" in page
+    assert "Simplex a distribution at each of 240 random tokens" in page
     assert "g_y − h_y = 0" in printed(capsys, folder, "show OWN:Cubed --derive")
     for name in ("Bare", "InTensors", "half", "loss"):
         assert json.loads(printed(capsys, folder, f"show OWN:{name} --json"))["source"] in ("", "qunify.design")
@@ -242,7 +242,7 @@ def test_the_command_line_takes_it(folder: Path, capsys: pytest.CaptureFixture[s
         ("show OWN:Cubd", "has no Cubd, did you mean Cubed?"),
         ("show OWN:number", "expected a loss function or a QMap, got int"),
         ("show OWN:Cubed --set pwoer=1", "Cubed: unknown parameter 'pwoer', expected power"),
-        ("show OWN:half --set a=1", "parameters a: expected none beside a QMap"),
+        ("show OWN:half --set b=1", "half: unknown parameter 'b', expected a"),
         ("show OWN:InTensors --derive", "InTensors: a derivation needs symbols"),
         ("show OWN:loss --derive", "loss: a derivation needs symbols"),
         ("compare OWN:Cubed sft --set power=1", "Cubed.power=… or sft.power=…, got no method"),

@@ -53,9 +53,12 @@ def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
 def method_of(name: str, **params: Any) -> QMap:
     """An id of the catalogue, or as MODULE:NAME a class, a QMap or a loss function of the user's own."""
     from qunify import catalogue
+    from qunify.maps import QMap
 
     given = load(name) if ":" in name else name
     try:
+        if isinstance(given, QMap):  # one that is made already: the same at other parameters
+            return given.replace(**params)
         return catalogue.as_method(given, name, **params)
     except KeyError as error:  # the catalogue's own sentence, which has the near match
         raise UsageError(f"{error.args[0]} (a method of your own is MODULE:NAME or path/to/file.py:NAME)") from None
