@@ -77,6 +77,7 @@ def test_the_tests_pass_with_nothing_else_written(copy: Path) -> None:
     assert int(passed[1]) > 150, done.stdout[-400:]
 
 
+@pytest.mark.slow
 def test_both_are_there_and_what_is_due_is_told(copy: Path) -> None:
     code = (
         "import qunify as qu; from qunify import catalogue, plots; print(len(qu.names()), *catalogue.families());"

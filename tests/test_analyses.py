@@ -236,6 +236,7 @@ def test_ten_settings_depends_on_the_catalogue_and_not_on_the_trainers(
     assert unchanged_by_a_comment_in("benchmarks") == {"ten_settings"}
 
 
+@pytest.mark.slow
 def test_a_study_depends_on_every_module_that_it_loads() -> None:
     """As Python sees it: the files of this checkout that a process has loaded once it has loaded every study."""
     code = """

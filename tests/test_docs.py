@@ -31,6 +31,8 @@ from qunify.pictures._one_token import LABEL
 from tests import check_site
 from tests.check_site import problems
 
+pytestmark = pytest.mark.slow
+
 DOCS = Path(methods.__file__).parent
 NAMES = list(ENTRIES)
 TELLING = ["sft", "target_sft", "agce", "nce", "z_loss", "temperature_ce", "unlikelihood", "iw_sft"]

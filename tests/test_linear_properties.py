@@ -80,6 +80,7 @@ def test_gradients_are_those_of_the_value(name: str, reduction: Any) -> None:
     assert torch.autograd.gradcheck(value, inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 @pytest.mark.parametrize(("way", "floor"), [("dft", "mm3"), ("target_sft", "mm4")])
 def test_peak_memory_is_that_of_the_products_alone(way: str, floor: str, monkeypatch: pytest.MonkeyPatch) -> None:

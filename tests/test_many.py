@@ -330,11 +330,13 @@ def test_other_jobs_are_not_taken_from_the_folder(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 2
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_table() -> None:
     one = sweep(Tabular(5, V), jobs(), [3], confidence, size=3)
     pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs(), [3], confidence, size=3, workers=2), one)
 
 
+@pytest.mark.slow
 def test_a_dask_cluster_gives_the_same_table() -> None:
     from distributed import Client, LocalCluster
 

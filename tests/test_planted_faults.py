@@ -43,6 +43,8 @@ from tests import (
 )
 from tests.battery import batch
 
+pytestmark = pytest.mark.slow
+
 Plant = Callable[[pytest.MonkeyPatch], None]
 DFT = qu.get("dft")
 

@@ -342,6 +342,7 @@ def test_the_start_decides_between_several() -> None:
 EVEN, UNEVEN = [0.38, 0.34, 0.28], [0.5, 0.3, 0.2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "eta"), [("agce", EVEN), ("profit", EVEN), ("idft", EVEN), ("deft", UNEVEN)])
 def test_basins_are_those_of_descent(name: str, eta: list[float]) -> None:
     truth = torch.tensor(eta, dtype=torch.float64)
@@ -352,6 +353,7 @@ def test_basins_are_those_of_descent(name: str, eta: list[float]) -> None:
     assert float((trained - predicted).abs().max()) < 0.02  # toward a vertex descent creeps as 1/steps
 
 
+@pytest.mark.slow
 def test_what_has_no_optimum_says_so() -> None:
     one_hot = torch.full((5,), -torch.inf, dtype=torch.float64)
     one_hot[1] = 0

@@ -121,6 +121,7 @@ def test_committed_rows_are_marked_in_a_quick_report(tmp_path: object) -> None:
     assert story.COMMITTED not in full.text
 
 
+@pytest.mark.slow
 def test_words_and_digests_come_from_the_tables() -> None:
     for study in (simplex.STUDY, theory_vs_training.STUDY, calibration_bias.STUDY):
         table = committed(study.name)
