@@ -28,9 +28,9 @@ def rerun(function: str, setting: str = "") -> pd.Series:
 
 
 def test_every_loss_is_in_the_committed_table(committed: pd.DataFrame) -> None:
-    assert [(p.function, p.setting) for p in FOUND] == list(
-        zip(committed["function"], committed["setting"], strict=True)
-    )
+    # The rows name the losses with known bugs by where their file lay when they were written.
+    functions = committed["function"].str.replace("analyses.peers_losses.", "analyses.studies.peers.losses.")
+    assert [(p.function, p.setting) for p in FOUND] == list(zip(functions, committed["setting"], strict=True))
     assert len({p.function for p in FOUND if p.library != "known bug"}) >= 12
 
 
