@@ -242,9 +242,12 @@ def test_a_known_target_with_other_weights_is_directional() -> None:
         return log_u(z, y).exp().detach() * kl
 
     found = qu.identify(weighted_kd, ("teacher_logits",))
-    assert (found[0].name, found[0].level) == ("kd", "directional")
-    assert found.verdict.startswith("weighted_kd points in direction kd(")
-    assert found[0].error > 0.1
+    by_name = {match.name: match for match in found}
+    assert by_name["kd"].level == found[0].level == "directional"
+    assert found[0].name in ("kd", "posterior")
+    assert by_name["posterior"].params["noise"] == pytest.approx(1)  # where it is kd
+    assert found.verdict.startswith(f"weighted_kd points in direction {found[0].name}(")
+    assert by_name["kd"].error > 0.1
 
 
 def test_unlike_anything_here() -> None:
