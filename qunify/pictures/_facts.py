@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -137,13 +136,12 @@ def of(method: Method) -> Facts:
 
 def parameters(m: QMap) -> tuple[Parameter, ...]:
     """The parameters of any QMap: of the catalogue, of a user's own class, or designed."""
-    declared = {f.name: f for f in dataclasses.fields(m) if "doc" in f.metadata}  # type: ignore[arg-type]
-    values = {} if isinstance(m, LossFunctionMap) else m.params
+    declared = {f.name: f for f in m.parameters() if "doc" in f.metadata}
     return tuple(
         Parameter(name, value, f.default, range_text(f), f.metadata["doc"])
         if (f := declared.get(name))
         else Parameter(name, value)
-        for name, value in values.items()
+        for name, value in m.params.items()
     )
 
 
