@@ -1,7 +1,9 @@
-"""Calibration metrics: the libraries against plain definitions, and both kinds of metric against each other."""
+"""Calibration metrics against plain definitions, and both kinds of metric against each other."""
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import rel_entr
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from qunify.calibration import against_labels, against_truth
 
@@ -35,7 +38,7 @@ def binned(confidence: Tensor, hit: Tensor, bins: int) -> float:
 
 
 @pytest.mark.parametrize("vocab", [2, 5])
-def test_the_libraries_compute_the_definitions(vocab: int) -> None:
+def test_metrics_are_what_their_definitions_say(vocab: int) -> None:
     p = predictions(3000, vocab, 0)
     y = drawn(p.square() / p.square().sum(-1, keepdim=True), 1)
     found = against_labels(p, y, bins=10)
@@ -44,18 +47,72 @@ def test_the_libraries_compute_the_definitions(vocab: int) -> None:
     confidence, choice = p.max(-1)
     assert found["log_loss"] == pytest.approx(float(-u.log().mean()))
     assert found["brier"] == pytest.approx(float((p - hit).square().sum(-1).mean()))
-    assert found["ece"] == pytest.approx(binned(confidence, (choice == y).double(), 10), abs=1e-6)
+    assert found["ece"] == pytest.approx(binned(confidence, (choice == y).double(), 10))
     each = [binned(p[:, k], hit[:, k], 10) for k in range(vocab)]
-    assert found["classwise_ece"] == pytest.approx(sum(each) / vocab, abs=1e-6)
+    assert found["classwise_ece"] == pytest.approx(sum(each) / vocab)
     parts = found["brier_miscalibration"] - found["brier_discrimination"] + found["brier_uncertainty"]
     assert found["brier"] == pytest.approx(parts)
 
 
-def test_recalibration_bears_ties_and_near_ties() -> None:
-    p = torch.tensor([[0.3, 0.7], [0.3 + 1e-16, 0.7], [0.9, 0.1], [0.3, 0.7]], dtype=torch.float64)
-    found = against_labels(p, torch.tensor([0, 1, 0, 1]))
-    # Recalibrated, the three ties say 1/3 and the other 1, in both columns.
-    assert found["brier"] - found["brier_miscalibration"] == pytest.approx(2 * (2 / 9 * 3) / 4)
+def test_a_confidence_of_one_lies_in_the_last_bin() -> None:
+    """Of 1.0 and 0.96, 97 % and 99 % right, the last of 15 bins makes a mean confidence that is its accuracy."""
+    p = torch.tensor([[1.0, 0.0]] * 500 + [[0.96, 0.04]] * 500)
+    y = torch.tensor([0] * 485 + [1] * 15 + [0] * 495 + [1] * 5)
+    assert against_labels(p, y)["ece"] == pytest.approx(0.0, abs=1e-8)
+    two = against_labels([[0.95, 0.05], [1.0, 0.0]], [0, 1])
+    assert two["ece"] == pytest.approx(abs(0.975 - 0.5))
+    assert two["classwise_ece"] == pytest.approx((0.475 + abs(0.025 - 0.5)) / 2)  # both of token 1 in one bin
+
+
+def test_miscalibration_is_the_mean_product_of_two_residuals_of_a_bin() -> None:
+    p = predictions(7, 3, 6)[torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0])]  # three predictions tie
+    y = drawn(p, 7)
+    residual = p - torch.nn.functional.one_hot(y, 3)
+    expected = 0.0
+    for k in range(3):
+        which = [int((p[:, k] < x).sum()) * 2 // 9 for x in p[:, k]]
+        for b in range(2):
+            mine = [float(r) for r, w in zip(residual[:, k], which, strict=True) if w == b]
+            pairs = [x * z for x, z in itertools.permutations(mine, 2)]
+            expected += len(mine) / 9 * sum(pairs) / max(len(pairs), 1)
+    assert against_labels(p, y, bins=2)["brier_miscalibration"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("n", "vocab"), [(200, 50), (2000, 50), (500, 1000)])
+def test_calibrated_predictions_have_no_miscalibration_however_few_there_are(n: int, vocab: int) -> None:
+    g = torch.Generator().manual_seed(0)
+    p = (2 * torch.randn(n, vocab, generator=g)).softmax(-1)
+    y = torch.multinomial(p, 1, generator=g)[:, 0]
+    assert against_labels(p, y)["brier_miscalibration"] == pytest.approx(0, abs=0.01)
+
+
+def test_a_large_vocabulary_is_measured_in_a_few_passes() -> None:
+    """No work in Python per token: as many operations at V = 2,000 as at V = 20."""
+    made = []
+    for vocab in (20, 2000):
+        p = predictions(50, vocab, 1)
+        with _Counted() as counted:
+            against_labels(p, drawn(p, 1))
+        made.append(counted.calls)
+    assert made[0] == made[1] > 0
+
+
+class _Counted(TorchDispatchMode):
+    """Counts what torch is asked to compute."""
+
+    calls = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_probabilities_near_zero_and_lists_keep_the_digits_of_float64() -> None:
+    found = against_labels([[1, 0], [0.5, 0.5]], [1, 0])
+    assert found["log_loss"] == pytest.approx((-math.log(2.220446049250313e-16) + math.log(2)) / 2)
+    p = [[0.1, 0.2, 0.7], [0.3, 0.3, 0.4]]
+    assert against_labels(p, [0, 1])["brier"] == pytest.approx((0.81 + 0.04 + 0.49 + 0.09 + 0.49 + 0.16) / 2, rel=1e-14)
+    assert float(against_truth([0.1, 0.9], [0.7, 0.3])["total_variation"]) == pytest.approx(0.6, rel=1e-14)
 
 
 def test_calibrated_predictions_are_found_calibrated_and_sharpened_ones_not() -> None:
@@ -66,6 +123,8 @@ def test_calibrated_predictions_are_found_calibrated_and_sharpened_ones_not() ->
     for metric in ("smooth_ece", "ece", "classwise_ece", "brier_miscalibration"):
         assert right[metric] < 0.015
         assert wrong[metric] > 4 * right[metric]
+    distance = float((sharp - p).square().sum(-1).mean())  # what recalibration of single tokens can gain is less
+    assert 0.8 * distance < wrong["brier_miscalibration"] < distance
     assert abs(wrong["smooth_ece"] - wrong["ece"]) < 0.02
     # What the sharpened predictions claim too much is known exactly here.
     claimed = float((sharp.amax(-1) - p.gather(1, sharp.argmax(-1, keepdim=True))[:, 0]).mean())
@@ -122,6 +181,12 @@ def test_zeros_valid_tokens_and_ties() -> None:
         (lambda: against_truth([0.5, 0.5], [0.5, 0.5], valid=[0, 1]), "against_truth: valid: expected booleans"),
         (lambda: against_labels([[0.5, 0.5]], [0, 1]), "against_labels: expected probs"),
         (lambda: against_labels([[0.5, 0.5]], [2]), "against_labels: labels: expected integers in"),
+        (lambda: against_labels([[1.0], [1.0]], [0, 0]), r"against_labels: expected probs \(N, V\) with V ≥ 2"),
+        (
+            lambda: against_labels([[0.5, 0.5]], [True]),
+            r"against_labels: labels: expected integers in \[0, 2\), .*torch.bool",
+        ),
+        (lambda: against_labels([[0.5, 0.5]], [1], bins=0), "against_labels: bins: expected an integer of at least 1"),
         (lambda: against_labels([[0.5, float("nan")]], [1]), "against_labels: probs: expected rows of probabilities"),
     ],
 )

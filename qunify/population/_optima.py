@@ -6,11 +6,11 @@ import itertools
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from qunify import catalogue
+from qunify._lib.arrays import tensor_of
 from qunify._lib.tolerances import ARRIVED, SAME_POINT
 from qunify.maps import Method, QMap
 from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
@@ -253,7 +253,7 @@ def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:
 
 def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
     """A context given once, repeated for every truth; a shape that does not fit is left for `read` to complain of."""
-    value = _as_given(value)
+    value = tensor_of(value)
     value = value.to(torch.float64) if value.is_floating_point() else value
     shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
     return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
@@ -272,13 +272,8 @@ def _start(m: QMap, start: Any, shape: torch.Size) -> Tensor:
     return p.reshape(-1, shape[-1])
 
 
-def _as_given(value: Any) -> Tensor:
-    """A tensor; Python's numbers in float64, which torch would round to float32."""
-    return torch.as_tensor(np.asarray(value) if isinstance(value, list | tuple | float) else value)
-
-
 def _distribution(m: QMap, argument: str, value: Any) -> Tensor:
-    p = _as_given(value)
+    p = tensor_of(value)
     if not p.is_floating_point():
         p = p.to(torch.float64)
     p = p.detach().to("cpu", torch.float64)
