@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
@@ -16,7 +22,7 @@ from qunify.token import read
 from qunify.training import Data, Job, Linear, Network, Stack, Tabular, TwoLayer, sweep
 from qunify.training import _sweeps as sweeps_module
 from qunify.training._stacks import _Order
-from qunify.training._sweeps import _train
+from qunify.training._sweeps import _pieces, _train
 from tests.battery import settings
 
 V, N, D = 4, 30, 3
@@ -315,11 +321,114 @@ def test_the_key_and_the_values_tell_parts_apart(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("*.json"))) == 3
 
 
-def test_a_damaged_part_is_made_again(tmp_path: Path) -> None:
-    first = sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path, key="1")
+def rows_removed(text: str) -> str:
+    """The same table with its last row gone, as a user's editor might leave it."""
+    head, _, body = text.rpartition("\n")
+    return f"{head}\n{json.dumps({name: values[:-1] for name, values in json.loads(body).items()})}"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda text: text[:20], lambda text: "null", lambda text: "{}", lambda text: "[]", lambda text: "", rows_removed],
+)
+def test_a_damaged_part_is_made_again(tmp_path: Path, damage: Callable[[str], str]) -> None:
+    first = sweep(Tabular(5, V), jobs()[:1], [0, 5], confidence, folder=tmp_path, key="1")
     (path,) = tmp_path.glob("*.json")
-    path.write_text(path.read_text()[:20])
-    pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=tmp_path, key="1"), first)
+    path.write_text(damage(path.read_text()))
+    again = sweep(Tabular(5, V), jobs()[:1], [0, 5], confidence, folder=tmp_path, key="1")
+    pd.testing.assert_frame_equal(again, first)
+
+
+#: Two calls in turn that a sloppy name would take for one another: steps and jobs.
+PAIRS: dict[str, tuple[tuple[list[int], Job], tuple[list[int], Job]]] = {
+    "steps": (([1, 20], jobs()[0]), ([120], jobs()[0])),
+    "a digit moves from the seed to the rate": (
+        ([3], Job(qu.get("sft"), data(states=True), 1, 10.1)),
+        ([3], Job(qu.get("sft"), data(states=True), 11, 0.1)),
+    ),
+    "a type": (
+        ([3], Job(qu.get("sft"), data(states=True), 0, 0.1, start={"logits": torch.zeros(5, V)})),
+        ([3], Job(qu.get("sft"), data(states=True), 0, 0.1, start={"logits": torch.zeros(5, V, dtype=torch.int64)})),
+    ),
+}
+
+
+@pytest.mark.parametrize("calls", PAIRS.values(), ids=PAIRS)
+def test_calls_that_differ_have_parts_of_their_own(
+    tmp_path: Path, calls: tuple[tuple[list[int], Job], tuple[list[int], Job]]
+) -> None:
+    for n, (steps, job) in enumerate(calls, 1):
+        table = sweep(Tabular(5, V), [job], steps, confidence, folder=tmp_path, key="1")
+        assert table["step"].tolist() == steps
+        pd.testing.assert_frame_equal(table, sweep(Tabular(5, V), [job], steps, confidence))
+        assert len(list(tmp_path.glob("*.json"))) == n
+
+
+VALUES = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.binary(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=2), inner, max_size=3),
+        st.lists(st.integers(0, 9), max_size=4).map(torch.tensor),
+        st.lists(st.floats(0, 9), max_size=4).map(np.array),
+    ),
+    max_leaves=6,
+)
+
+
+@given(a=VALUES, b=VALUES)
+def test_two_values_have_one_name_only_if_they_are_the_same(a: Any, b: Any) -> None:
+    """`repr` of values this small shows everything, the type included."""
+    assert (list(_pieces(a)) == list(_pieces(b))) == (repr(a) == repr(b))
+
+
+def test_long_arrays_are_told_apart_in_their_middle() -> None:
+    one, other = np.zeros(5000), np.zeros(5000)
+    other[2500] = 1
+    assert list(_pieces({"x": one})) != list(_pieces({"x": other}))
+    assert list(_pieces(one)) == list(_pieces(np.zeros(5000)))
+
+
+@pytest.mark.parametrize("kind", ["under a file", "read-only"])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(sweeps_module, "_train", lambda *a: pytest.fail("it trained"))
+    folder = tmp_path / "sweep"
+    if kind == "under a file":
+        folder.write_text("")
+        folder = folder / "sub"
+    else:  # as root may write anywhere, the refusal comes from where files are written
+        monkeypatch.setattr(Path, "write_bytes", raising(OSError(30, "Read-only file system")))
+    with pytest.raises(ValueError, match="sweep: folder: expected a folder that can be written to, got"):
+        sweep(Tabular(5, V), jobs()[:1], [5], confidence, folder=folder, key="1")
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def refuse(*args: Any, **kwargs: Any) -> Any:
+        raise error
+
+    return refuse
+
+
+def test_what_a_stopped_process_left_half_written_goes_and_that_of_a_running_one_stays(tmp_path: Path) -> None:
+    left, fresh = tmp_path / "a.json.1.partial", tmp_path / "b.json.2.partial"
+    for path in (left, fresh):
+        path.write_text("half")
+    os.utime(left, (0, 0))
+    sweep(Tabular(5, V), jobs()[:1], [1], confidence, folder=tmp_path, key="1")
+    assert not left.exists()
+    assert fresh.exists()
+
+
+def test_an_object_that_cannot_be_told_from_another_is_refused(tmp_path: Path) -> None:
+    class Teacher:
+        pass
+
+    taught = qu.design("d", trust=lambda t, of: t.p_label, residual=lambda t: t.policy, of=Teacher())
+    with pytest.raises(ValueError, match=r"sweep: folder: expected .* got Teacher, of which two cannot be told apart"):
+        sweep(Tabular(5, V), [Job(taught, data(states=True))], [1], confidence, folder=tmp_path, key="1")
 
 
 def test_other_jobs_are_not_taken_from_the_folder(tmp_path: Path) -> None:
@@ -382,7 +491,10 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
             r"sweep: measure: expected a tensor \(1,\) as 'x', one number per model, got \(\)|expected a tensor \(2,\)",
         ),
         (lambda: sweep(Tabular(5, V), jobs()[:1], [5], lambda s: {"x": 1.0}), "sweep: measure: .* got float"),  # type: ignore[dict-item]
-        (lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder=__file__), "sweep: folder: expected a folder"),
+        (
+            lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder=__file__, key="1"),
+            "sweep: folder: expected a folder",
+        ),
         (
             lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder="runs"),
             "sweep: key: expected a name for the code",

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+
+_STALE = 3600.0  # seconds: a file is written in far less
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -15,3 +18,13 @@ def write(path: Path, content: bytes) -> Path:
         return partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def prepared(folder: Path) -> Path:
+    """The folder, made, and without what stopped processes left half-written; OSError unless it can be written to."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / "writable", b"").unlink(missing_ok=True)
+    for left in folder.glob("*.partial"):
+        if time.time() - left.stat().st_mtime > _STALE:
+            left.unlink(missing_ok=True)
+    return folder

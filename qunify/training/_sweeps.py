@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
+import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
@@ -52,7 +55,7 @@ def sweep(
         Models per stack.
     folder : path, optional
         Tables of finished stacks are stored there; a later call with the same jobs, data, options and key reads them in
-        place of training. A file is complete or absent.
+        place of training. A file is complete or absent; one that was changed by another hand is made again.
     key : str
         Required with a folder: a name for the code that runs, such as a version of `measure` and of the functions of
         designed methods. Parts that were kept under another key are not used.
@@ -71,7 +74,8 @@ def sweep(
     ------
     ValueError
         If there is no job, `steps` does not increase from 0 on, a tag has the name of a column, `measure` does not
-        give one number per model, the folder is none or has no key, or for what `Stack` refuses.
+        give one number per model, the folder cannot be written to or has no key, what a part depends on cannot be
+        told apart by its value (an object of the user's own, among parameters or data), or for what `Stack` refuses.
     """
     jobs = list(jobs)
     if not jobs:
@@ -85,11 +89,7 @@ def sweep(
         if taken := sorted(COLUMNS & set(job.tags)):
             raise ValueError(f"sweep: tags: expected names other than the table's own, got {', '.join(taken)}")
     parts = list(_parts(jobs, size))
-    kept = None if folder is None else Path(folder)
-    if kept is not None and kept.exists() and not kept.is_dir():
-        raise ValueError(f"sweep: folder: expected a folder, got the file {kept}")
-    if kept is not None and not key:
-        raise ValueError("sweep: key: expected a name for the code whose parts the folder keeps, got none")
+    kept = None if folder is None else _prepared(Path(folder), key)
     tables: dict[int, pd.DataFrame] = {}
     missing = []
     for i, part in enumerate(parts):
@@ -108,7 +108,7 @@ def sweep(
         for i, table in joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(calls):
             tables[i] = table
             if path := paths[i]:
-                files.write(path, json.dumps(table.to_dict(orient="list")).encode())
+                _keep(path, table)
             bar.advance(task)
     numbered = [tables[i].assign(job=[part[k] for k in tables[i]["job"]]) for i, part in enumerate(parts)]
     table = pd.concat(numbered, ignore_index=True).sort_values(["job", "step"], ignore_index=True)
@@ -161,42 +161,68 @@ def _numbers(measured: Mapping[str, Tensor], models: int) -> dict[str, list[floa
     return {name: value.tolist() for name, value in measured.items()}
 
 
+def _prepared(folder: Path, key: str) -> Path:
+    """The folder that keeps parts, before anything is trained for it."""
+    if not key:
+        raise ValueError("sweep: key: expected a name for the code whose parts the folder keeps, got none")
+    try:
+        return files.prepared(folder)
+    except OSError as e:
+        raise ValueError(f"sweep: folder: expected a folder that can be written to, got {folder}: {e}") from e
+
+
+def _keep(path: Path, table: pd.DataFrame) -> None:
+    text = json.dumps(table.to_dict(orient="list"))
+    files.write(path, f"{_seal(text)}\n{text}".encode())
+
+
 def _read(path: Path | None) -> pd.DataFrame | None:
-    """The stored table of a part; None if there is none or it is damaged."""
+    """The stored table of a part; None if there is none, or if it is not what was written."""
     if path is None or not path.exists():
         return None
-    try:
-        return pd.DataFrame(json.loads(path.read_text()))
-    except ValueError:
-        return None
+    seal, _, text = path.read_bytes().decode(errors="replace").partition("\n")
+    return pd.DataFrame(json.loads(text)) if seal == _seal(text) else None
+
+
+def _seal(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
     """A name for the table of a part: a hash of all that it depends on, with `key` in place of functions' code."""
-    h = hashlib.sha256()
-
-    def add(x: Any) -> None:
-        if isinstance(x, Tensor):
-            h.update(f"{x.dtype} {tuple(x.shape)}".encode() + x.detach().double().contiguous().numpy().tobytes())
-        elif isinstance(x, Mapping):
-            for key in sorted(x):
-                add(key)
-                add(x[key])
-        elif isinstance(x, list | tuple):
-            for item in x:
-                add(item)
-        else:
-            h.update(repr(x).encode())
-
-    for x in (key, qunify.__version__, network, list(steps), options):
-        add(x)
     order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # the first job with the data
+    told = []
     for i, job in enumerate(jobs):
-        add(job.method.name)
-        add(job.method.params)
-        add((job.seed, job.lr, order[id(job.data)]))
-        add(job.start or {})
-        add({} if job.order is None else {"order": job.order})
-        if order[id(job.data)] == i:
-            add({"inputs": job.data.inputs, "labels": job.data.labels, "counts": job.data.counts, **job.data.context})
+        first = order[id(job.data)]
+        told.append((type(job.method), job.method.name, job.method.params, job.seed, job.lr, job.start, job.order))
+        told.append((first, job.data if first == i else None))
+    h = hashlib.sha256()
+    for piece in _pieces((key, qunify.__version__, network, list(steps), options, told)):
+        h.update(len(piece).to_bytes(8) + piece)
     return h.hexdigest()[:24]
+
+
+def _pieces(x: Any) -> Iterator[bytes]:
+    """What tells a value from every other, piece by piece: its type, its size, and what it holds."""
+    kind = x if isinstance(x, type) or inspect.isroutine(x) else type(x)
+    yield f"{kind.__module__}.{kind.__qualname__}".encode()
+    if isinstance(x, Tensor):
+        yield f"{x.dtype} {tuple(x.shape)}".encode()
+        yield x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+    elif isinstance(x, np.ndarray | np.generic) and x.dtype != object:
+        yield f"{x.dtype} {x.shape}".encode()
+        yield x.tobytes()
+    elif isinstance(x, str | bytes | int | float | Path | torch.dtype | None):
+        yield repr(x).encode()
+    elif dataclasses.is_dataclass(x) and kind is not x:
+        yield from _pieces({f.name: getattr(x, f.name) for f in dataclasses.fields(x)})
+    elif isinstance(x, Mapping | list | tuple):
+        items = sorted(x.items(), key=str) if isinstance(x, Mapping) else x
+        yield str(len(items)).encode()
+        for item in items:
+            yield from _pieces(item)
+    elif kind is not x:
+        raise ValueError(
+            f"sweep: folder: expected networks, parameters, data and options made of numbers, texts, arrays and "
+            f"dataclasses, got {kind.__name__}, of which two cannot be told apart"
+        )
