@@ -12,7 +12,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
-from qunify.maps import LossFunctionMap, Method, QMap, check_params
+from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params
 
 #: The order of the families; one that is not named here follows, by the alphabet.
 _FAMILY_ORDER = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
@@ -125,4 +125,6 @@ def as_method(method: Method, caller: str, **params: Any) -> QMap:
     if params:
         has_its_own = "a QMap, which has its own" if isinstance(method, QMap) else "a function: bind them first"
         raise ValueError(f"{caller}: parameters {', '.join(params)}: expected none beside {has_its_own}")
-    return method if isinstance(method, QMap) else LossFunctionMap.of(method)
+    if not isinstance(method, QMap):
+        return LossFunctionMap.of(method)
+    return method if has(method) else afresh(method)

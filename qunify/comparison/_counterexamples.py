@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -13,7 +12,7 @@ import numpy as np
 import sympy as sp
 
 from qunify._lib.tolerances import CLEAR_DIFFERENCE
-from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient
+from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient, remembered
 from qunify.samples import aliased, fractions, in_fractions
 from qunify.token import DIGITS
 
@@ -78,13 +77,13 @@ def _context(token: int, alias: Alias) -> dict[str, Any]:
     return aliased(in_fractions(len(probs), label), alias)
 
 
-@functools.lru_cache(maxsize=1 << 15)
+@remembered
 def _at(m: QMap, token: int, alias: Alias) -> tuple[Any, ...]:
     probs, label = _TOKENS[token]
     return exact_gradient(m, probs, label, _context(token, alias), WITNESS_LSE)
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _rows(m: QMap, alias: Alias) -> Array:
     """The gradient at every small token as floats, zeros after the last entry."""
     rows = np.zeros((len(_SMALL), 5))

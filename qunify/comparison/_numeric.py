@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qunify._lib.tolerances import AGREE, SMALL
-from qunify.maps import Alias, QMap
+from qunify.maps import Alias, QMap, remembered
 from qunify.samples import SIZES, aliased, ordinary, sizes
 
 
@@ -63,7 +62,7 @@ def _equal(x: _Seen, y: _Seen, factor: float) -> bool:
     return bool(((y.gradient - factor * x.gradient).abs().amax(-1) / size < AGREE).all())
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _seen(m: QMap, vocab: int, alias: Alias) -> _Seen:
     batch = ordinary(vocab, 240 if vocab in SIZES else 6)
     context: dict[str, Any] = aliased(batch.context, alias)

@@ -6,12 +6,11 @@ that they sum to one, so what is proved of them holds in every ordering. Gradien
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import sympy as sp
 
-from qunify.maps import Alias, QMap
+from qunify.maps import Alias, QMap, remembered
 from qunify.symbolic import (
     GIVEN,
     LONGEST_GRADIENT,
@@ -47,7 +46,7 @@ def proportional(a: QMap, b: QMap, alias: Alias, factor: sp.Expr | None = None) 
     if not found.holds:
         return None
     end = _equation("g^b", "g_b", factor, r"\,g^a", " · g_a, for every V")
-    return Proof(factor, (*_entries("a", a, alias), *_entries("b", b, alias), end), found.open_ties)
+    return Proof(factor, (*_entries(a, "a", alias), *_entries(b, "b", alias), end), found.open_ties)
 
 
 def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
@@ -55,7 +54,7 @@ def on_one_ray(a: QMap, b: QMap, alias: Alias) -> Proof | None:
     not shown."""
     if not (is_nonnegative_gate(a, alias) and is_nonnegative_gate(b, alias)):
         return None
-    return Proof(None, (_gate_step("a", a, alias), _gate_step("b", b, alias)))
+    return Proof(None, (_gate_step(a, "a", alias), _gate_step(b, "b", alias)))
 
 
 def _ratio(ga: SymbolicVector, gb: SymbolicVector) -> sp.Expr | None:
@@ -70,8 +69,8 @@ def _of_the_token(s: sp.Symbol) -> bool:
     return s.name.endswith(("_y", "_k")) or s.name in GIVEN or s == V
 
 
-@functools.lru_cache(maxsize=1024)
-def _entries(side: str, m: QMap, alias: Alias) -> tuple[Step, ...]:
+@remembered
+def _entries(m: QMap, side: str, alias: Alias) -> tuple[Step, ...]:
     g = symbolic_gradient(m, alias)
     return (
         _equation(f"g^{side}_y", f"g_{side} at the label", readable(g.label)),
@@ -79,8 +78,8 @@ def _entries(side: str, m: QMap, alias: Alias) -> tuple[Step, ...]:
     )
 
 
-@functools.lru_cache(maxsize=1024)
-def _gate_step(side: str, m: QMap, alias: Alias) -> Step:
+@remembered
+def _gate_step(m: QMap, side: str, alias: Alias) -> Step:
     w = readable(gate_weight(m, alias)).xreplace({P_Y: sp.Symbol("u", positive=True)})
     return _equation(rf"g^{side}=w_{side}(p-\delta),\quad w_{side}", f"g_{side} = w_{side} (p − δ), w_{side}", w,
                      r"\ge 0", " ≥ 0")  # fmt: skip

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 
 import torch
 
 from qunify._lib.tolerances import SAME_OPTIMUM
-from qunify.maps import Alias, QMap
+from qunify.maps import Alias, QMap, remembered
 from qunify.population import StablePoints, closed_form, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
 from qunify.symbolic import Step
@@ -32,13 +31,13 @@ class SharedOptima:
     steps: tuple[Step, ...] = ()
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _stable(m: QMap, alias: Alias = ()) -> StablePoints:
     truths = torch.tensor(TRUTHS, dtype=torch.float64)
     return stable_points_of(m, truths, **_context(m, truths, alias))
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
     """Whether the closed form holds at TRUTHS, but not in vocabularies larger than a parameter of the method: top-k
     distillation has the teacher as its optimum while V ≤ k."""

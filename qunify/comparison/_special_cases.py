@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,7 +19,7 @@ from qunify.comparison._limits import limit_case
 from qunify.comparison._numeric import relate
 from qunify.comparison._proofs import proportional
 from qunify.comparison._subjects import Measured, gradient_of, is_gate
-from qunify.maps import Gate, LossFunctionMap, Method, QMap, UserDesigned, limits
+from qunify.maps import Gate, LossFunctionMap, Method, QMap, UserDesigned, limits, remembered
 from qunify.samples import spread_over_u
 from qunify.symbolic import shortest
 from qunify.token import V
@@ -198,7 +197,7 @@ def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
     return {v: simplified(f, whole.only(i), EXACT) for i, (v, f) in enumerate(apart.items())}
 
 
-@functools.lru_cache(maxsize=512)
+@remembered
 def _measured(m: QMap) -> tuple[Measured, ...]:
     batches = [spread_over_u(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
     return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in batches)

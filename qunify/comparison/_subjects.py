@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qunify.maps import Gated, LossFunction, QMap, check_losses, logit_gradient, name_of, rounding_of_zeros
+from qunify.maps import Gated, LossFunction, QMap, check_losses, logit_gradient, name_of, remembered, rounding_of_zeros
 from qunify.samples import Batch, along_u, spread_over_u
 from qunify.token import CONTEXTS
 
@@ -96,7 +96,7 @@ class Measured:
         return bool(self.gate.holds.all())
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def is_gate(m: QMap) -> bool:
     """Whether a method's gradient is w (p − δ), by its class or in effect, at tokens of two vocabularies."""
     few = (spread_over_u(5, seed=0)[:60], spread_over_u(24, seed=0)[:12])

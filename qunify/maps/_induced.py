@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from qunify.maps._pulls import Gated, Pulled
 from qunify.maps._qmap import FromFunctions, Pulls, QMap
+from qunify.maps._remembered import remembered
 from qunify.maps._target import QTarget, finish
 from qunify.samples import two_tokens
 from qunify.token import CONTEXTS, TensorToken, Token, as_tensor, read
@@ -61,7 +61,7 @@ class LossFunctionMap(FromFunctions):
         return q.loss[:, None], q.gradient.to(t.logits.dtype)
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _shift_invariant(m: LossFunctionMap) -> bool:
     t = two_tokens()
     given = loss_arguments({name: t.given[name] for name in m.needs})

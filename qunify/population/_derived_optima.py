@@ -9,13 +9,12 @@ c = s/V, so that C = 1 and p* = (1 − s) η + s/V.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import sympy as sp
 
-from qunify.maps import QMap
+from qunify.maps import QMap, remembered
 from qunify.symbolic import (
     LONGEST_OPTIMUM,
     as_latex,
@@ -65,7 +64,7 @@ class Derived(NamedTuple):
         return exponent if base == ETA and exponent.is_Rational and self.shape != "clipped" else None
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def derived_optimum(m: QMap) -> Derived | None:
     """The optimum in symbols; None where the drift does not separate, or the equation has no short solution."""
     parts = separated(m) if runs_on_symbols(m) else None

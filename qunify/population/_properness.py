@@ -9,7 +9,6 @@ that their G is convex). Example: for L = −log p_y, G is the entropy.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,7 +23,7 @@ from qunify import catalogue
 from qunify._lib import html
 from qunify._lib.tolerances import CLEAR_DIFFERENCE, ROUNDING
 from qunify.catalogue import signature
-from qunify.maps import WITNESS_LSE, Method, QMap, exact_gradient, exact_loss, logit_gradient
+from qunify.maps import WITNESS_LSE, Method, QMap, exact_gradient, exact_loss, logit_gradient, remembered
 from qunify.population._drift_at_truth import Calibrated, calibrated, drift_direction, every_label
 from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
@@ -185,7 +184,7 @@ def _with_numbers(m: QMap) -> QMap:
     return m
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _decide(m: QMap) -> Properness:
     if not m.shift_invariant or not _shift_invariant(m):
         return _no_target(m)
@@ -274,7 +273,7 @@ def _attracts(m: QMap, through_link: bool) -> bool:
     return all(bool(is_stable_zero(c.flow, c.probs, c.rows).all()) for c in groups)
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def _refuted(m: QMap) -> Biased | None:
     """The first truth at which the drift is clearly not zero: in fractions, and to fifty digits."""
     for weights in _TRUTHS:

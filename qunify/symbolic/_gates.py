@@ -8,7 +8,7 @@ from typing import Any
 
 import sympy as sp
 
-from qunify.maps import Alias, Gate, QMap
+from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import vanishes_everywhere, without_varying_cases
 from qunify.symbolic._gradients import gradient_of_pulls, with_fractions
 from qunify.symbolic._normal_form import canonical
@@ -35,7 +35,7 @@ def shared_token(alias: Alias) -> AliasedToken:
     return AliasedToken(dict(alias))
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
     """The logit gradient of a method from its pulls: the entry at the label, and at any other token k."""
     t = shared_token(alias)
@@ -43,7 +43,7 @@ def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
     return total.apply(without_varying_cases).apply(evaluate)
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
     """w where the method is a gate, g = w (p − δ), declared as a `Gate` or found to be one; else None."""
     t = shared_token(alias)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import sympy as sp
 
-from qunify.maps import QMap
+from qunify.maps import QMap, remembered
 from qunify.token import (
     LSE,
     SOFTMAX,
@@ -91,7 +91,7 @@ def _outermost_sums(expr: Any) -> tuple[dict[SumOverOthers, sp.Dummy], Any]:
     return found, expr.xreplace(found)
 
 
-@lru_cache(maxsize=1024)
+@remembered
 def runs_on_symbols(m: QMap) -> bool:
     """Whether a method's pulls run on symbols. A loss function's do not, nor those of a map that calls operations of
     tensors, such as torch.sigmoid, in place of the Token's own: such methods are compared by numbers."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import sympy as sp
 
-from qunify.maps import Alias, Gate, QMap
+from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import UNIT, Region, cells
 from qunify.symbolic._gates import P_Y, AliasedToken, gate_weight
 from qunify.symbolic._gradients import with_fractions
@@ -65,7 +65,7 @@ def _logs_apart(e: sp.Expr) -> sp.Expr:
     return sp.simplify(sp.expand_log(e))
 
 
-@functools.lru_cache(maxsize=1024)
+@remembered
 def is_nonnegative_gate(m: QMap, alias: Alias = ()) -> bool:
     """Whether the method is provably a gate of nonnegative weight: it never pushes away from the label."""
     if isinstance(m, Gate):
