@@ -163,6 +163,120 @@ def test_a_usage_error_is_one_sentence_and_exits_2(
     assert list(tmp_path.iterdir()) == []
 
 
+# ---- somebody's code -------------------------------------------------------------------------------------
+HOSTILE = """
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+import torch.nn.functional as F
+import qunify as qu
+
+print("imported")
+
+
+@dataclass
+class Settings:  # looks its annotations up in its module
+    scale: float = 1.0
+
+
+def loss(logits, labels):
+    print("called")
+    return F.cross_entropy(logits, labels, reduction="none")
+
+
+def ends(logits, labels):
+    raise SystemExit(0)
+
+
+def fails(logits, labels):
+    raise BaseException("one\\nline")
+
+
+def broken(logits, labels):
+    p = logits.exp()
+    losses = p.sum(-1).log() - logits.gather(-1, labels[:, None])[:, 0]
+    p.zero_()
+    return losses
+
+
+def wants(logits, labels, more):
+    return loss(logits, labels)
+
+
+class Divides(qu.Gate):
+    def loss(self, t):
+        return -t.log_p_label
+
+    def weight(self, t):
+        return 1 / 0
+
+
+def steers(logits, labels):
+    return loss(logits, labels)
+
+
+steers.__name__ = "\\x1b[31mred \\x9b32m"
+half = qu.design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.uniform, a=0.5)
+"""
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hostile")
+    (folder / "losses.py").write_text(HOSTILE)
+    (folder / "script.py").write_text(HOSTILE + "\nsys.exit(0)\n")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        ("script.py:loss", "script.py cannot be imported: it ends the program"),
+        ("losses.py:ends", "check came to no result: SystemExit: 0 ("),
+        ("losses.py:fails", "check came to no result: BaseException: one line ("),
+        ("losses.py:broken", "RuntimeError"),
+        ("losses.py:wants", "missing 1 required positional argument: 'more'"),
+        ("losses.py:Divides", "ZeroDivisionError: division by zero"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--json"]], ids=["text", "json"])
+def test_a_check_that_did_not_check_exits_2(
+    named: str, sentence: str, options: list[str], hostile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check", f"{hostile}/{named}", "sft", *options]) == 2
+    out, err = capsys.readouterr()
+    *said, last = err.splitlines()
+    assert out == ""
+    assert last.startswith("qunify: ")
+    assert sentence in last
+    assert set(said) <= {"imported", "called"}
+
+
+def test_what_a_loss_prints_is_no_part_of_the_output(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", f"{hostile}/losses.py:loss", "sft", "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["level"] == "identical"
+    assert {"imported", "called"} == set(err.splitlines())
+
+
+def test_a_name_does_not_steer_the_terminal(hostile: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["check", f"{hostile}/losses.py:steers", "sft"], ["show", f"{hostile}/losses.py:steers"]):
+        assert main(argv) == 0
+        assert "\\x1b[31mred \\x9b32m" in capsys.readouterr().out
+    assert main(["show", "a\x1b[31m.py:f"]) == 2
+    assert "a\\x1b[31m.py: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", [f"{10**22}", f"-{2**63}", "nan", "inf"])
+def test_numbers_of_set_are_finite_and_of_64_bits(
+    value: str, hostile: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for argv in (["eaft", "--set", f"top_k={value}"], [f"{hostile}/losses.py:half", "--set", f"a={value}"]):
+        assert main(["show", *argv]) == 2
+        assert f"={value}: expected a finite number of at most 64 bits" in capsys.readouterr().err
+
+
 # ---- as a program ----------------------------------------------------------------------------------------
 def test_help_names_every_command_and_loads_neither_torch_nor_matplotlib() -> None:
     code = (

@@ -36,6 +36,12 @@ def test_replace_keeps_what_is_not_named_and_the_checks() -> None:
         power(0.5).replace(b=1.0)
 
 
+def test_a_whole_number_fits_a_tensor() -> None:
+    assert qu.get("eaft", top_k=2**63 - 1).params == {"top_k": 2**63 - 1}
+    with pytest.raises(ValueError, match=r"eaft: parameter top_k: expected an integer in \[2, inf\) of 64 bits"):
+        qu.get("eaft", top_k=2**63)
+
+
 @pytest.mark.parametrize("m", [qu.get("beyond_log", alpha=0.7), power(0.7)])
 def test_fifty_digits_take_a_parameter_as_it_is_written(m: QMap) -> None:
     (_, g, _) = exact_gradient(m, [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)], 1, {})

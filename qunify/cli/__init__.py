@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import io
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import NoReturn
 
 import qunify
 from qunify.cli._base import UsageError
 from qunify.cli._commands import COMMANDS
+from qunify.cli._terminal import harmless
 
 USAGE_ERROR = 2  # what argparse and most Unix tools exit with
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a program that the signal ends
@@ -27,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _run(sys.argv[1:] if argv is None else list(argv))
     except UsageError as error:
-        print(f"qunify: {error}", file=sys.stderr)
+        print(harmless(f"qunify: {' '.join(str(error).split())}"), file=sys.stderr)
         return USAGE_ERROR
     except BrokenPipeError:
         # The reader left. Python flushes stdout once more at exit, which must not fail again.
@@ -39,11 +42,21 @@ def _run(argv: list[str]) -> int:
     _check_command(argv)
     args = _parser().parse_args(argv)
     command = COMMANDS[args.command]
-    data = command.compute(args)
-    if args.json:
-        print(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False), flush=True)
-    else:
-        print(command.render(data), flush=True)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what a loss prints is no part of the result
+            data = command.compute(args)
+        if args.json:
+            text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
+        else:
+            text = command.render(harmless(data))
+    except (UsageError, KeyboardInterrupt):
+        raise
+    except BaseException as error:  # a loss may raise anything, and even end the program: nothing has been found then
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise UsageError(
+            f"{args.command} came to no result: {type(error).__name__}: {error} ({last.filename}, line {last.lineno})"
+        ) from error
+    print(text, flush=True)
     return command.status(data)
 
 

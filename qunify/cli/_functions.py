@@ -46,6 +46,9 @@ def _module(where: str) -> ModuleType:
         raise UsageError(f"{where} cannot be imported: {error}") from error
     except UsageError:
         raise
+    except SystemExit as error:
+        guard = "what only the script should do belongs under if __name__ == '__main__'"
+        raise UsageError(f"{where} cannot be imported: it ends the program; {guard}") from error
     except Exception as error:
         raise UsageError(f"{where} cannot be imported: {type(error).__name__}: {error}") from error
 

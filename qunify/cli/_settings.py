@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,10 @@ def _parsed(assignment: str) -> tuple[str, str, int | float | str]:
     method, _, param = key.rpartition(".")
     if not (equals and param and text):
         raise UsageError(f"--set {assignment}: expected PARAM=VALUE or METHOD.PARAM=VALUE")
-    return method, param, _value(text)
+    value = _value(text)
+    if isinstance(value, int | float) and not (abs(value) < 2**63 if isinstance(value, int) else math.isfinite(value)):
+        raise UsageError(f"--set {assignment}: expected a finite number of at most 64 bits")
+    return method, param, value
 
 
 def _value(text: str) -> int | float | str:

@@ -6,6 +6,7 @@ import io
 import math
 import shutil
 import sys
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +15,17 @@ from qunify._lib.simple import three_digits
 EIGHTHS = " ▁▂▃▄▅▆▇█"
 HALVES = " ▀█"
 Number = float | None
+
+
+def harmless(data: Any) -> Any:
+    """Plain data whose strings are only read: what would steer a terminal, as in somebody's name of a function, is
+    escaped."""
+    if isinstance(data, str):
+        steers = (c for c in set(data) if c != "\n" and unicodedata.category(c)[0] == "C")
+        return data.translate({ord(c): c.encode("unicode_escape").decode() for c in steers})
+    if isinstance(data, dict):
+        return {harmless(key): harmless(value) for key, value in data.items()}
+    return [*map(harmless, data)] if isinstance(data, list | tuple) else data
 
 
 def text(*blocks: Any) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 
 from qunify.token import is_symbolic
 
+_LARGEST_WHOLE = 2**63 - 1  # what a tensor can hold
+
 
 def param(
     default: Any,
@@ -72,14 +74,15 @@ def checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     fits = (
         isinstance(value, kind)
         and not isinstance(value, bool)
-        and -sys.float_info.max <= value <= sys.float_info.max  # type: ignore[operator]
+        and abs(value) <= (_LARGEST_WHOLE if whole else sys.float_info.max)  # type: ignore[arg-type]
         and (known["low"] is None or value >= known["low"])
         and (known["above"] is None or value > known["above"])
         and (known["high"] is None or value <= known["high"])
         and (known["below"] is None or value < known["below"])
     )
     if not fits:
-        raise ValueError(f"{method}: parameter {f.name}: expected {range_text(f)}, got {value!r}")
+        size = " of 64 bits" if whole and isinstance(value, int) and abs(value) > _LARGEST_WHOLE else ""
+        raise ValueError(f"{method}: parameter {f.name}: expected {range_text(f)}{size}, got {value!r}")
     return int(value) if whole else float(value)
 
 
