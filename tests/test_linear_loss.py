@@ -298,6 +298,183 @@ def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
     assert sum(seen) == int((LABELS != -100).sum())
 
 
+# ---- what is no number ------------------------------------------------------------------------------------------
+
+
+def spoilt(x: Tensor, value: float) -> Tensor:
+    """A copy with `value` at one place of a row that is kept; −inf fills logits or a bias, where one alone is legal."""
+    x, row = x.clone(), () if x.dim() == 1 else (KEPT[1] if len(x) == N else 2,)
+    x[(*row, ...) if value == -math.inf else (*row, 0)] = value
+    return x
+
+
+KEPT = (LABELS != -100).nonzero()[:, 0]
+HARD = ("sft", "psft", "threshold", "gold", "bi_tempered", "topk_kd")  # a mask, a clip or a search may hide a NaN
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=() if x in HARD else pytest.mark.slow) for x in qu.names()])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_is_refused_in_every_input(name: str, value: float) -> None:
+    m = qu.get(name)
+    inputs = {"hidden": HIDDEN, "weight": WEIGHT, "bias": BIAS}
+    contexts = {DISTRIBUTIONS.get(k, k): CONTEXT[k] for k in m.needs}
+    good = {**inputs, **contexts}
+    for key in [*inputs, *(DISTRIBUTIONS.get(k, k) for k in m.needs if k.endswith("_logits"))]:
+        bad = good | {key: spoilt(good[key], value)}
+        grown = bad | {k: bad[k].clone().requires_grad_() for k in inputs}
+        for given in (bad, grown):
+            with pytest.raises(ValueError, match=rf"^{name}: {key}(_logits)?: expected (a )?finite"):
+                qu.linear_loss(**given, labels=LABELS, method=m, chunk_size=7)
+        if key not in inputs:
+            context = next(k for k in m.needs if DISTRIBUTIONS.get(k, k) == key)
+            with pytest.raises(ValueError, match=rf"^{name}: {key}") as fused_error:
+                qu.linear_loss(**bad, labels=LABELS, method=m)
+            with pytest.raises(ValueError, match=rf"^{name}: {key}") as whole_error:
+                qu.loss(m)(HIDDEN @ WEIGHT.T, LABELS, **{k: CONTEXT[k] for k in m.needs} | {context: bad[key]})
+            assert str(fused_error.value) == str(whole_error.value)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_what_is_no_number_is_refused_in_another_models_head(place: int, value: float) -> None:
+    parts = [normal(N, 4, seed=30), normal(V, 4, seed=31), normal(V, seed=32)]
+    parts[place] = spoilt(parts[place], value)
+    with pytest.raises(ValueError, match=r"^kd: teacher_logits: expected (a )?finite"):
+        qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=(parts[0], parts[1], parts[2]))
+
+
+def test_another_models_head_may_rule_tokens_out() -> None:
+    other_h, other_w, other_b = normal(N, 4, seed=30), normal(V, 4, seed=31), normal(V, seed=32)
+    other_b[3] = -math.inf
+    found = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "reverse_kl", teacher=(other_h, other_w, other_b))
+    expected = qu.loss("reverse_kl")(HIDDEN @ WEIGHT.T, LABELS, teacher_logits=other_h @ other_w.T + other_b)
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_cap_does_not_hide_an_infinite_product() -> None:
+    for key, x in (("hidden", HIDDEN), ("weight", WEIGHT)):
+        bad = {"hidden": HIDDEN, "weight": WEIGHT} | {key: spoilt(x, math.inf)}
+        bad = {k: v.clone().requires_grad_() for k, v in bad.items()} | {"softcap": 3.0}
+        with pytest.raises(ValueError, match=f"dft: {key}: expected finite numbers, got inf"):
+            qu.linear_loss(**bad, labels=LABELS, method="dft")
+
+
+def test_products_that_overflow_are_named_logits() -> None:
+    with pytest.raises(ValueError, match=r"dft: logits: expected finite numbers or -inf, got (NaN|\+inf)"):
+        qu.linear_loss(1e200 * HIDDEN, 1e200 * WEIGHT, LABELS, "dft")
+
+
+def test_what_stands_in_ignored_rows_does_not_matter() -> None:
+    expected = fused(qu.get("kd"))
+    bad_h, bad_t = HIDDEN.clone(), CONTEXT["teacher_logits"].clone()
+    bad_h[LABELS == -100] = bad_t[LABELS == -100] = math.nan
+    values, indices = bad_t.log_softmax(-1).topk(V)
+    for teacher in (bad_t, qu.TopK(values, indices)):
+        h = bad_h.clone().requires_grad_()
+        loss = qu.linear_loss(h, WEIGHT, LABELS, "kd", bias=BIAS, teacher=teacher)
+        loss.backward()
+        same([loss.detach(), h.grad], expected[:2])  # type: ignore[list-item]
+
+
+def test_a_loss_function_is_not_asked_about_numbers_that_are_none() -> None:
+    def masked(logits: Tensor, labels: Tensor) -> Tensor:
+        u = logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
+        return torch.where(u > 2, -u.log(), torch.zeros_like(u))
+
+    for key in ("hidden", "weight"):
+        with pytest.raises(ValueError, match=f"masked: {key}: expected finite numbers, got nan"):
+            qu.linear_loss(
+                **{"hidden": HIDDEN, "weight": WEIGHT} | {key: spoilt(HIDDEN if key == "hidden" else WEIGHT, math.nan)},
+                labels=LABELS,
+                method=masked,
+            )
+
+
+# ---- listed tokens ----------------------------------------------------------------------------------------------
+
+LISTED = torch.tensor([0.5, 0.3, 0.1], dtype=torch.float64).log().expand(N, -1)
+TOKENS = torch.tensor([4, 1, 7]).expand(N, -1)
+
+
+def put(x: Tensor, at: int, value: float, row: int = 1) -> Tensor:
+    x = x.clone()
+    x[row, at] = value
+    return x
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "sentence"),
+    [
+        (LISTED + 3, TOKENS, "expected log-probabilities that add up to at most 1, got 18.08"),
+        (LISTED.exp(), TOKENS, "expected log-probabilities that add up to at most 1, got 4.1"),
+        (put(LISTED, 0, math.nan), TOKENS, "expected finite numbers or -inf, got NaN"),
+        (put(LISTED, 0, math.inf), TOKENS, r"expected finite numbers or -inf, got \+inf"),
+        (LISTED - math.inf, TOKENS, "expected a finite logit in every row, got a row of -inf"),
+        (LISTED, put(TOKENS, 2, 4), "expected different indices in every row, got 4 twice"),
+        (LISTED, put(TOKENS, 2, V), rf"expected indices in \[0, {V}\), got {V}"),
+        (LISTED, put(TOKENS, 2, -1), rf"expected indices in \[0, {V}\), got -1"),
+        (LISTED.repeat(1, 4) - 2, torch.arange(12).expand(N, -1), rf"expected indices in \[0, {V}\), got 9"),
+    ],
+)  # fmt: skip
+def test_listed_tokens_that_are_no_distribution_are_named(values: Tensor, indices: Tensor, sentence: str) -> None:
+    with pytest.raises(ValueError, match=f"^kd: teacher_logits: {sentence}"):
+        qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(values, indices))
+
+
+@pytest.mark.parametrize("tail", ["bucket", "renormalise"])
+def test_a_list_filled_up_is_the_list(tail: Any) -> None:
+    """Whatever index stands beside the −inf, also one that the list holds, and one that is no token."""
+    filled = torch.cat([LISTED, torch.full((N, 9), -math.inf)], -1)
+    expected = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(LISTED, TOKENS, tail))
+    for index in (0, 4, -1, 99):
+        tokens = torch.cat([TOKENS, torch.full((N, 9), index)], -1).int()
+        found = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(filled, tokens, tail))
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+def test_a_sum_of_one_rounded_up_by_a_format_of_few_digits_passes() -> None:
+    log_p = CONTEXT["teacher_logits"].log_softmax(-1)
+    values, indices = log_p.topk(V)
+    rounded = values.bfloat16()
+    assert float(rounded.double().exp().sum(-1).max()) > 1.001
+    found = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=qu.TopK(rounded, indices))
+    expected = qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=log_p)
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)
+
+
+# ---- between the forward and the backward pass --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["logits", "hidden", "weight", "bias", "listed", "weights", "own bias"])
+def test_a_context_that_changes_before_the_backward_pass_is_an_error(kind: str) -> None:
+    h, bias, logits = HIDDEN.clone().requires_grad_(), BIAS.clone(), CONTEXT["teacher_logits"].clone()
+    pair = (normal(N, 4, seed=30), normal(V, 4, seed=31), normal(V, seed=32))
+    listed, number = qu.TopK(LISTED.clone(), TOKENS), CONTEXT["token_weight"].clone()
+    changed = {"logits": logits, "listed": listed.values, "weights": number, "own bias": bias}.get(kind)
+    changed = pair[["hidden", "weight", "bias"].index(kind)] if changed is None else changed
+    given: dict[str, Any] = {
+        "logits": {"teacher": logits},
+        "listed": {"teacher": listed},
+        "own bias": {"teacher": pair},
+    }.get(kind, {"teacher": pair})
+    if kind == "weights":
+        given = {"token_weight": number}
+    name = "iw_sft" if kind == "weights" else "kd"
+    losses = qu.linear_loss(h, WEIGHT, LABELS, name, bias=bias, reduction="none", **given)
+    first = torch.autograd.grad(losses.sum(), h, retain_graph=True)
+    assert torch.equal(*first, *torch.autograd.grad(losses.sum(), h, retain_graph=True))
+    changed.mul_(0.5)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        losses.sum().backward()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16, torch.int32])
+def test_labels_of_any_integer_type(dtype: torch.dtype) -> None:
+    labels = LABELS.clamp(min=0)
+    found = qu.linear_loss(HIDDEN, WEIGHT, labels.to(dtype), "dft")
+    assert torch.equal(found, qu.linear_loss(HIDDEN, WEIGHT, labels, "dft"))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -327,6 +504,7 @@ def test_logits_are_held_a_chunk_at_a_time(monkeypatch: pytest.MonkeyPatch) -> N
         ({"method": "iw_sft", "token_weight": BIAS}, "iw_sft: token_weight: expected a number each for positions"),
         ({"teachers": WEIGHT}, "dft: unknown context 'teachers'"),
         ({"reduction": "sum", "num_items_in_batch": 3}, "dft: num_items_in_batch: expected none with reduction 'sum'"),
+        ({"num_items_in_batch": True}, "dft: num_items_in_batch: expected a finite positive number, got True"),
         ({"method": lambda z, y: z.sum()}, "<lambda>: expected one loss per token"),
     ],
 )

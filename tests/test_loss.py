@@ -182,6 +182,20 @@ def test_one_gradient_is_kept_and_no_trace() -> None:
     assert kept.shape == z.shape
 
 
+def test_a_gradient_penalty_is_an_error() -> None:
+    """The gradient is no function of the logits to autograd: a penalty on it would be dropped without a word."""
+
+    def losses() -> list[Tensor]:
+        return [qu.loss("dft")(z, B.labels), qu.linear_loss(z, torch.eye(7, dtype=z.dtype), B.labels, "dft")]
+
+    z = B.logits.clone().requires_grad_()
+    for loss in losses():
+        with pytest.raises(RuntimeError, match="dft: create_graph: expected False, got True: its gradient cannot be"):
+            torch.autograd.grad(loss, z, create_graph=True)
+    for loss in losses():
+        assert torch.autograd.grad(loss, z)[0].any()
+
+
 @pytest.mark.parametrize(
     ("call", "error", "sentence"),
     [
@@ -204,7 +218,15 @@ def test_one_gradient_is_kept_and_no_trace() -> None:
         (
             lambda: qu.loss("sft")(B.logits, B.labels, num_items_in_batch=0),
             ValueError,
-            "sft: num_items_in_batch: expected a positive number, got 0",
+            "sft: num_items_in_batch: expected a finite positive number, got 0",
+        ),
+        *(
+            (
+                lambda got=got: qu.loss("sft")(B.logits, B.labels, num_items_in_batch=got),
+                ValueError,
+                rf"sft: num_items_in_batch: expected a finite positive number, got {got!r}$",
+            )
+            for got in (float("inf"), float("nan"), "3", True)
         ),
     ],
 )

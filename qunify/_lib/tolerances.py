@@ -13,6 +13,7 @@ Each follows from how its numbers were computed, and each has a name of its own,
 | `SAME_OPTIMUM` | probabilities of one optimum of two methods | two flows, each as above, to be compared |
 | `SMALL` | norm of a gradient that may have lost digits | a difference of pulls of order one |
 | `ARRIVED` | probabilities of an optimum that a flow has reached | a flow may creep along a jump of the drift |
+| `LISTED_MASS` | the sum of listed probabilities, above 1 | logarithms, up to ten nats, kept in bfloat16 |
 """
 
 from __future__ import annotations
@@ -26,3 +27,4 @@ SAME_POINT = 1e-6
 SAME_OPTIMUM = 1e-5
 SMALL = 1e-4
 ARRIVED = 1e-3
+LISTED_MASS = 2e-2

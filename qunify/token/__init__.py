@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token, Vector, is_symbolic
     from qunify.token._decimals import DIGITS, DecimalToken, Number, decimal, decimals
     from qunify.token._projections import below_peak
-    from qunify.token._reading import Layout, as_tensor, checked_number, read
+    from qunify.token._reading import Layout, as_tensor, checked_logits, checked_number, read
     from qunify.token._scripts import MOST_TERMS, Branch, Node, ScriptToken, Trace
     from qunify.token._symbols import (
         LSE,

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue
+from qunify._lib.tolerances import LISTED_MASS
 from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
-from qunify.token import CONTEXTS, TensorToken, as_tensor, below_peak, blocks, checked_number
+from qunify.token import CONTEXTS, TensorToken, as_tensor, below_peak, blocks, checked_logits, checked_number
 from qunify.training._huge_pages import empty
-from qunify.training._module import Reduction, checked_reduction, denominator
+from qunify.training._module import Reduction, checked_reduction, denominator, refuse_second_derivatives
 
 _TRITON = importlib.util.find_spec("triton") is not None
 
@@ -40,9 +41,9 @@ class TopK:
     Attributes
     ----------
     values : Tensor, (…, K)
-        Log-probabilities, nats.
+        Log-probabilities, nats. −inf fills up a list that is shorter than K.
     indices : Tensor of int, (…, K)
-        The tokens they belong to, all different.
+        The tokens they belong to, all different; beside a −inf any number may stand.
     tail : {"bucket", "renormalise"}
         Where the mass that is not listed goes: evenly to all other tokens, or to the listed ones in proportion.
     """
@@ -54,18 +55,46 @@ class TopK:
     def __post_init__(self) -> None:
         if self.tail not in ("bucket", "renormalise"):
             raise ValueError(f"TopK: tail: expected 'bucket' or 'renormalise', got {self.tail!r}")
+        if not self.values.is_floating_point() or self.indices.is_floating_point():
+            got = f"{self.values.dtype} and {self.indices.dtype}"
+            raise ValueError(f"TopK: expected values of floating point and integer indices, got {got}")
+
+    def _at(self, rows: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.values.detach().flatten(0, -2)[rows].to(dtype), self.indices.flatten(0, -2)[rows].long()
+
+    def check(self, method: str, name: str, rows: Tensor, vocab: int) -> None:
+        """ValueError unless at `rows` (n,) of the flattened positions stand log-probabilities of different tokens."""
+        values, tokens = self._at(rows, torch.float32)
+        if not len(rows):
+            return
+        checked_logits(method, name, values, values.dtype)
+        listed, mass = values > -torch.inf, values.exp().sum(-1).max().item()
+        if mass > 1 + LISTED_MASS:
+            raise ValueError(f"{method}: {name}: expected log-probabilities that add up to at most 1, got {mass:.4g}")
+        outside = listed & ((tokens < 0) | (tokens >= vocab))
+        if bool(outside.any()):
+            got = int(tokens[outside][0])
+            raise ValueError(f"{method}: {name}: expected indices in [0, {vocab}), got {got}")
+        unlisted = -1 - torch.arange(tokens.shape[-1], device=tokens.device)  # each different
+        ordered = torch.where(listed, tokens, unlisted).sort(-1).values
+        twice = ordered[:, 1:] == ordered[:, :-1]
+        if bool(twice.any()):
+            got = int(ordered[:, 1:][twice][0])
+            raise ValueError(f"{method}: {name}: expected different indices in every row, got {got} twice")
 
     def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
         """Logits over the whole vocabulary, (n, vocab), at `rows` (n,) of the flattened positions."""
-        values = self.values.flatten(0, -2)[rows].to(dtype)
-        indices = self.indices.flatten(0, -2)[rows]
-        listed = values.exp().sum(-1, keepdim=True)
-        others = vocab - values.shape[-1]
-        if self.tail == "renormalise" or others == 0:
-            rest = torch.full_like(listed, -torch.inf)
-        else:
-            rest = torch.log1p(-listed.clamp(max=1)) - math.log(others)
-        return rest.expand(-1, vocab).scatter(-1, indices, values)
+        values, tokens = self._at(rows, dtype)
+        listed, mass = values > -torch.inf, values.exp().sum(-1, keepdim=True)
+        others = vocab - listed.sum(-1, keepdim=True)
+        rest = torch.log1p(-mass.clamp(max=1)) - others.clamp(min=1).log()
+        if self.tail == "renormalise":
+            rest.fill_(-torch.inf)
+        rest.masked_fill_(others == 0, -torch.inf)
+        likeliest = values.argmax(-1, keepdim=True)  # what fills up a list says once more what stands there
+        tokens = torch.where(listed, tokens, tokens.gather(-1, likeliest))
+        values = torch.where(listed, values, values.gather(-1, likeliest))
+        return rest.expand(-1, vocab).scatter(-1, tokens, values)
 
 
 #: A context: logits (…, V) or (V,); hidden states and the head that reads them, with or without a bias; or a TopK.
@@ -122,12 +151,16 @@ def linear_loss(
     Raises
     ------
     ValueError
-        For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range.
+        For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range, NaN or
+        infinity in what is computed with.
+    RuntimeError
+        In the backward pass, for what has changed since, and where the gradient is to be differentiated again.
     """
     qmap = catalogue.as_method(method, "linear_loss")
     m, run = (None, qmap.function) if isinstance(qmap, LossFunctionMap) else (qmap, qmap)
     name = qmap.name
     _check_shapes(name, hidden, weight, bias, labels)
+    labels = labels.long()
     checked_reduction(reduction, name)
     if chunk_size is not None and not (isinstance(chunk_size, int) and chunk_size >= 1):
         raise ValueError(f"{name}: chunk_size: expected an integer of at least 1, got {chunk_size!r}")
@@ -147,6 +180,9 @@ def linear_loss(
         raise ValueError(
             f"{name}: labels: expected values in [0, {head.vocab}) or ignore_index={ignore_index}, got {int(wrong)}"
         )
+    for key, source in given.items():
+        if isinstance(source, TopK):
+            source.check(name, key, rows, head.vocab)
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
@@ -202,6 +238,11 @@ class _Head:
     def logits(self, product: Tensor) -> Tensor:
         return logits_of(product.to(self.dtype), self.bias, self.scale, self.softcap)
 
+    def finite(self, product: Tensor) -> Tensor:
+        """Logits with the same softmax, none of them −inf."""
+        z = self.logits(product)
+        return below_peak(z) if self.rules_out else z
+
     def product_gradient(self, g: Tensor, z: Tensor) -> Tensor:
         """The gradient with respect to scale · product, from g, that with respect to the logits z: through the cap."""
         return g if self.softcap is None else g.addcmul_(g * z, z, value=-1 / self.softcap**2)
@@ -227,7 +268,7 @@ class _Plan:
         losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
         labels, rows = self.labels[at], self.rows[at]
         for block in blocks(z):
-            context = {k: self.others[k][1].logits(product[block]) for k, product in products.items()}
+            context = {k: self.others[k][1].finite(product[block]) for k, product in products.items()}
             context |= {k: _rows_of(self.name, source, k, rows[block], self.head) for k, source in self.given.items()}
             if isinstance(self.method, QMap):
                 compute = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _block_losses
@@ -239,6 +280,32 @@ class _Plan:
                     z[block] = self.head.product_gradient(g, logits)
         return losses
 
+    def constants(self) -> list[Tensor | None]:
+        """All tensors of the contexts."""
+        given = [x for source in self.given.values() for x in _tensors(source)]
+        return given + [x for hidden, head in self.others.values() for x in (hidden, head.weight, head.bias)]
+
+    def refuse_what_is_not_finite(self, hidden: Tensor) -> None:
+        """ValueError naming the input that is no finite number, if one is, as `qunify.loss` does; `hidden` (n, d).
+
+        Goes through all logits again, and is called only where the losses or the gradient are not finite.
+        """
+        name, head = self.name, self.head
+        checked_number(name, "hidden", hidden, hidden.dtype)
+        checked_number(name, "weight", head.weight, head.weight.dtype)
+        if head.bias is not None:
+            checked_logits(name, "bias", head.bias[None], head.dtype)
+        for rows, h in zip(self.rows.split(self.chunk), hidden.split(self.chunk), strict=True):
+            checked_logits(name, "logits", head.logits(head.product(h, head.buffer(len(h)))), head.dtype)
+            for key, (its, other) in self.others.items():
+                z = other.logits(other.product(its[rows], other.buffer(len(rows))))
+                checked_logits(name, key, z, head.dtype)
+            for key in (key for key in self.given if key.endswith("_logits")):
+                checked_logits(name, key, _logits_at(self.given[key], rows, head), head.dtype)
+        for key, (its, other) in self.others.items():
+            checked_number(name, key, its[self.rows], its.dtype)
+            checked_number(name, key, other.weight, other.weight.dtype)
+
 
 def _block_losses(
     m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
@@ -246,12 +313,17 @@ def _block_losses(
     """The losses (b,) of a block of rows; `with_gradient`, their gradient takes the place of `product`."""
     z = head.logits(product)
     t = TensorToken(z, labels, context, m.name, finite=not head.rules_out)
-    loss = torch.zeros_like(t.p_label) + m.loss(t)
+    loss = (torch.zeros_like(t.p_label) + m.loss(t))[:, 0] + _zero(z, context)
     if with_gradient and head.softcap is None and product.dtype == z.dtype:
         logit_gradient(t, m.pulls(t), out=product)
     elif with_gradient:
         product.copy_(head.product_gradient(logit_gradient(t, m.pulls(t)), z))
-    return loss[:, 0]
+    return loss
+
+
+def _zero(z: Tensor, context: Mapping[str, Tensor]) -> Tensor:
+    """Zeros (b,); NaN in rows whose logits, or those of a context, have a largest one that is not finite."""
+    return sum((0 * x.amax(-1) for name, x in context.items() if name.endswith("_logits")), 0 * z.amax(-1))
 
 
 @functools.lru_cache(maxsize=128)
@@ -298,6 +370,9 @@ def _losses_and_gradients(
             _add_product(dw, z.T, h, factor)
         if db is not None:
             _add_product(db, z.T, one, factor)
+    # A NaN or an infinity in any input ends up in one of these, which are small beside the logits.
+    if not bool(torch.stack([x.isfinite().all() for x in (losses, hidden, dh) if x is not None]).all()):
+        plan.refuse_what_is_not_finite(hidden)
     return losses, (dh, dw, None if db is None else db[:, 0])
 
 
@@ -319,9 +394,10 @@ class _FusedLoss(torch.autograd.Function):
         kept = _kept(hidden, plan.rows)
         ctx.like = [(x.shape, x.dtype) if x is not None else None for x in (hidden, weight, bias)]
         ctx.factor = plan.head.scale * (1 if scale is None else scale)
+        ctx.name = plan.name
         if scale is None:  # the backward pass brings the weights of rows, and goes through the head again
             ctx.plan = plan
-            ctx.save_for_backward(hidden, weight, bias, plan.rows)
+            ctx.save_for_backward(hidden, weight, bias, plan.rows, *plan.constants())  # none of which may change
             losses, _ = _losses_and_gradients(plan, kept, None, ctx.factor, (False, False, False))
             return _spread(losses, plan.rows, plan.shape)
         losses, gradients = _losses_and_gradients(plan, kept, None, ctx.factor, ctx.needs_input_grad[:3])
@@ -330,9 +406,9 @@ class _FusedLoss(torch.autograd.Function):
         return losses.sum() * scale
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
-        *saved, rows = ctx.saved_tensors
+        refuse_second_derivatives(ctx.name)
+        *saved, rows = ctx.saved_tensors[:4]
         if ctx.plan is None:
             (dh, dw, db), up = saved, upstream.item()
         else:
@@ -372,6 +448,7 @@ def _by_autograd(
         z = z.detach().requires_grad_(with_gradient)
         loss = f(z, labels, **loss_arguments(context))
         check_losses(name, loss, tuple(labels.shape))
+        loss = loss + _zero(z.detach(), context)
         if not with_gradient:
             return loss.detach(), None
         (g,) = torch.autograd.grad(loss.sum(), z)
@@ -380,16 +457,23 @@ def _by_autograd(
 
 def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
     """The context `name` at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
-    if isinstance(source, TopK):
-        return below_peak(source.logits(rows, head.vocab, head.dtype))
-    source = source.detach()
     if name.endswith("_logits"):
-        one = source.shape == (head.vocab,)
-        return below_peak((source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype))
+        return below_peak(_logits_at(source, rows, head))
+    assert isinstance(source, Tensor)
+    source = source.detach()
     numbers = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
     if numbers.dtype == torch.bool:
         return numbers.to(head.dtype)
     return checked_number(method, name, numbers, head.dtype)
+
+
+def _logits_at(source: Tensor | TopK, rows: Tensor, head: _Head) -> Tensor:
+    """Logits at these rows, (b, V), as they were given."""
+    if isinstance(source, TopK):
+        return source.logits(rows, head.vocab, head.dtype)
+    source = source.detach()
+    one = source.shape == (head.vocab,)
+    return (source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype)
 
 
 def _check_shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
@@ -434,9 +518,9 @@ _MISFIT = torch.Size([-1])  # in place of a shape, where the tensors of a contex
 
 
 def _tensors(source: Any) -> list[Tensor]:
-    """The tensors of a pair or of a TopK."""
+    """The tensors of a context."""
     parts = (source.values, source.indices) if isinstance(source, TopK) else source
-    return [x for x in parts if isinstance(x, Tensor)]
+    return [x for x in (parts if isinstance(parts, tuple) else (parts,)) if isinstance(x, Tensor)]
 
 
 def _positions(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, str]:

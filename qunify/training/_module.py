@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import numbers
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -87,13 +88,14 @@ class _PerToken(torch.autograd.Function):
             loss[at] = m.loss(block)
             if g is not None:
                 g[at] = logit_gradient(block, m.pulls(block)).to(g.dtype)
+        ctx.name = m.name
         if g is not None:
             ctx.save_for_backward(layout.spread(g))
         return layout.spread(loss[:, 0])
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_second_derivatives(ctx.name)
         (g,) = ctx.saved_tensors
         return (upstream[..., None] * g).to(g.dtype), None, None, None, None
 
@@ -140,12 +142,26 @@ def denominator(name: str, reduction: Reduction, kept: Tensor, num_items_in_batc
     if reduction == "mean":
         if num_items_in_batch is None:
             return kept.sum().clamp(min=1)
-        items = torch.as_tensor(num_items_in_batch, device=kept.device)
-        if items.dim() != 0 or not bool(items > 0):
-            raise ValueError(f"{name}: num_items_in_batch: expected a positive number, got {num_items_in_batch!r}")
+        given = num_items_in_batch
+        is_number = isinstance(given, numbers.Real | Tensor) and not isinstance(given, bool)
+        items = torch.as_tensor(given if is_number else 0, device=kept.device)
+        if items.dim() != 0 or not bool((items > 0) & (items < torch.inf)):
+            raise ValueError(
+                f"{name}: num_items_in_batch: expected a finite positive number, got {num_items_in_batch!r}"
+            )
         return items
     if num_items_in_batch is not None:
         raise ValueError(
             f"{name}: num_items_in_batch: expected none with reduction {reduction!r}, which does not divide"
         )
     return torch.ones((), device=kept.device)
+
+
+def refuse_second_derivatives(name: str) -> None:
+    """RuntimeError in a backward pass whose gradient is to be differentiated again. It is given in closed form, without
+    a graph of its own, and would be taken for a constant."""
+    if torch.is_grad_enabled():
+        raise RuntimeError(
+            f"{name}: create_graph: expected False, got True: its gradient cannot be differentiated again, as "
+            "a gradient penalty asks; write the loss out in PyTorch for that"
+        )
