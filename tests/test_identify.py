@@ -13,6 +13,8 @@ import pytest
 import sympy as sp
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
@@ -20,6 +22,7 @@ from qunify._lib.simple import simple_numbers, simplest
 from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
 from qunify.comparison import Match, Matches
+from qunify.comparison._subjects import examine, jumps_of
 from qunify.maps import QMap
 from qunify.token import TensorToken, V
 
@@ -120,6 +123,61 @@ def test_equal_entries_are_both_listed_simplest_first() -> None:
     power = qu.identify(published(qu.get("gce", q=0.4)))
     assert [(m.name, *m.params.values()) for m in power[:2]] == [("beyond_log", 0.4), ("gce", 0.4)]
     assert len(qu.identify(published(qu.get("mae")), top=2)) == 2
+
+
+# ---- steps and whole numbers ----------------------------------------------------------------------------------
+
+
+def above(c: float) -> Loss:
+    """Cross-entropy where u > c."""
+    return lambda z, y: torch.where(log_u(z, y).exp().detach() > c, -log_u(z, y), 0 * log_u(z, y))
+
+
+def clipped_at(c: float) -> Loss:
+    return lambda z, y: -log_u(z, y).exp().clamp(max=c).log()
+
+
+STEPS = [
+    (above, 0.1, "profit", {"threshold": 0.1}),
+    (clipped_at, 0.8, "threshold", {"low": 0.0, "high": 0.8, "base": "log"}),
+    *((above, c, "profit", {"threshold": c}) for c in (0.01, 0.0201, 0.0999, 0.74)),
+    *((clipped_at, c, "threshold", {"low": 0.0, "high": c, "base": "log"}) for c in (0.79, 0.91)),
+]
+
+
+@pytest.mark.parametrize(
+    ("made", "c", "name", "params"), [*STEPS[:2], *(pytest.param(*s, marks=pytest.mark.slow) for s in STEPS[2:])]
+)
+def test_a_step_is_recognised_wherever_it_is(made: Callable[[float], Loss], c: float, name: str, params: Any) -> None:
+    found = qu.identify(made(c), top=1)
+    assert (found[0].name, found[0].params, found[0].level) == (name, params, "identical")
+    low, high = (0, 1) if made is above else (1, 0)
+    assert f"The weight jumps at u = {c} from {low} to {high}." in str(found)
+    assert found.diagnosis.curve is not None
+    assert all(min(abs(w), abs(w - 1)) < 1e-12 for w in found.diagnosis.curve[1])
+
+
+@settings(max_examples=30, deadline=None)
+@given(c=st.floats(2e-6, 0.9985), low=st.floats(0, 1), high=st.floats(1.5, 3))
+def test_the_place_and_the_height_of_a_step_are_read_off(c: float, low: float, high: float) -> None:
+    def step(z: Tensor, y: Tensor) -> Tensor:
+        return torch.where(log_u(z, y).exp().detach() > c, high, low) * -log_u(z, y)
+
+    (jump,) = jumps_of(examine(step, ()))
+    assert jump == pytest.approx((c, low, high), rel=1e-6)
+
+
+@given(power=st.floats(-0.5, 8))
+@settings(max_examples=10, deadline=None)
+def test_a_steep_weight_does_not_jump(power: float) -> None:
+    assert jumps_of(examine(lambda z, y: -(log_u(z, y).exp().detach() ** power) * log_u(z, y), ())) == ()
+
+
+@pytest.mark.parametrize("k", [30, *(pytest.param(k, marks=pytest.mark.slow) for k in (25, 77, 101))])
+def test_a_whole_number_between_those_tried_is_found(k: int) -> None:
+    m = qu.get("eaft", top_k=k)
+    found = qu.identify(published(m), top=1)
+    assert (found[0].level, found[0].params) == ("identical", {"top_k": k})
 
 
 # ---- other people's code and known bugs ----------------------------------------------------------------------

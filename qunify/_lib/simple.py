@@ -26,14 +26,17 @@ def _between(low: Fraction, high: Fraction) -> Fraction:
     return whole - 1 + 1 / _between(1 / (high - whole + 1), 1 / (low - whole + 1))
 
 
-def simple_numbers(x: float, within: float = 2e-3) -> list[float]:
-    """Numbers near x that somebody may have written for it, the simplest first: of 0.3331 it has 1/3 and 0.333."""
+def simple_numbers(x: float, within: float = 2e-3, least: float = 1e-3) -> list[float]:
+    """Numbers near x that somebody may have written for it, the simplest first: of 0.3331 it has 1/3 and 0.333.
+
+    They lie no farther from x than `within` · |x|; where |x| is below `least`, no farther than `within` · `least`.
+    """
     candidates = [0.0, *(round(x, d) for d in range(3))]
     candidates += [float(f) for f in {Fraction(x).limit_denominator(q) for q in (3, 7, 9)}]
     if x:
         places = -math.floor(math.log10(abs(x)))
         candidates += [round(x, places + d) for d in range(5)]
-    return [v for v in dict.fromkeys(candidates) if abs(v - x) <= within * max(abs(x), 1e-3)]
+    return [v for v in dict.fromkeys(candidates) if abs(v - x) <= within * max(abs(x), least)]
 
 
 def three_digits(x: float | None) -> str:

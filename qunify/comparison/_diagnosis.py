@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qunify.comparison._subjects import Measured, Subject
+from qunify.comparison._subjects import Jump, Measured, Subject, jumps_of
 from qunify.samples import ROWS, Batch, along_u, spread_over_u, with_label_at
 
 
@@ -30,6 +30,7 @@ class Diagnosis:
     gate: bool
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None  # a gate's u and weight, the rest of the token fixed
     on_u_alone: bool  # a gate's weight depends on nothing but u
+    jumps: tuple[Jump, ...]  # of such a weight
     residual: str  # where the target's mass off the label goes, in words; empty for gates
 
     def sentences(self) -> list[str]:
@@ -55,6 +56,9 @@ class Diagnosis:
             values = ", ".join(f"w({u:g}) = {w + 0.0:.4g}" for u, w in zip(at, np.interp(at, *self.curve), strict=True))
             alone = "which depends on u alone" if self.on_u_alone else "which depends on more than u; at one token"
             said.append(f"It is a gate: its gradient is w (p − label), {alone}: {values}.")
+        if self.jumps:
+            steps = " and ".join(f"at u = {j.u:.6g} from {j.below:.4g} to {j.above:.4g}" for j in self.jumps)
+            said.append(f"The weight jumps {steps}.")
         if self.residual:
             said.append(self.residual)
         return said
@@ -66,7 +70,7 @@ def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -
     used = tuple(name for name in subject.contexts if _depends(subject, batches[0], measured[0], name))
     curve, alone = None, False
     if gate:
-        u = torch.linspace(0.0025, 0.9975, 101, dtype=torch.float64)
+        u = torch.arange(1, 100, dtype=torch.float64) / 100
         curve = (tuple(u.tolist()), tuple(subject(along_u(u)).gate.weight[:, 0].tolist()))
         alone = not used and _on_u_alone(subject)
     return Diagnosis(
@@ -82,6 +86,7 @@ def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -
         gate=gate,
         curve=curve,
         on_u_alone=alone,
+        jumps=jumps_of(subject) if alone else (),
         residual=_residual(batches[1], measured[1], used) if invariant and not gate else "",
     )
 

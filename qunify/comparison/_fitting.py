@@ -40,6 +40,7 @@ class Sample:
     gradients: tuple[Array, ...]  # (N, V) each
     gate: bool  # every gradient is w (p − δ): then the one number w ‖p − δ‖ per token is compared
     few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
+    jumps: tuple[float, ...] = ()  # the label probabilities at which a gate's weight jumps, as measured
 
     @functools.cached_property
     def _lengths(self) -> list[Array]:
@@ -78,7 +79,12 @@ class Sample:
     def only(self, i: int) -> Sample:
         """The sample on one vocabulary."""
         few = None if self.few is None else (self.few[i],)
-        return Sample((self.batches[i],), (self.gradients[i],), self.gate, few)
+        return Sample((self.batches[i],), (self.gradients[i],), self.gate, few, self.jumps)
+
+    @functools.cached_property
+    def opposite(self) -> Sample:
+        """The same of the negated loss."""
+        return Sample(self.batches, tuple(-g for g in self.gradients), self.gate, self.few, self.jumps)
 
     @functools.cached_property
     def small(self) -> Sample:
@@ -136,7 +142,7 @@ def _finite(x: torch.Tensor) -> Array:
 def _on_rays(v: Array, b: Array) -> tuple[Array, Array]:
     """Both with every row at length one; a row in which either is zero is zero in both."""
     lengths = [np.linalg.norm(x, axis=-1, keepdims=True) for x in (v, b)]
-    speak = (lengths[0] > 1e-12) & (lengths[1] > 1e-12)
+    speak = np.logical_and(*(n > 1e-12 * n.max(initial=0.0) for n in lengths))
     one, two = (np.where(speak, x / np.where(speak, n, 1.0), 0.0) for x, n in zip((v, b), lengths, strict=True))
     return one, two
 
@@ -223,15 +229,18 @@ def fit(
 ) -> Fit:
     """The parameters at which the entry comes closest to the sample; those in `fixed` stay as they are.
 
-    Stages: the best of many starts, some followed downhill, on the largest vocabulary alone; thresholds, which have no
-    slope, along a coarse grid there; all but thresholds downhill on a few tokens of every vocabulary; and thresholds
-    along a fine grid on all tokens. Not `thorough`, it leaves thresholds out.
+    Stages: the best of many starts, some followed downhill, and the whole numbers next to it, on the largest vocabulary
+    alone; thresholds, which have no slope, along a coarse grid there; all but thresholds downhill on a few tokens of
+    every vocabulary; and thresholds at the jumps that were measured, or along a fine grid, on all tokens. Not
+    `thorough`, it leaves thresholds out.
     """
     fixed = fixed or {}
     axes = [Axis.of(f) for f in cls.parameters() if isinstance(f.default, float) and f.name not in fixed]
     coarse, small, whole = (_Search(cls, axes, s, mode, tolerance) for s in (sample.largest, sample.small, sample))
     best = coarse.best_start(fixed)
-    thresholds = coarse.thresholds(best) if thorough and best.error > tolerance else []
+    best = coarse.with_whole_numbers(best, [f.name for f in cls.parameters() if _is_whole(f) and f.name not in fixed])
+    missed = thorough and max(best.error, whole.at(best.point, best.rest).error) > tolerance
+    thresholds = coarse.thresholds(best) if missed else []
     best = coarse.with_thresholds(best, thresholds)
     best = small.refined(small.at(best.point, best.rest))
     best = whole.with_fine_thresholds(whole.at(best.point, best.rest), thresholds)
@@ -265,6 +274,19 @@ class _Search:
         if self.axes and ranked[0].error > self.tolerance / 100 and not hopeless:
             ranked[:STARTS] = [self.descended(start, precise=False) for start in ranked[:STARTS]]
         return min(ranked, key=lambda found: found.error)
+
+    def with_whole_numbers(self, best: Found, names: Sequence[str]) -> Found:
+        """Each whole number by ever smaller steps from the best of those in WHOLE, which leave gaps."""
+        for name in names:
+            step = 8
+            while step and self.tolerance < best.error <= WORTH:
+                here = best.rest[name]
+                beside = [best.rest | {name: k} for k in (here - step, here + step)]
+                nearest = min([best, *(self.at(best.point, rest) for rest in beside)], key=lambda found: found.error)
+                if nearest is best:
+                    step //= 2
+                best = nearest
+        return best
 
     def with_thresholds(self, best: Found, thresholds: list[int]) -> Found:
         """Each threshold along a coarse grid, the other parameters followed downhill at every point of it."""
@@ -351,7 +373,9 @@ class _Search:
 
         starts = sorted({*self.axes[i].starts(few=False), best.point[i]})
         n = 21 if follow else 101
-        grid = sorted({*np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist(), *starts})
+        grid = sorted(
+            {*np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist(), *starts, *self.sample.jumps}
+        )
         for _ in range(4 if follow else 7):
             found = [tried(v) for v in grid]
             errors = [f.error for f in found]
@@ -359,11 +383,17 @@ class _Search:
             while last + 1 < len(grid) and errors[last + 1] == errors[first]:
                 last += 1
             best = min(best, found[first], key=lambda f: f.error)
+            if best.error <= self.tolerance:
+                return best
             before, after = grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)]
             sides = ((before, grid[first]), (grid[last], after))
             grid = sorted({x for a, b in sides for x in np.linspace(a, b, 5 if follow else 9).tolist()})
         middle = tried((grid[0] + grid[-1]) / 2)
         return middle if middle.error <= best.error else best
+
+
+def _is_whole(f: dataclasses.Field[Any]) -> bool:
+    return isinstance(f.default, int) and not limits(f)["choices"]
 
 
 def _discrete(cls: type[QMap], fixed: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -398,8 +428,9 @@ def simplified(found: Fit, sample: Sample, tolerance: float) -> Fit:
             found, fixed = simpler, fixed | {f.name: f.default}
     for f in cls.parameters():
         value = getattr(found.method, f.name)
-        if isinstance(f.default, float):
-            for candidate in simple_numbers(value):
+        if isinstance(f.default, float) and value != f.default:
+            ends = [x for x in (limits(f)["low"], limits(f)["high"]) if x is not None]
+            for candidate in (*ends, *simple_numbers(value)):
                 snapped = _replaced(found, sample, f.name, candidate)
                 if snapped is not None and snapped.error <= max(found.error, tolerance / 100):
                     found = snapped

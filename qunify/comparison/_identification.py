@@ -16,7 +16,7 @@ from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import Fit, Mode, Sample, fit, simplified
-from qunify.comparison._subjects import beside_jumps, examine, is_gate
+from qunify.comparison._subjects import beside, examine, is_gate
 from qunify.maps import LossFunctionMap, Method, QMap, published
 from qunify.samples import ROWS, spread_over_u
 from qunify.token import V
@@ -160,10 +160,11 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     few = None
     if not diagnosis.gate:
         few = FEW_ROWS
-    elif diagnosis.on_u_alone:
-        known[0] = known[0] + beside_jumps(subject)
+    elif diagnosis.jumps:
+        known[0] = known[0] + beside(diagnosis.jumps)
         measured[0] = subject(known[0])
-    sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few)
+    at = tuple(j.u for j in diagnosis.jumps)
+    sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few, at)
     fresh = tuple(spread_over_u(v, seed=1)[:200] for v in ROWS)
     held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
     candidates = [] if diagnosis.silent else _candidates(diagnosis)

@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -103,26 +103,48 @@ def is_gate(m: QMap) -> bool:
     return all(Measured(b, gradient_of(m, b), torch.float64).is_gate for b in few)
 
 
-def beside_jumps(subject: Subject, most: int = 4) -> Batch:
-    """Tokens close to the label probabilities at which a gate's weight jumps, from both sides.
+class Jump(NamedTuple):
+    """A jump of a gate's weight: at the label probability u, from one value to another."""
 
-    A threshold can only be read off tokens on either side of it.
-    """
-    u = torch.linspace(0.001, 0.999, 1000, dtype=torch.float64)
-    jump = subject(along_u(u)).gate.weight[:, 0].diff().abs()
-    usual = torch.nn.functional.max_pool1d(jump[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3)
-    near = []
-    for i in jump.argsort(descending=True)[:most].tolist():
-        if jump[i] < 10 * usual:
+    u: float
+    below: float
+    above: float
+
+
+def jumps_of(subject: Subject, most: int = 8) -> tuple[Jump, ...]:
+    """The largest jumps of a gate's weight that depends on u alone, the first first."""
+    ends = torch.logspace(-6, -3, 151, dtype=torch.float64)
+    u = torch.cat([ends[:-1], torch.linspace(0.001, 0.999, 1000, dtype=torch.float64), (1 - ends[:101]).flip(0)])
+    u = u[u < 1 - 1e-5]
+    weight = _weight(subject, u)
+    rise = weight.diff().abs()
+    usual = (
+        torch.nn.functional.max_pool1d(rise[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3 * weight.abs().max())
+    )
+    found = []
+    for i in rise.argsort(descending=True)[:most].tolist():
+        if rise[i] < 10 * usual:
             break
-        low, high = u[i], u[i + 1]
+        at, height = u[i : i + 2], rise[i]
         for _ in range(4):
-            inside = torch.linspace(float(low), float(high), 33, dtype=torch.float64)
-            k = int(subject(along_u(inside)).gate.weight[:, 0].diff().abs().argmax())
-            low, high = inside[k], inside[k + 1]
-        away = torch.logspace(-7, -3, 9, dtype=torch.float64)
-        near += [low - away, high + away]
-    return along_u(torch.cat(near).clamp(1e-6, 1 - 1e-6) if near else u[:0])
+            at = torch.linspace(float(at[0]), float(at[1]), 33, dtype=torch.float64)
+            k = int(_weight(subject, at).diff().abs().argmax())
+            at = at[k : k + 2]
+        below, above = _weight(subject, at).tolist()
+        if abs(above - below) > height / 2:  # else it is only steep
+            found.append(Jump(float(at.mean()), below, above))
+    return tuple(sorted(found))
+
+
+def _weight(subject: Subject, u: Tensor) -> Tensor:
+    return subject(along_u(u)).gate.weight[:, 0]
+
+
+def beside(jumps: Sequence[Jump]) -> Batch:
+    """Tokens close to jumps, on both sides: a threshold can only be read off tokens on either side of it."""
+    away = torch.logspace(-7, -3, 9, dtype=torch.float64)
+    near = [torch.empty(0, dtype=torch.float64), *(x for j in jumps for x in (j.u - away, j.u + away))]
+    return along_u(torch.cat(near).clamp(1e-9, 1 - 1e-5))
 
 
 def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) -> Any:
@@ -135,10 +157,14 @@ def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) 
     try:
         return loss_fn(logits, labels, **context)
     except Exception as error:
+        given = f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}{''.join(f', {k}' for k in context)}"
         raise ValueError(
-            f"{name_of(loss_fn)} raised {type(error).__name__} when called with logits {tuple(logits.shape)}, "
-            f"labels {tuple(labels.shape)}{''.join(f', {k}' for k in context)}: {error}"
+            f"{name_of(loss_fn)} raised {type(error).__name__} when called with {given}{_said(error)}"
         ) from error
+
+
+def _said(error: Exception) -> str:
+    return f": {error}" if str(error) else ""
 
 
 def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
@@ -287,7 +313,13 @@ def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
     logits = p.logits.clone().requires_grad_()
     with torch.enable_grad():
         losses = call(loss_fn, logits, p.labels, **given).sum()
-        (gradient,) = torch.autograd.grad(losses, logits, allow_unused=True)
+        try:
+            (gradient,) = torch.autograd.grad(losses, logits, allow_unused=True)
+        except RuntimeError as error:
+            raise ValueError(
+                f"{name_of(loss_fn)}: expected losses that can be differentiated, got {type(error).__name__} in the "
+                f"backward pass{_said(error)}"
+            ) from error
     if gradient is None:
         raise ValueError(
             f"{name_of(loss_fn)}: expected losses that depend differentiably on the logits, got losses that "
