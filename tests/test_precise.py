@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import mpmath as mp
 import pytest
 import torch
+from hypothesis import given, settings, strategies
 
 import qunify as qu
 from qunify.maps import QMap, exact_gradient, exact_loss
@@ -49,12 +51,30 @@ def softmax(logits: torch.Tensor) -> list[Any]:
 
 
 def test_fractions_are_exact() -> None:
-    from fractions import Fraction
-
     half = [Fraction(1, 2), Fraction(1, 3), Fraction(1, 6)]
     g = exact_gradient(qu.get("dft"), half, 1, {})
     with mp.workdps(DIGITS):
         assert abs(g[1] - mp.mpf(1) / 3 * (mp.mpf(1) / 3 - 1)) < mp.mpf(10) ** -48
+
+
+@settings(max_examples=40, deadline=None)
+@given(clip=strategies.integers(1, 19), old=strategies.integers(1, 40))
+def test_a_ratio_that_lies_at_its_bound_is_judged_there(clip: int, old: int) -> None:
+    """r = u/old_y = 1 + ε, so that psft's r·1[r < 1 + ε] is 0: r is computed as the exponential of a difference of
+    logarithms, whose last digit may be too small."""
+    eps, old_y = Fraction(clip, 20), Fraction(old, 100)
+    u = (1 + eps) * old_y
+    probs, context = (u, 1 - u), {"old_logits": (old_y, 1 - old_y)}
+    assert exact_gradient(qu.get("psft", clip=clip / 20), probs, 0, context) == (0, 0)
+    below = exact_gradient(qu.get("psft", clip=clip / 20 + 1e-12), probs, 0, context)
+    assert float(below[1]) == pytest.approx(float((1 + eps) * (1 - u)), rel=1e-9)
+
+
+def test_sums_of_exact_numbers_keep_their_digits() -> None:
+    rest = exact_gradient(qu.get("sft"), (Fraction(1, 3), Fraction(2, 3)), 0, {})[1]
+    total = sum([rest, rest / 3, 1 + rest])
+    with mp.workdps(DIGITS):
+        assert abs(total - mp.mpf(23) / 9) < mp.mpf(10) ** -48
 
 
 def test_missing_context_is_named() -> None:

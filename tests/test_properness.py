@@ -16,7 +16,7 @@ from qunify._lib.tolerances import ROUNDING
 from qunify.catalogue import ENTRIES
 from qunify.population import _drift_at_truth as miscalibration
 from qunify.population._drift_at_truth import calibrated
-from qunify.population._properness import Biased, NotConcave
+from qunify.population._properness import Biased, NotConcave, _refuted
 from qunify.population._symbolic_drift import Entangled, symbolic_bias
 from qunify.symbolic import SumOverAll
 from tests.test_population import DISTRIBUTIONS, context, descended
@@ -135,6 +135,17 @@ def test_gradient_ascent_is_unbiased_and_runs_away() -> None:
     assert (v.unbiased, v.proved, v.attracts, v.proper, v.strict) == (True, True, False, False, False)
     assert "does not attract" in str(v)
     assert not bool(qu.optimum(ascent, [0.5, 0.3, 0.2], start=[0.4, 0.4, 0.2]).exists)
+
+
+@pytest.mark.parametrize("size", [1e5, 1e-30])
+def test_an_exact_drift_is_judged_by_the_size_of_its_gradients(size: float) -> None:
+    """A weight that the label does not enter leaves a calibrated model alone, whatever its size; smoothing does not."""
+    even = qu.design("even", trust=lambda t: size * t.entropy(t.policy), residual=lambda t: t.policy)
+    assert _refuted(even) is None
+    smoothed = qu.get("symmetric_ce", ce_weight=0, rce_weight=size)
+    drift = _refuted(smoothed)
+    assert drift is not None
+    assert max(map(abs, drift.drift)) > 1e-3 * size
 
 
 def test_a_loss_that_is_unbiased_and_not_concave_shows_where() -> None:

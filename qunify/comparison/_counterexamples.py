@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import mpmath as mp
 import numpy as np
 import sympy as sp
 
 from qunify._lib.tolerances import CLEAR_DIFFERENCE
 from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient, remembered
 from qunify.samples import aliased, fractions, in_fractions
-from qunify.token import DIGITS
+from qunify.token import DIGITS, EXACT
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -136,12 +135,11 @@ def _extremes(x: Array, y: Array) -> tuple[int, int] | None:
 
 def agree_in_decimals(a: QMap, b: QMap, factor: sp.Expr, alias: Alias) -> bool:
     """Whether g_b = factor · g_a at every one of the tokens, vocabularies of 2 to 5, to forty digits."""
-    with mp.workdps(DIGITS):
-        f = mp.mpf(str(sp.N(factor, DIGITS + 10)))
-        for i in range(len(_SMALL)):
-            for u, v in zip(_at(a, i, alias), _at(b, i, alias), strict=True):
-                if abs(v - f * u) > mp.mpf(10) ** -40 * (1 + abs(v)):
-                    return False
+    f = EXACT.mpf(str(sp.N(factor, DIGITS + 10)))
+    for i in range(len(_SMALL)):
+        for u, v in zip(_at(a, i, alias), _at(b, i, alias), strict=True):
+            if abs(v - f * u) > EXACT.mpf(10) ** -40 * (1 + abs(v)):
+                return False
     return True
 
 
@@ -161,8 +159,7 @@ def _bent(x: Array, y: Array) -> Array:
 
 def _apart_on_rays(x: Sequence[Any], y: Sequence[Any]) -> Any:
     """The distance of two directions, to fifty digits; 0 where one gradient vanishes."""
-    with mp.workdps(DIGITS):
-        size_x, size_y = (mp.sqrt(mp.fsum(u * u for u in g)) for g in (x, y))
-        if not size_x or not size_y:
-            return mp.mpf(0)
-        return max(abs(u / size_x - v / size_y) for u, v in zip(x, y, strict=True))
+    size_x, size_y = (EXACT.sqrt(EXACT.fsum(u * u for u in g)) for g in (x, y))
+    if not size_x or not size_y:
+        return EXACT.mpf(0)
+    return max(abs(u / size_x - v / size_y) for u, v in zip(x, y, strict=True))

@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
-import mpmath as mp
-
 from qunify.maps._qmap import QMap
-from qunify.token import DIGITS, DecimalToken, Number, Symbolic, decimal, decimals
+from qunify.token import EXACT, DecimalToken, Number, Symbolic, decimal, decimals
 
 
-class ExactParameter(mp.mpf, Symbolic):
+class ExactParameter(EXACT.mpf, Symbolic):  # type: ignore[misc, name-defined]
     """A parameter to fifty digits. `Symbolic`, so that a method takes it without rounding it to a float."""
 
 
@@ -24,20 +22,18 @@ def _with_exact_params(m: QMap) -> QMap:
 
 def exact_loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:
     """The published loss at one token given by probabilities; contexts are probabilities too. An mpmath number."""
-    with mp.workdps(DIGITS):
-        return +mp.mpf(_with_exact_params(m).loss(DecimalToken(probs, label, context)))
+    return EXACT.mpf(_with_exact_params(m).loss(DecimalToken(probs, label, context)))
 
 
 def exact_gradient(
     m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0
 ) -> tuple[Any, ...]:
     """The logit gradient from the pulls, to fifty digits."""
-    with mp.workdps(DIGITS):
-        t, m = DecimalToken(probs, label, context, lse), _with_exact_params(m)
-        total = decimals([mp.mpf(0)] * len(probs))
-        for pull in m.pulls(t):
-            total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)
-        return tuple(total)
+    t, m = DecimalToken(probs, label, context, lse), _with_exact_params(m)
+    total = decimals([EXACT.mpf(0)] * len(probs))
+    for pull in m.pulls(t):
+        total = total + ((t.policy.probs - pull[1].probs) * pull[0] if isinstance(pull, tuple) else pull)
+    return tuple(total)
 
 
 #: log Σ exp z at the tokens where exact gradients are compared: z-loss, for one, depends on it.

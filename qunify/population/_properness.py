@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-import mpmath as mp
 import sympy as sp
 import torch
 from torch import Tensor
@@ -29,7 +28,7 @@ from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
 from qunify.samples import in_fractions, sizes
 from qunify.symbolic import LONGEST_BIAS, as_latex, as_text, runs_on_symbols, vanishes_everywhere
-from qunify.token import TensorToken, is_symbolic
+from qunify.token import TensorToken, decimal, is_symbolic
 
 _VOCABS = (2, 3, 5, 24)
 _LARGEST = 1100  # the drift costs V² numbers: larger vocabularies are left to the symbols
@@ -279,23 +278,21 @@ def _refuted(m: QMap) -> Biased | None:
     for weights in _TRUTHS:
         truth = tuple(Fraction(w, sum(weights)) for w in weights)
         context = {name: in_fractions(len(truth), 0)[name] for name in m.needs}
-        drift = _exact_drift(m, truth, context)
-        if max(map(abs, drift)) > CLEAR_DIFFERENCE:
+        drift, size = _exact_drift(m, truth, context)
+        if max(map(abs, drift)) > CLEAR_DIFFERENCE * size:
             return Biased(truth, context, drift)
     return None
 
 
-def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any]) -> tuple[float, ...]:
-    size = len(truth)
+def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
+    """The drift, and the largest entry of the gradients whose mean it is, which says what is small."""
     if not runs_on_symbols(m):
         g = _floats(m, truth, context).flow
-        return tuple(g.drift(logits_of(g.truth), torch.zeros(1, dtype=torch.long))[0].tolist())
-    rows = [exact_gradient(m, truth, y, context, WITNESS_LSE) for y in range(size)]
-    return tuple(float(-sum(t * row[k] for t, row in zip(map(_number, truth), rows, strict=True))) for k in range(size))
-
-
-def _number(x: Fraction) -> Any:
-    return mp.mpf(x.numerator) / x.denominator
+        return tuple(g.drift(logits_of(g.truth), torch.zeros(1, dtype=torch.long))[0].tolist()), 1.0
+    rows = [exact_gradient(m, truth, y, context, WITNESS_LSE) for y in range(len(truth))]
+    shares = list(map(decimal, truth))
+    drift = [-sum(t * g for t, g in zip(shares, column, strict=True)) for column in zip(*rows, strict=True)]
+    return tuple(map(float, drift)), float(max(abs(g) for row in rows for g in row))
 
 
 # ---- the expected loss ---------------------------------------------------------------------------------------
@@ -361,7 +358,7 @@ def _not_concave(m: QMap) -> NotConcave | None:
         for q in points[:i]:
             middle = tuple(half * (a + b) for a, b in zip(p, q, strict=True))
             mine, chord = _own_loss(m, middle, context), (_own_loss(m, p, context) + _own_loss(m, q, context)) / 2
-            if mine < chord - CLEAR_DIFFERENCE:
+            if chord - mine > CLEAR_DIFFERENCE * abs(chord):
                 return NotConcave(p, q, half, context, float(chord - mine))
     return None
 
@@ -372,7 +369,7 @@ def _own_loss(m: QMap, p: Sequence[Fraction], context: Mapping[str, Any]) -> Any
         c = _floats(m, p, context)
         t = c.flow.token(c.logits.expand(len(p), -1), torch.zeros(len(p), dtype=torch.long), torch.arange(len(p)))
         return float(_losses(m, t) @ c.probs[0])
-    return sum(_number(x) * exact_loss(m, p, y, context) for y, x in enumerate(p))
+    return sum(decimal(x) * exact_loss(m, p, y, context) for y, x in enumerate(p))
 
 
 def _floats(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any]) -> Calibrated:

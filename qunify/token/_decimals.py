@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
@@ -9,17 +10,46 @@ from typing import Any
 
 import mpmath as mp
 import numpy as np
+from mpmath.libmp import fzero, mpf_eq, mpf_sub
 
 from qunify.token._base import Distribution, Scalar, Token
 
 DIGITS = 50
+
+#: mpmath at fifty digits. Its numbers carry their precision along: what is added up of them later keeps it.
+EXACT = mp.mp.clone()
+EXACT.dps = DIGITS
+
+_TIE = 150  # bits: all digits but the last five
+
+
+def _compared(a: Any, b: Any, order: Callable[[Any, Any], bool]) -> Any:
+    """a < b, and so on. Numbers that differ in their last five digits alone are equal, so that a ratio computed as
+    exp(log 3/10 − log 1/4) meets a threshold of 6/5 where it lies at it."""
+    try:
+        x, y = a._mpf_, EXACT.convert(b)._mpf_
+    except (AttributeError, TypeError, ValueError):  # no real number
+        return NotImplemented
+    gap = mpf_sub(x, y, EXACT.prec)
+    return order(x, y) if _bits(gap) > max(_bits(x), _bits(y)) - _TIE else order(fzero, fzero)
+
+
+def _bits(x: Any) -> float:
+    """b with |x| < 2^b ≤ 2 |x|."""
+    _, mantissa, exponent, count = x
+    return exponent + count if mantissa else math.inf if exponent else -math.inf
+
+
+_PLAIN = EXACT.clone()  # for functions of mpmath that compare numbers themselves, to see when they have converged
+EXACT.mpf._cmp = _compared  # what <, ≤, > and ≥ call; the class is this context's own
+EXACT.mpf.__eq__ = lambda a, b: _compared(a, b, mpf_eq)
 
 
 Number = Fraction | float | int
 
 
 #: Below every logarithm that matters, and finite, so that 0 · log 0 = 0.
-LOG_ZERO = mp.mpf(-(10**6))
+LOG_ZERO = EXACT.mpf(-(10**6))
 
 
 #: A vector over the vocabulary: a NumPy array of mpmath numbers, whose operators work entry by entry.
@@ -32,8 +62,7 @@ def decimals(entries: Iterable[Any]) -> Vector:
 
 
 class DecimalToken(Token):
-    """One position given by its probabilities, and by log Σ exp z for losses that see the logits themselves. To be used
-    inside `with mpmath.workdps(DIGITS)`."""
+    """One position given by its probabilities, and by log Σ exp z for losses that see the logits themselves."""
 
     def __init__(self, probs: Sequence[Number], label: int, context: Mapping[str, Any], lse: Number = 0) -> None:
         self._label, self._lse = label, decimal(lse)
@@ -42,7 +71,7 @@ class DecimalToken(Token):
 
     @cached_property
     def label(self) -> Distribution:
-        one_hot = decimals(mp.mpf(k == self._label) for k in range(len(self._p)))
+        one_hot = decimals(EXACT.mpf(k == self._label) for k in range(len(self._p)))
         return self.distribution(one_hot)
 
     @cached_property
@@ -55,7 +84,7 @@ class DecimalToken(Token):
 
     @property
     def vocab(self) -> Scalar:
-        return mp.mpf(len(self._p))
+        return EXACT.mpf(len(self._p))
 
     @property
     def logits(self) -> Vector:
@@ -75,7 +104,7 @@ class DecimalToken(Token):
 
     @property
     def p_rest(self) -> Scalar:
-        return mp.fsum(np.delete(self._p, self._label))
+        return EXACT.fsum(np.delete(self._p, self._label))
 
     @property
     def log_p_rest(self) -> Scalar:
@@ -98,31 +127,31 @@ class DecimalToken(Token):
         return x
 
     def log(self, x: Any) -> Any:
-        return self._map(lambda v: mp.log(v) if v > 0 else LOG_ZERO, x)
+        return self._map(lambda v: EXACT.log(v) if EXACT.sign(v) > 0 else LOG_ZERO, x)
 
     def exp(self, x: Any) -> Any:
-        return self._map(mp.exp, x)
+        return self._map(EXACT.exp, x)
 
     def power(self, x: Any, a: Any) -> Any:
-        return self._map(lambda v: mp.power(v, a), x)
+        return self._map(lambda v: EXACT.power(v, a), x)
 
     def sign(self, x: Any) -> Any:
-        return self._map(mp.sign, x)
+        return self._map(EXACT.sign, x)
 
     def where(self, condition: Any, a: Any, b: Any) -> Any:
         return np.where(condition, a, b) if isinstance(condition, np.ndarray) else a if condition else b
 
     def sum(self, v: Any) -> Scalar:
-        return mp.fsum(v) if isinstance(v, np.ndarray) else v * self.vocab
+        return EXACT.fsum(v) if isinstance(v, np.ndarray) else v * self.vocab
 
     def sum_others(self, v: Vector) -> Vector:
-        return decimals(mp.fsum(np.delete(v, k)) for k in range(len(v)))
+        return decimals(EXACT.fsum(np.delete(v, k)) for k in range(len(v)))
 
     def at_label(self, v: Any) -> Scalar:
         return v[self._label] if isinstance(v, np.ndarray) else v
 
     def softmax(self, logits: Vector) -> Distribution:
-        total = mp.log(mp.fsum(self.exp(logits)))
+        total = EXACT.log(EXACT.fsum(self.exp(logits)))
         return Distribution(lambda: self.exp(logits - total), lambda: logits - total)
 
     def conditioned(self, d: Distribution, mask: Vector) -> Distribution:
@@ -130,59 +159,59 @@ class DecimalToken(Token):
         return self.normalised(kept) if self.sum(kept) > 0 else self.uniform
 
     def argmax(self, d: Distribution) -> Distribution:
-        return self.normalised((d.probs == max(d.probs)) * mp.mpf(1))
+        return self.normalised((d.probs == max(d.probs)) * EXACT.mpf(1))
 
     def in_top_k(self, d: Distribution, k: int) -> Vector:
         best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
-        return decimals(mp.mpf(i in best) for i in range(len(d.probs)))
+        return decimals(EXACT.mpf(i in best) for i in range(len(d.probs)))
 
     def top_p(self, d: Distribution, mass: float) -> Vector:
         ordered = sorted(d.probs, reverse=True)
-        before = [mp.fsum(ordered[:i]) for i in range(len(ordered))]
+        before = [EXACT.fsum(ordered[:i]) for i in range(len(ordered))]
         least = ordered[max(sum(b < mass for b in before), 1) - 1]
-        return (d.probs >= least) * mp.mpf(1)
+        return (d.probs >= least) * EXACT.mpf(1)
 
     def q_log(self, log_x: Any, q: Any) -> Any:
-        return self._map(lambda v: v if q == 0 else mp.expm1(q * v) / q, log_x)
+        return self._map(lambda v: v if q == 0 else EXACT.mpf(_PLAIN.expm1(q * v)) / q, log_x)
 
     def log_add(self, log_x: Any, c: Any) -> Any:
-        return self._map(lambda v: mp.log(mp.exp(v) + c), log_x)
+        return self._map(lambda v: EXACT.log(EXACT.exp(v) + c), log_x)
 
     def log1m(self, d: Distribution) -> Vector:
         return self.log(self.sum_others(d.probs))
 
     def entmax(self, alpha: float) -> Distribution:
-        power = mp.mpf(1) / (alpha - 1)
+        power = EXACT.mpf(1) / (alpha - 1)
         logits = [(alpha - 1) * x for x in self.policy.log]
 
         def mass(tau: Any) -> Any:
-            return mp.fsum(max(x - tau, 0) ** power for x in logits)
+            return EXACT.fsum(max(x - tau, 0) ** power for x in logits)
 
         tau = _root(lambda t: mass(t) - 1, max(logits) - 1, max(logits))
-        return self.normalised(decimals(max(x - tau, mp.mpf(0)) ** power for x in logits))
+        return self.normalised(decimals(max(x - tau, EXACT.mpf(0)) ** power for x in logits))
 
     def tempered_softmax(self, t: float) -> Distribution:
         if t == 1:
             return self.policy
         logits = self.policy.log
-        power = 1 / (1 - mp.mpf(t))
+        power = 1 / (1 - EXACT.mpf(t))
         high = max(logits) - (self.vocab ** (t - 1) - 1) / (1 - t)  # there the largest entry is 1/V, and the sum ≤ 1
 
         def probs(shift: Any) -> list[Any]:
             return [(1 + (1 - t) * (x - shift)) ** power for x in logits]
 
-        shift = _root(lambda s: mp.fsum(probs(s)) - 1, max(logits), high)
+        shift = _root(lambda s: EXACT.fsum(probs(s)) - 1, max(logits), high)
         return self.normalised(decimals(probs(shift)))
 
 
 def decimal(x: Any) -> Any:
     """An mpmath number; a fraction is divided at the precision in force, not rounded to a float first."""
-    return mp.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else mp.mpf(x)
+    return EXACT.mpf(x.numerator) / x.denominator if isinstance(x, Fraction) else EXACT.mpf(x)
 
 
 def _root(f: Callable[[Any], Any], low: Any, high: Any) -> Any:
     """The root of a decreasing function, by bisection to full precision."""
-    for _ in range(4 * mp.mp.dps):
+    for _ in range(4 * EXACT.dps):
         middle = (low + high) / 2
         low, high = (middle, high) if f(middle) > 0 else (low, middle)
     return (low + high) / 2
