@@ -152,6 +152,35 @@ def test_silence_is_reported() -> None:
     assert (verdict.silent_a, verdict.silent_b) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "weight",
+    [lambda t: 2 - t.log(t.weight), lambda t: 3 - 4 * t.log(t.weight) * t.p_label],
+)
+def test_the_logarithm_of_a_token_weight_has_no_sign(weight: Any) -> None:
+    """The weight is negative at tokens of weight 20: no proof says that it is not."""
+    own = qu.design("own", trust=weight, residual=lambda t: t.policy)
+    g = own(torch.zeros(1, 2), torch.tensor([0]), token_weight=torch.tensor([20.0])).gradient
+    assert g[0, 0] > 0
+    verdict = compare(own, "sft")
+    assert not (verdict.same_direction and verdict.proved)
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (m("target_sft", eta=0.5), m("target_sft", eta=0.50001)),
+        (m("sft"), m("gem", beta=1.0000001)),
+        (m("logit_adjustment", tau=1), m("logit_adjustment", tau=1.000001)),
+        (m("bi_tempered", t2=1.4), m("bi_tempered", t2=1.400001)),
+        (m("infosft", certain=0.93), m("infosft", certain=0.930001)),
+        (m("sft"), m("label_smoothing", smoothing=1e-6)),
+        (m("sft"), m("sft_kl", kl_weight=1e-6)),
+    ],
+)
+def test_closed_forms_that_differ_in_a_parameter_are_two_optima(a: QMap, b: QMap) -> None:
+    assert not compare(a, b).same_optimum
+
+
 def test_witness_is_exact_and_separates() -> None:
     witness = compare("kd", "sft").witness
     assert witness is not None

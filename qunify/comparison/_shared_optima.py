@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from qunify._lib.tolerances import SAME_OPTIMUM
+from qunify._lib.tolerances import ROUNDING, SAME_OPTIMUM
 from qunify.maps import Alias, QMap, remembered
 from qunify.population import StablePoints, closed_form, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
@@ -61,10 +61,10 @@ def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
     if _in_small_vocabularies_only(a, alias) or _in_small_vocabularies_only(b, alias):
         return SharedOptima(False)
     x, y = _stable(a, alias), _stable(b, alias)
-    if not any(map(len, x.points)) or not all(_same_points(i, x, y) for i in range(len(TRUTHS))):
-        return SharedOptima(False)
     if x.form is not None and y.form is not None and x.form.key == y.form.key:
         return SharedOptima(True, True, (Step(x.form.latex, "one closed form for both optima"),))
+    if not any(map(len, x.points)) or not all(_same_points(i, x, y) for i in range(len(TRUTHS))):
+        return SharedOptima(False)
     said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME_OPTIMUM:g}, by numbers"
     return SharedOptima(True, False, (Step(rf"\text{{{said}}}", said),))
 
@@ -73,8 +73,9 @@ def _same_points(i: int, x: StablePoints, y: StablePoints) -> bool:
     """Whether every stable point of one method is one of the other. One that the other's search did not find is tested
     by itself, unless closed forms say that both searches found all."""
     p, q = x.points[i], y.points[i]
-    near = (p[:, None] - q[None]).abs().amax(-1) < SAME_OPTIMUM
+    known = x.form is not None and y.form is not None
+    near = (p[:, None] - q[None]).abs().amax(-1) < (ROUNDING if known else SAME_OPTIMUM)
     alone_p, alone_q = p[~near.any(1)], q[~near.any(0)]
-    if x.form is not None and y.form is not None:
+    if known:
         return len(alone_p) == len(alone_q) == 0
     return y.rests_at(i, alone_p) and x.rests_at(i, alone_q)

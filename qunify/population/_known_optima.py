@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from fractions import Fraction
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qunify import catalogue
-from qunify._lib.simple import simplest
 from qunify.maps import QMap
 from qunify.population._gradient_flow import Flow
 from qunify.population._separable import separable_optima
@@ -28,6 +26,7 @@ class Known(NamedTuple):
     value: Callable[[Any, Tensor, dict[str, Tensor]], Tensor]
     holds: Callable[[Any, Tensor, dict[str, Tensor]], bool] = lambda m, eta, given: True
     power: Callable[[Any], float] | None = None  # the exponent c, where p* ∝ η^c
+    of: str = ""  # the parameter that the formula holds
 
 
 class ClosedForm(NamedTuple):
@@ -42,7 +41,9 @@ def closed_form_of(flow: Flow) -> ClosedForm | None:
     known = _known(flow)
     if known is None:
         return _derived(flow)
-    return ClosedForm(known.latex, known.latex if known.power is None else _power_key(known.power(flow.m)))
+    if known.power is not None:
+        return ClosedForm(known.latex, _power_key(known.power(flow.m)))
+    return ClosedForm(known.latex, (known.latex, getattr(flow.m, known.of) if known.of else None))
 
 
 def _derived(flow: Flow) -> ClosedForm | None:
@@ -54,11 +55,13 @@ def _derived(flow: Flow) -> ClosedForm | None:
     found = derived_optimum(flow.m)
     if found is None:
         return None
-    return ClosedForm(found.latex, found if found.power is None else _power_key(float(found.power)))
+    return ClosedForm(found.latex, found if found.power is None else _power_key(found.power))
 
 
-def _power_key(exponent: float) -> tuple[str, Fraction]:
-    return "power of the truth", simplest(exponent, within=1e-12)
+def _power_key(exponent: Any) -> tuple[str, Any]:
+    from qunify.token import rational  # SymPy takes a while to load
+
+    return "power of the truth", rational(exponent)
 
 
 def known_value(flow: Flow) -> Tensor | None:
@@ -132,11 +135,14 @@ KNOWN: dict[str, Known] = {
     "mile": _TRUTH,
     "dft": _ARGMAX,
     "mae": _ARGMAX,
-    "infosft": Known(r"p^*=\sigma\Bigl(\bigl(1-\tfrac{C}{\eta}\bigr)\,\mathrm{logit}\,P\Bigr)", _below_certainty),
+    "infosft": Known(
+        r"p^*=\sigma\Bigl(\bigl(1-\tfrac{C}{\eta}\bigr)\,\mathrm{logit}\,P\Bigr)", _below_certainty, of="certain"
+    ),
     "target_sft": Known(
         r"p^*\propto\pi_{\mathrm{tea}}(1-\eta)^{-1/\beta},\quad\beta\text{ the parameter eta}",
         lambda m, eta, given: torch.softmax(given["teacher_logits"].log() - torch.log1p(-eta) / m.eta, -1),
         lambda m, eta, given: m.eta > 0 and bool((eta < 1).all()),
+        of="eta",
     ),
     "kd": _TEACHER,
     "reverse_kl": _TEACHER,
@@ -155,6 +161,7 @@ KNOWN: dict[str, Known] = {
     "logit_adjustment": Known(
         r"p^*\propto\eta\,\pi_{\mathrm{prior}}^{-\tau}",
         lambda m, eta, given: torch.softmax(eta.log() - m.tau * given["prior_logits"].log(), -1),
+        of="tau",
     ),
     "sparsemax": Known(r"p^*=\mathrm{softmax}(\eta)", lambda m, eta, given: torch.softmax(eta, -1), _positive),
     "entmax15": Known(
@@ -164,5 +171,6 @@ KNOWN: dict[str, Known] = {
         r"p^*\propto\exp\Bigl(\frac{\eta^{1-t_2}}{1-t_2}\Bigr)",
         lambda m, eta, given: torch.softmax((eta.pow(1 - m.t2) - 1) / (1 - m.t2), -1),
         lambda m, eta, given: m.t2 > 1 and _positive(m, eta, given),
+        of="t2",
     ),
 }

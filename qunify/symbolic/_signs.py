@@ -38,7 +38,7 @@ def never_negative(w: sp.Expr) -> bool:
 def _nonnegative(w: sp.Expr, where: Region) -> bool:
     """`never_negative` on one cell, with p_y in this region."""
     signed = w.replace(
-        lambda e: isinstance(e, sp.log) and e.args[0].is_Symbol and e.args[0] not in (P_Y, V),
+        lambda e: isinstance(e, sp.log) and _is_probability(e.args[0]) and e.args[0] != P_Y,
         lambda e: -sp.Symbol(f"minus_log_{e.args[0]}", positive=True),
     )
     signed = signed.replace(SumOverOthers, _signed_sum)
@@ -47,6 +47,11 @@ def _nonnegative(w: sp.Expr, where: Region) -> bool:
     signed = signed.xreplace({V: 2 + sp.Dummy(integer=True, nonnegative=True)})
     signed = signed.xreplace({P_Y: where.low + (where.high - where.low) / (1 + x)})
     return any(bool(form(signed).is_nonnegative) for form in (sp.factor_terms, _logs_joined, _logs_apart))
+
+
+def _is_probability(e: sp.Expr) -> bool:
+    """Whether it is an entry of a distribution: not a weight that comes with the data, nor a parameter."""
+    return bool(e.is_Symbol and e.is_positive and e.name.endswith(("_y", "_k")))
 
 
 def _signed_sum(summand: sp.Expr) -> sp.Expr:
