@@ -171,6 +171,7 @@ def page(facts: Facts) -> str:
         link=link,
         pictured=pictured,
         relations=relation_lines(facts.m.name),
+        special_cases=special_cases(facts.m.name),
         usage=usage(facts.m),
     )
 
@@ -209,7 +210,7 @@ def link(name: str, folder: str = "") -> str:
 
 def relation_lines(name: str) -> list[str]:
     """What the study of all pairs says of the method at its default parameters."""
-    t = _pairs()
+    t = _rows("equivalence")
     mine = t[(t["a"] == name) | (t["b"] == name)]
     other = mine["a"].where(mine["b"] == name, mine["b"])
     level = mine["level"]
@@ -225,11 +226,25 @@ def relation_lines(name: str) -> list[str]:
     return lines
 
 
+def special_cases(name: str) -> dict[str, list[str]]:
+    """What the study of special cases found of the method: by a heading, a line for each other method."""
+    t = _rows("family")
+    sides = (
+        ("It is a special case, or a limit (→), of", t[t["special"] == name], "general"),
+        ("At some parameters, or in a limit (→), it is", t[t["general"] == name], "special"),
+    )
+    return {
+        heading: [f"{link(other)}: `{said}`" for other, said in zip(found[column], found["statement"], strict=True)]
+        for heading, found, column in sides
+        if len(found)
+    }
+
+
 @functools.cache
-def _pairs() -> pd.DataFrame:
+def _rows(study: str) -> pd.DataFrame:
     from analyses.kit import runner
 
-    return runner.read("equivalence", runner.FIGURES)
+    return runner.read(study, runner.FIGURES)
 
 
 # ---- use ----------------------------------------------------------------------------------------------------------

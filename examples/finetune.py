@@ -2,7 +2,7 @@
 
 `python examples/finetune.py` makes everything itself: a tokenizer, a base model that has read sums with many wrong
 answers, and a teacher that has read right ones. Then TRL fine-tunes copies of the base on answered sums, a few of them
-wrong. It needs `qunify[hf]` and, on two CPU cores, under three minutes; `--quick` is too short to learn much.
+wrong. It needs the extra `hf` and, on two CPU cores, under three minutes; `--quick` is too short to learn much.
 """
 
 from __future__ import annotations

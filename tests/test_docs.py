@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 import qunify as qu
 import qunify.hf
 import qunify.training
+from analyses.kit import findings
 from docs import methods, notebooks
 from docs._ext import commands, studies
 from qunify import catalogue, plots
@@ -150,6 +151,25 @@ def test_identities_name_the_other_methods_as_links() -> None:
     assert any("redrawn" in line or "labels that stay" in line for line in _words.identity_lines("kd", methods.link))
     assert methods.relation_lines("mae")[0].startswith("At default parameters. Equal gradients: [`dft`](dft.md)")
     assert methods.relation_lines("gem") == []
+    of, *_ = methods.special_cases("dft").values()
+    named = {line.partition(":")[0] for line in of}
+    for general in (
+        "beyond_log",
+        "gce",
+        "taylor_ce",
+        "phuber_ce",
+        "threshold",
+        "aue",
+        "luffy",
+        "ael",
+        "infosft",
+        "js_noisy",
+    ):
+        assert methods.link(general) in named
+    assert "[`beyond_log`](beyond_log.md): `dft = beyond_log(alpha=1)`" in of
+    assert "[`luffy`](luffy.md): `dft = gamma · luffy(gamma → ∞)`" in of
+    told = [line for name in qunify.names() for lines in methods.special_cases(name).values() for line in lines]
+    assert len(told) == 2 * len(findings.committed("family")) > 200
 
 
 def test_the_index_holds_every_method_in_every_order(found: dict[str, facts.Facts]) -> None:

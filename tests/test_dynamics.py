@@ -54,6 +54,15 @@ def test_skipped_steps_are_steps(name: str, cases: tuple[str, ...]) -> None:
     assert many == pytest.approx(one, rel=0.03)
 
 
+def test_the_picture_says_how_wide_its_intervals_are(full: pd.DataFrame) -> None:
+    """Two seeds of the committed ten, as the quick report has them, spread further than a marker is wide."""
+    assert study.intervals_told(study.summary(full)) == "narrower than the markers"
+    few = study.summary(full[full["seed"] < 2])
+    assert study.intervals_told(few) == "thin lines, up to ± 117 %"
+    (note,) = (text.get_text() for text in study.draw(full[full["seed"] < 2]).texts)
+    assert note.startswith("Means of 2 seeds, intervals thin lines, up to ± 117 %.")
+
+
 def test_tokens_begin_as_they_are_called() -> None:
     for case, begin in runs.CASES.items():
         p = runs.tokens(case, (0, 1, 2)).start.softmax(-1)

@@ -335,7 +335,7 @@ def test_a_missing_extra_is_one_sentence(monkeypatch: Any) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "trl" else found(name, *a))
     monkeypatch.delitem(sys.modules, "qunify.hf")
-    with pytest.raises(ImportError, match=r"^qunify.hf needs trl: pip install 'qunify\[hf\]'$"):
+    with pytest.raises(ImportError, match=r"^qunify.hf needs trl: in a checkout of qunify, pip install '.\[hf\]'$"):
         importlib.import_module("qunify.hf")
 
 

@@ -92,6 +92,37 @@ def test_the_worked_method_at_zero_is_sft_as_it_says() -> None:
     )
 
 
+def test_costs_on_an_accelerator_are_those_measured() -> None:
+    """Each number that README says of a way to take the loss is in that way's row of the benchmark."""
+    measured = (ROOT / "benchmarks" / "accelerator.md").read_text(encoding="utf-8")
+    ways = [line.strip("| ").split(" | ") for line in measured.splitlines() if line.startswith("| ")]
+    cost = {way: f"{ms} ms and {peak} MiB" for way, ms, *_, peak in ways}
+    (told,) = re.findall(r"(\[On an accelerator\].*?) On a CPU:", README.read_text(encoding="utf-8"))
+    assert "(benchmarks/accelerator.md), in bf16 at 8,192 tokens of a vocabulary of 151,936" in told
+    assert "tokens 8192, vocabulary 151936" in measured
+    for words in (
+        f"DFT {cost['dft']} here",
+        f"{cost['TRL, dft']} in TRL",
+        f"{cost['all logits, DFT']} on all logits",
+        f"takes {cost['Liger, CE']}",
+    ):
+        assert words in told
+    ours, theirs = (float(row[-1].replace(",", "")) for row in ways if row[0] in ("dft", "TRL, dft"))
+    assert ours / theirs == pytest.approx(4 / 3, abs=0.05), "a third more memory"
+
+
+def test_no_text_installs_a_release_that_does_not_exist() -> None:
+    """Until there is one, a name on an index would be somebody else's package."""
+    texts = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/**/*.md"),
+        *ROOT.glob("qunify/**/*.py"),
+        *ROOT.glob("analyses/**/*.py"),
+    ]
+    assert len(texts) > 100
+    assert [path for path in texts if re.search(r"install\b[^.`\n]*['\" ]qunify\b(?!, pip)", path.read_text())] == []
+
+
 def test_the_citation_has_the_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == qunify.__version__

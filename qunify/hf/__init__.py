@@ -9,7 +9,7 @@ from qunify._lib.exports import exported
 
 for _package in ("transformers", "trl", "datasets", "accelerate", "peft"):
     if importlib.util.find_spec(_package) is None:
-        raise ImportError(f"qunify.hf needs {_package}: pip install 'qunify[hf]'", name=_package)
+        raise ImportError(f"qunify.hf needs {_package}: in a checkout of qunify, pip install '.[hf]'", name=_package)
 
 if TYPE_CHECKING:
     from qunify.hf._compute_loss import CausalLoss, loss

@@ -7,7 +7,7 @@ import pandas as pd
 from analyses.kit.findings import Finding
 from analyses.kit.words import percent
 from analyses.studies.ambiguity import EARLY, SEEN, Reading
-from analyses.studies.ambiguity.runs import VALID
+from analyses.studies.ambiguity.runs import CONTEXTS, RATE, STEPS, VALID
 
 
 def _answers_words(t: pd.DataFrame) -> str:
@@ -16,9 +16,10 @@ def _answers_words(t: pd.DataFrame) -> str:
     kept = percent(read.trained("entropy_kept", "dft"), read.half("entropy_kept", "dft"))
     early = percent(read.trained("entropy_kept", "dft", step=EARLY), read.half("entropy_kept", "dft", step=EARLY))
     return (
-        f"Of four right answers, 16 samples show {seen['sft']:.1f} after SFT, {seen['gem']:.1f} after GEM, "
+        f"Gradient descent on a table at rate {RATE / CONTEXTS:g} per context, {STEPS[-1]} steps: of {VALID} right "
+        f"answers {SEEN} samples show {seen['sft']:.1f} after SFT, {seen['gem']:.1f} after GEM, "
         f"{seen['target_sft']:.1f} after Target-SFT and {seen['dft']:.1f} after DFT, which keeps {kept} of the entropy "
-        f"among them. Stopped after {EARLY} steps it still keeps {early}."
+        f"among them. After {EARLY} steps it still keeps {early}."
     )
 
 

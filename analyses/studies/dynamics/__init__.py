@@ -160,7 +160,7 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.axhline(len(blocks[0]) - 0.1, color=plots.SOFT, lw=0.8)
         figure.text(
             0.015, 0.02,
-            f"Means of {table['seed'].nunique()} seeds, intervals narrower than the markers. One token of {VOCAB}; "
+            f"Means of {table['seed'].nunique()} seeds, intervals {intervals_told(found)}. One token of {VOCAB}; "
             f"learning rate {RATE:g}, so that only ratios count. The teacher gives the label {100 * TEACHER:.0f} %.\n"
             "Above the line the paper's methods at their defaults (iw_sft and cft are sft here), below it others.",
             color=plots.SOFT, fontsize=10.5, linespacing=1.4,
@@ -175,6 +175,16 @@ MARKS: dict[str, Any] = {
 }
 
 
+MARKER = 0.07  # half of the smallest marker's width, as a share of the steps at which it stands
+
+
+def intervals_told(found: pd.DataFrame) -> str:
+    """Whether the markers of the picture cover the intervals, or what is drawn of them."""
+    shown = found[found.index.get_level_values("method").isin([*PAPER, *OTHERS])]
+    widest = (shown["half"] / shown["steps"]).max()
+    return "narrower than the markers" if widest < MARKER else f"thin lines, up to ± {100 * widest:.0f} %"
+
+
 def _lane(case: str) -> float:
     return float(LANE * 2.6 ** list(CASES).index(case))
 
@@ -182,6 +192,9 @@ def _lane(case: str) -> float:
 def _row(ax: Axes, found: pd.DataFrame, name: str, y: float) -> None:
     colour = plots.colour(name)
     learned = {case: cell(found, name, case) for case in CASES if math.isfinite(cell(found, name, case))}
+    for case, steps in learned.items():
+        half = cell(found, name, case, "half")
+        ax.plot([max(steps - half, 1), steps + half], [y, y], color=colour, lw=1)
     if learned:
         ax.plot([min(learned.values()), max(learned.values())], [y, y], color=colour, lw=2, alpha=0.45)
     for case in reversed(CASES):  # the small markers on top

@@ -6,6 +6,7 @@ import pandas as pd
 
 from analyses.kit.findings import Finding, at
 from analyses.studies.dynamics import never, summary
+from analyses.studies.dynamics.runs import LIMIT, RATE, VOCAB
 
 
 def _steps(t: pd.DataFrame, method: str, case: str) -> float:
@@ -23,10 +24,11 @@ def _speed_words(t: pd.DataFrame) -> str:
     sft, dft = (_steps(t, name, "wrong") for name in ("sft", "dft"))
     slow = [_steps(t, name, "wrong") / sft for name in t["method"].unique()]
     return (
-        f"A token of which the model is sure that it is wrong takes SFT {sft:.0f} steps and DFT {dft:.0f}, "
-        f"{dft / sft:.0f} times as many, while one that it believes takes {_steps(t, 'sft', 'easy'):.0f} and "
-        f"{_steps(t, 'dft', 'easy'):.0f}. {sum(x > 10 for x in slow)} of {len(slow)} methods need more than ten times "
-        f"SFT's steps, and {', '.join(_never(t))} do not learn it within 100,000."
+        f"One token of {VOCAB}, gradient descent at rate {RATE:g}: where the model is sure of another, learning it "
+        f"takes SFT {sft:.0f} steps and DFT {dft:.0f}, {dft / sft:.0f} times as many; where it believes the token, "
+        f"{_steps(t, 'sft', 'easy'):.0f} and {_steps(t, 'dft', 'easy'):.0f}. {sum(x > 10 for x in slow)} of "
+        f"{len(slow)} methods need more than ten times SFT's steps, and {', '.join(_never(t))} do not learn it within "
+        f"{LIMIT:,}."
     )
 
 

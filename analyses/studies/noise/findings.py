@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
 from analyses.kit.findings import Finding, Mean, difference, mean
 from analyses.kit.words import percent, points, within
+from analyses.studies.noise.runs import RATE, STEPS, TRAINING
 
-HARD = {"kind": "uniform", "rate": 0.6, "step": 400}
+HARD: dict[str, Any] = {"kind": "uniform", "rate": 0.6, "step": STEPS[-1]}
+
+_NOISE = f"{100 * HARD['rate']:.0f} %"
 
 
 def _where(setting: str, **more: object) -> dict[str, object]:
@@ -24,17 +29,18 @@ def _predicted_accuracy(t: pd.DataFrame) -> float:
 
 
 def _memorised_words(t: pd.DataFrame) -> str:
-    late, early = _at(t, "sft", "accuracy"), _at(t, "sft", "accuracy", step=60)
+    late, early = _at(t, "sft", "accuracy"), _at(t, "sft", "accuracy", step=STEPS[0])
     return (
         f"With labels without end, SFT, DFT, GCE and beyond-log all keep {percent(_predicted_accuracy(t), digits=0)} "
-        "accuracy or more at every rate of uniform noise tried, and at class noise below one half. With 240 labels of "
-        f"which 60 % are replaced, SFT has {percent(*early)} after 60 steps and {percent(*late)} after 400, having "
-        f"learned {percent(*_at(t, 'sft', 'memorised'))} of the wrong labels by heart. What breaks is memorising."
+        f"accuracy or more at every rate of uniform noise tried, and at class noise below one half. With {TRAINING} "
+        f"labels of which {_NOISE} are replaced, SFT (Adam at rate {RATE:g}) has {percent(*early)} after {STEPS[0]} "
+        f"steps and {percent(*late)} after {STEPS[-1]}, having learned {percent(*_at(t, 'sft', 'memorised'))} of the "
+        "wrong labels by heart. What breaks is memorising."
     )
 
 
 def _memorised_holds(t: pd.DataFrame) -> bool:
-    lost, half = difference(t, "accuracy", _where("sft", step=60), _where("sft"))
+    lost, half = difference(t, "accuracy", _where("sft", step=STEPS[0]), _where("sft"))
     sft, dft = (_at(t, name, "memorised")[0] for name in ("sft", "dft"))
     return _predicted_accuracy(t) > 0.95 and lost > half and sft > 2 * dft
 
@@ -47,9 +53,10 @@ def _bounded(t: pd.DataFrame) -> dict[str, Mean]:
 def _bounded_words(t: pd.DataFrame) -> str:
     found = {name: points(*gain) for name, gain in _bounded(t).items()}
     return (
-        f"There beyond-log, a bounded loss, is {found['beyond_log']} from SFT, GCE {found['gce']} and DFT "
-        f"{found['dft']}. That a bounded loss resists noise does not hold as such: it is how little a token that the "
-        "model does not believe weighs, and for how long one trains."
+        f"With {_NOISE} of the labels replaced, after {STEPS[-1]} steps, accuracy differs from SFT's by "
+        f"{found['beyond_log']} under beyond-log, {found['gce']} under GCE and {found['dft']} under DFT. All three are "
+        "bounded, so that being bounded does not decide it; their gain follows how little they weigh a token that the "
+        "model does not believe."
     )
 
 
@@ -62,8 +69,8 @@ def _sure_words(t: pd.DataFrame) -> str:
     dft, sft = (within(*_at(t, name, "overconfidence"), 2, sign=True) for name in ("dft", "sft"))
     errors = [f"{_at(t, name, 'smooth_ece')[0]:.2f}" for name in ("dft", "sft")]
     return (
-        f"At the same noise DFT is {dft} too sure of itself and SFT {sft}; smooth calibration errors are "
-        f"{' and '.join(errors)}. Accuracy under noise is bought with calibration."
+        f"At the same noise, after as many steps, DFT is {dft} too sure of itself and SFT {sft}; smooth calibration "
+        f"errors are {' and '.join(errors)}. Here accuracy under noise is bought with calibration."
     )
 
 

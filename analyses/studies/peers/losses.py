@@ -44,7 +44,7 @@ def peers() -> Iterator[Peer]:
         try:
             yield from library()
         except ImportError as missing:
-            raise ImportError(f"{missing}: install the extra `peers` (pip install 'qunify[peers]')") from missing
+            raise ImportError(f"{missing}: install the extra `peers` (pip install '.[peers]')") from missing
 
 
 def _torch() -> Iterator[Peer]:

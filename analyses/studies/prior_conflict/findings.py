@@ -7,6 +7,7 @@ import pandas as pd
 
 from analyses.kit.findings import Finding, Mean, at, mean
 from analyses.kit.words import percent
+from analyses.studies.prior_conflict import RATE_PER_CONTEXT
 
 HALF = {"noise": "uniform", "rightness": 0.5}
 
@@ -20,9 +21,10 @@ def _belief_words(t: pd.DataFrame) -> str:
         percent(*_learned(t, *of)) for of in (("sft", 30), ("dft", 30), ("dft", 300), ("profit", 300))
     )
     return (
-        f"Where the pretrained model was wrong, SFT gives a right continuation {sft} of the time after 30 steps, DFT "
-        f"{early}, and after 300 steps DFT has {late}: it is late, not deaf. ProFiT, whose weight below its threshold "
-        f"is zero, has {cut}."
+        f"A table, one softmax per context, gradient descent at rate {RATE_PER_CONTEXT:g} per context: where the "
+        f"pretrained model was wrong, SFT gives a right continuation {sft} of the time after 30 steps, DFT {early}, "
+        f"and after 300 steps DFT has {late}: it is late, not deaf. ProFiT, whose weight below its threshold is zero, "
+        f"has {cut}."
     )
 
 

@@ -217,9 +217,9 @@ def see(table: pd.DataFrame) -> str:
     others = "; ".join(f"{reason}: {', '.join(names)}" for reason, names in rest.items())
     return (
         f"Of {len(found)} methods {len(found) - len(none)} have an optimum at every truth tried, and {len(agree)} of "
-        f"them reach it to {AGREE:g} in total variation at every seed and state, by gradient descent ({sgd}) or by "
-        f"Adam ({adam}). The others: {others or 'none'}. No optimum is predicted for "
-        f"{', '.join(none['Method']) or 'none'}."
+        f"them reach it to {AGREE:g} in total variation at every seed and state, by gradient descent or Adam, "
+        f"whichever comes nearer (alone {sgd} and {adam}); states in which two labels tie are left out. The others: "
+        f"{others or 'none'}. No optimum is predicted for {', '.join(none['Method']) or 'none'}."
     )
 
 
