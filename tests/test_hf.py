@@ -118,6 +118,28 @@ def test_a_teacher(method: str, layout: str, tmp_path: Path) -> None:
     assert apart(teacher, kept) == 0
 
 
+def test_a_teacher_in_a_folder(tmp_path: Path) -> None:
+    teacher = small_llama.model(seed=1)
+    teacher.save_pretrained(tmp_path / "teacher")
+    runs = [
+        train(tmp_path, model=small_llama.model(), method="kd", teacher_model=given)
+        for given in (teacher, tmp_path / "teacher", str(tmp_path / "teacher"))
+    ]
+    assert apart(runs[0].model, runs[1].model) == apart(runs[0].model, runs[2].model) == 0
+
+
+def test_a_loss_function_is_a_method(tmp_path: Path) -> None:
+    def own(logits: Tensor, labels: Tensor) -> Tensor:
+        ce = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return ce * (-ce).exp().detach()
+
+    expected, values = by_hand(model(), qu.get("dft"), DATA)
+    trainer = train(tmp_path, method=own)
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+    assert logged(trainer, "trust") == pytest.approx(logged(train(tmp_path, method="dft"), "trust"), abs=1e-6)
+
+
 def test_the_policy_without_its_adapter_is_the_frozen_copy(tmp_path: Path) -> None:
     settings = {"max_steps": 3, "per_device_train_batch_size": 4, "learning_rate": 1.0}
     options: dict[str, Any] = {"method": "asft", "method_params": {"kl_weight": 1.0}, "settings": settings}
@@ -325,6 +347,26 @@ def test_evaluation_gives_the_same_loss(tmp_path: Path) -> None:
     assert trust == pytest.approx(_trust(trainer.model, "dft", {}), abs=1e-6)
 
 
+@pytest.mark.parametrize("batch", [1, 3, 8])
+@pytest.mark.parametrize("method", ["sft", "dft"])
+def test_an_evaluation_is_the_mean_over_all_labels_whatever_the_batch(
+    batch: int, method: str, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(statistics, "LIMIT", 3)  # what is sampled has no part in it
+    trainer = hf.SFTTrainer(
+        model(), trainers.config(tmp_path, per_device_eval_batch_size=batch), method=method,
+        train_dataset=trainers.dataset(), eval_dataset=trainers.dataset(), processing_class=trainers.TOKENIZER,
+    )  # fmt: skip
+    with torch.no_grad():
+        z, y = logits(model(), DATA), trainers.labels(DATA)
+    losses = {"eval_loss": qu.loss(method)(z, y).item(), "eval_nll": torch.nn.functional.cross_entropy(z, y).item()}
+    found = trainer.evaluate()
+    assert found["eval_loss"] == pytest.approx(losses["eval_loss"], abs=1e-6)
+    for name, value in losses.items():
+        assert logged(trainer, name) == [pytest.approx(value, abs=1e-6)], name
+    assert trainer.predict(trainer.eval_dataset).metrics["test_loss"] == pytest.approx(losses["eval_loss"], abs=1e-6)
+
+
 def test_predictions_leave_nothing_in_the_numbers_of_an_evaluation(tmp_path: Path) -> None:
     trainer = train(tmp_path, eval_dataset=trainers.dataset(text=trainers.TEXTS[:3]))
     trainer.evaluate()
@@ -374,6 +416,7 @@ def test_what_is_logged_is_the_mean_over_tokens(tmp_path: Path) -> None:
     expected = {
         "entropy": -(p * p.log()).sum(-1).mean(),
         "mean_token_accuracy": (z.argmax(-1) == y).double().mean(),
+        "nll": -p.gather(-1, y[:, None]).log().mean(),
         "trust": q.trust.mean(),
         "gradient_scale": q.gradient.abs().sum(-1).mean(),
         "in_simplex": q.in_simplex.double().mean(),

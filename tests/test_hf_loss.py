@@ -7,17 +7,20 @@ import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+import transformers
 import trl
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
-from transformers import GPT2Config, Trainer
+from transformers import BartConfig, BertConfig, GPT2Config, Trainer
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 
 import qunify as qu
 from qunify import hf
+from qunify.hf import _frozen_models as frozen
 from tests import small_llama, trainers
 from tests.trainers import TEXTS, apart, by_hand, examples, logits, losses, model
 
@@ -221,6 +224,14 @@ def test_a_schedule(tmp_path: Path) -> None:
 
 # ---- what is refused --------------------------------------------------------------------------------------------
 
+ENCODER = BertConfig(
+    vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=4
+)
+ENCODER_DECODER = BartConfig(
+    vocab_size=96, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+    encoder_ffn_dim=24, decoder_ffn_dim=24, pad_token_id=1, bos_token_id=2, eos_token_id=2, decoder_start_token_id=2,
+)  # fmt: skip
+
 TEACHER = small_llama.model(seed=1)
 OTHERS = small_llama.model(seed=1, vocab_size=100)
 IDS = torch.tensor([DATA[0][0]])
@@ -235,10 +246,13 @@ def headless() -> hf.CausalLoss:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: hf.loss("kd"), r"kd: teacher: expected one, which the method needs, got None"),
-        (lambda: hf.loss("asft", reference="adapter"), r'asft: reference: expected a model or "base", got \'adapter\''),  # type: ignore[arg-type]
+        (lambda: hf.loss("kd"), r"kd: teacher: expected what the method needs, got None"),
+        (
+            lambda: hf.loss("asft", reference="some/where"),  # type: ignore[arg-type]
+            r'asft: reference: expected a model or "base", got \'some/where\'; load it first',
+        ),
         (lambda: hf.loss("psft"), r"psft: old_logits: .*use qunify.hf.SFTTrainer"),
-        (lambda: hf.loss("logit_adjustment"), r"logit_adjustment: prior_logits: expected one"),
+        (lambda: hf.loss("logit_adjustment"), r"logit_adjustment: prior_logits: expected what the method needs"),
         (lambda: hf.loss("focal", gamma=1.0), r"focal: unknown parameter 'gamma'"),
         (lambda: hf.loss("asft", reference="base").attach(TEACHER), r"asft: reference: expected a model, got \"base\""),
         (lambda: hf.loss("kd", teacher=TEACHER).attach(TEACHER), r"kd: teacher: expected another model"),
@@ -272,19 +286,23 @@ def test_a_trainer_that_passes_the_loss_by_is_refused(tmp_path: Path) -> None:
 
 PREFIX = PrefixTuningConfig(num_virtual_tokens=2, task_type="CAUSAL_LM")
 BASE = {"method": "asft", "reference_model": "base"}
+CUT = trainers.dataset(prompt=["the cat dog bird sees likes "] * 2, completion=["a bird", "likes"])
+BIASED = small_llama.model(attention_bias=True)
+GATHERED = small_llama.model()
+GATHERED.lm_head.weight.data = torch.empty(0)  # as ZeRO-3 leaves a weight outside the call of its module
 
 
 @pytest.mark.parametrize(
     ("options", "settings", "message"),
     [
-        ({"method": "kd"}, {}, r"kd: teacher_model: expected one, which the method needs, got None"),
-        ({"method": "asft"}, {}, r"asft: reference_model: expected one"),
+        ({"method": "kd"}, {}, r"kd: teacher_model: expected what the method needs, got None"),
+        ({"method": "asft"}, {}, r"asft: reference_model: expected what the method needs"),
         ({"method": "asft", "reference_model": 3}, {}, r'asft: reference_model: expected a model or "base", got 3'),
         (BASE, {}, r'asft: reference_model: expected a model, got "base"'),
         ({"method": "kd", "teacher_model": OTHERS}, {}, r"kd: teacher_model: expected a vocabulary of 96, got 100"),
         ({"method": "kd", "teacher_model": OTHERS.model}, {}, r"kd: teacher_model: .* an output head, got LlamaModel"),
         ({"method": "logit_adjustment", "prior_logits": [1.0, 2.0]}, {}, r"prior_logits: expected shape .* got \(2,\)"),
-        ({"method": "psft"}, {}, r"psft: old_every: expected one"),
+        ({"method": "psft"}, {}, r"psft: old_every: expected what the method needs"),
         ({"method": "psft", "old_every": 0}, {}, r"psft: old_every: expected an integer of at least 1, got 0"),
         ({"method": "logit_adjustment", "prior_logits": torch.ones(5)}, {}, r"prior_logits: expected shape \(96,\)"),
         ({"method": "no_such"}, {}, r"unknown method 'no_such'"),
@@ -297,6 +315,18 @@ BASE = {"method": "asft", "reference_model": "base"}
         ({}, {"use_liger_kernel": True}, r"dft: use_liger_kernel: expected False.*got True"),
         ({}, {"loss_type": "dft"}, r"dft: loss_type: expected 'nll'.*got 'dft'"),
         ({}, {"packing": True, "packing_strategy": "wrapped"}, r'dft: packing_strategy: expected "bfd".*got "wrapped"'),
+        ({"train_dataset": CUT}, {"max_length": 5}, r"dft: train dataset: .* max_length=5, got none of 2 ex"),
+        (
+            {"train_dataset": CUT.add_column("weight", [1.0, 2.0]), "method": "iw_sft"},
+            {"max_length": 5},
+            r"iw_sft: train dataset: expected an example with a label within max_length=5, got none of 2 examples",
+        ),
+        ({"model": GATHERED}, {}, r"dft: model: expected a head whose weight is there, got one divided by DeepSpeed"),
+        ({"model": transformers.BertLMHeadModel(ENCODER)}, {}, r"dft: model: .* BertLMHeadModel, whose predictions"),
+        ({**BASE, "peft_config": LoraConfig(init_lora_weights="pissa")}, {}, r"init_lora_weights='pissa', which"),
+        ({**BASE, "peft_config": LoraConfig(init_lora_weights="olora")}, {}, r"init_lora_weights='olora', which"),
+        ({**BASE, "model": BIASED, "peft_config": LoraConfig(target_modules=["q_proj"], bias="lora_only")}, {},
+         r'asft: reference_model: .* got "base" and a parameter outside the adapter that trains, .*q_proj.*bias'),
         ({}, {"eval_packing": True, "packing_strategy": "wrapped"}, r'dft: packing_strategy: expected "bfd"'),
     ],
 )  # fmt: skip
@@ -304,11 +334,24 @@ def test_refused_by_the_trainer(
     options: dict[str, Any], settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     kind = KeyError if "no_such" in message else ValueError
+    given = {"model": None, "method": "dft", "train_dataset": trainers.dataset(text=TEXTS[:2]), **options}
+    given["model"] = small_llama.model() if given["model"] is None else copy.deepcopy(given["model"])
     with pytest.raises(kind, match=message):
-        hf.SFTTrainer(
-            small_llama.model(), trainers.config(tmp_path, **settings), train_dataset=trainers.dataset(text=TEXTS[:2]),
-            processing_class=trainers.TOKENIZER, **options,
-        )  # fmt: skip
+        hf.SFTTrainer(args=trainers.config(tmp_path, **settings), processing_class=trainers.TOKENIZER, **given)
+
+
+def test_the_method_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="'method'"):
+        hf.SFTTrainer(small_llama.model(), trainers.config(tmp_path), train_dataset=trainers.dataset())  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("begin", frozen._LEAVE_THE_BASE)
+def test_adapters_that_pass_leave_the_base_as_it_is(begin: Any) -> None:
+    plain = small_llama.model()
+    adapted = get_peft_model(small_llama.model(), LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=begin))
+    ids = torch.tensor([DATA[1][0]])
+    with adapted.disable_adapter(), torch.no_grad():
+        assert torch.equal(adapted(ids).logits, plain(ids).logits)
 
 
 def test_an_older_policy_in_parts_is_refused(tmp_path: Path, monkeypatch: Any) -> None:
@@ -343,6 +386,52 @@ def test_the_core_imports_none_of_it() -> None:
     code = "import sys, qunify.hf; print([m for m in ('transformers', 'trl', 'torch') if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"),
+    [
+        (transformers.BertForMaskedLM, ENCODER),
+        (transformers.BertForTokenClassification, ENCODER),
+        (transformers.BertForSequenceClassification, ENCODER),
+        (transformers.BartForConditionalGeneration, ENCODER_DECODER),
+    ],
+    ids=lambda x: x.__name__ if isinstance(x, type) else "",
+)
+def test_models_whose_logits_line_up_with_their_labels_are_refused(kind: Any, config: Any, tmp_path: Path) -> None:
+    m, ids = kind(config), torch.tensor([[5, 6, 7, 3]])
+    labels = torch.tensor([2]) if "Sequence" in kind.__name__ else ids % 4
+    criterion = hf.loss("sft")
+    with pytest.raises(ValueError, match=r"sft: model: expected outputs of a causal language model, .* got .*Output"):
+        criterion(m(input_ids=ids), labels)
+    trainer = Trainer(m, trainers.config(tmp_path), train_dataset=ROWS, compute_loss_func=criterion)
+    with pytest.raises(ValueError, match=f"sft: attach: expected a causal language model, .* got {kind.__name__}"):
+        criterion.attach(trainer)
+
+
+def test_labels_stand_beside_every_token() -> None:
+    m = small_llama.model()
+    with pytest.raises(
+        ValueError, match=r"sft: labels: expected one for each token, got \(1, 2\) for logits \(1, 4, 96"
+    ):
+        hf.loss("sft")(m(torch.tensor([[5, 6, 7, 3]])), torch.tensor([[5, 6]]))
+
+
+def test_several_devices_in_one_process(tmp_path: Path) -> None:
+    """Trainer then gives the number of labels once for each."""
+    m, ids = small_llama.model(), torch.tensor([DATA[1][0]])
+    losses = [
+        hf.loss("dft")(m(ids), ids, num_items_in_batch=items).item()
+        for items in (3, torch.tensor(3), torch.tensor(3).unsqueeze(0).expand(2, -1))
+    ]
+    assert losses[0] == losses[1] == losses[2]
+    args = trainers.config(tmp_path)
+    assert args.n_gpu <= 1
+    args._n_gpu = 2
+    criterion = hf.loss("kd", teacher=TEACHER)
+    trainer = SimpleNamespace(compute_loss_func=criterion, args=args, model=m)
+    with pytest.raises(ValueError, match=r"kd: attach: expected one device in each process, got 2 in one: launch"):
+        criterion.attach(trainer)
 
 
 def test_labels_are_shifted_once() -> None:

@@ -51,6 +51,8 @@ def dataset(**columns: Any) -> datasets.Dataset:
 
 
 def train(out: Any, cls: Any = hf.SFTTrainer, *, settings: Any = None, **options: Any) -> Any:
+    if issubclass(cls, hf.SFTTrainer):
+        options = {"method": "dft", **options}
     options = {"model": None, "train_dataset": None, "processing_class": TOKENIZER, **options}
     options["model"] = model() if options["model"] is None else options["model"]
     options["train_dataset"] = dataset() if options["train_dataset"] is None else options["train_dataset"]

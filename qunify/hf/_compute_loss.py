@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from qunify import catalogue
 from qunify.hf._frozen_models import MODELS, Given, Use, is_constant, needed, use_frozen
+from qunify.hf._heads import core
 from qunify.hf._schedule import bind
 from qunify.hf._token_columns import COLUMNS, previous_tokens, shifted
 from qunify.maps import Method, QMap
@@ -18,6 +18,9 @@ from qunify.token import as_tensor
 from qunify.training import Loss
 
 _ARGUMENTS = {"reference_logits": "reference", "teacher_logits": "teacher", "prior_logits": "prior_logits"}
+_CAUSAL = "a causal language model, whose logits are those of the next token"
+#: What transformers calls the losses of models whose logits line up with their labels already.
+_ALIGNED = ("ForMaskedLM", "ForTokenClassification", "ForSequenceClassification", "ForQuestionAnswering")
 _FROM_INPUTS = ("reference_logits", "teacher_logits", "negative_mask", *COLUMNS)
 
 
@@ -56,8 +59,8 @@ class CausalLoss:
         Raises
         ------
         ValueError
-            For a trainer whose options pass the loss by, "base" without an adapter, or a frozen model that is the
-            trained one.
+            For a trainer whose options pass the loss by, a model that does not predict the next token, "base" where
+            that is not the model that training began with, or a frozen model that is the trained one.
         """
         name = self.method.name
         is_model = isinstance(trainer_or_model, nn.Module)
@@ -68,10 +71,16 @@ class CausalLoss:
             if trainer.args.label_smoothing_factor:
                 got = trainer.args.label_smoothing_factor
                 raise ValueError(f"{name}: label_smoothing_factor: expected 0, which the loss would ignore, got {got}")
+            if trainer.args.n_gpu > 1 and set(self.method.needs) & set(_FROM_INPUTS):
+                got = f"{trainer.args.n_gpu} in one: launch with accelerate or torchrun, or show one"
+                raise ValueError(f"{name}: attach: expected one device in each process, got {got}")
             trainer._loss_shifts_labels = True  # labels are counted as they are used here
             bind(trainer, self)
             self._autocast = trainer.accelerator.autocast
         model = trainer_or_model if is_model else trainer_or_model.model
+        kind, inner = getattr(core(model), "loss_type", None), type(core(model)).__name__
+        if kind in _ALIGNED or getattr(getattr(core(model), "config", None), "is_encoder_decoder", False):
+            raise ValueError(f"{name}: attach: expected {_CAUSAL}, got {inner}")
         self._models = {
             context: use_frozen(given, model, name, _ARGUMENTS[context]) for context, given in self._given.items()
         }
@@ -104,13 +113,19 @@ class CausalLoss:
         Raises
         ------
         ValueError
-            For a batch without labels, a method that needs what the loss has not been attached to, and what a call of
-            `qunify.loss` refuses.
+            For a batch without labels, outputs of a model that does not predict the next token, a method that needs
+            what the loss has not been attached to, and what a call of `qunify.loss` refuses.
         """
         if labels is None:
             raise ValueError(f"{self.method.name}: labels: expected a batch with them, got None")
-        logits = _logits(outputs, self.method.name, "model")
-        items = None if num_items_in_batch is None else torch.as_tensor(num_items_in_batch).clamp(min=1)
+        logits, items = _logits(outputs, self.method.name, "model"), num_items_in_batch
+        if labels.shape != outputs.logits.shape[:-1]:
+            got = f"{tuple(labels.shape)} for logits {tuple(outputs.logits.shape)}"
+            raise ValueError(f"{self.method.name}: labels: expected one for each token, got {got}")
+        if isinstance(items, Tensor):  # with several devices in one process, Trainer repeats the number for each
+            items = items.max().clamp(min=1)
+        elif isinstance(items, int):
+            items = max(items, 1)
         context = self._context(labels, logits.shape[-1])
         loss: Tensor = self._loss(logits, labels[:, 1:], items, **context)
         return loss
@@ -145,6 +160,9 @@ def _logits(outputs: Any, name: str, argument: str) -> Tensor:
     """The logits of all tokens but the last, whose next one is not known."""
     if not isinstance(getattr(outputs, "logits", None), Tensor):
         raise ValueError(f"{name}: {argument}: expected outputs with logits, got {type(outputs).__name__}")
+    kind = type(outputs).__name__
+    if outputs.logits.dim() != 3 or any(part in kind for part in ("Masked", "Seq2Seq", "Classifier")):
+        raise ValueError(f"{name}: {argument}: expected outputs of {_CAUSAL}, got {kind}")
     logits: Tensor = outputs.logits[:, :-1]
     return logits
 

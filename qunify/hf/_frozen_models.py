@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -13,7 +14,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import AutoModelForCausalLM, PreTrainedModel, TrainerCallback
 
 from qunify._lib import files
 from qunify.hf._heads import Head, core, last_hidden
@@ -21,6 +22,8 @@ from qunify.maps import QMap
 
 #: A frozen model, or the policy without its adapter.
 Given = nn.Module | Literal["base"]
+#: Ways to begin an adapter that leave the weights of the base as they are.
+_LEAVE_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
 _FILE = "old_policy.safetensors"  # in a checkpoint
 MODELS = ("reference_logits", "teacher_logits")  # the contexts that such a model gives
 #: Entered, it gives the model to call: in evaluation mode, without gradients.
@@ -49,23 +52,44 @@ def is_constant(model: nn.Module) -> bool:
 
 
 def check(model: nn.Module, name: str, argument: str) -> None:
-    """ValueError unless the model's logits are its output head applied to the last hidden states, as tried on two
-    tokens. They are not where a layer lies between the two, or an adapter changes the head or adds virtual tokens."""
+    """ValueError unless the model's logits are its output head applied to what reaches it, and depend on no later
+    token, as tried on two tokens. They are not such where an adapter changes the head or adds virtual tokens, or where
+    logits line up with their labels already, as in encoders."""
     inner = core(model)
     if not isinstance(inner, PreTrainedModel) or inner.get_output_embeddings() is None:
         got = type(inner).__name__
         raise ValueError(f"{name}: {argument}: expected a causal language model with an output head, got {got}")
     head = Head.of(model)
     weight = head.weight
-    if weight.is_meta or not weight.numel() or isinstance(weight, DTensor):
+    if not weight.numel():
+        raise ValueError(
+            f"{name}: {argument}: expected a head whose weight is there, got one divided by DeepSpeed ZeRO-3, which is "
+            "not supported"
+        )
+    if weight.is_meta or isinstance(weight, DTensor):
         return  # the weight is on no device, or sharded over several: nothing can be tried
-    tokens = {"input_ids": torch.tensor([[0, 1]], device=weight.device)}
-    with constant(model):
-        parts = head.logits(last_hidden(model, tokens))
-        whole = model(**tokens).logits.to(parts.dtype)
+    tokens = {"input_ids": torch.tensor([[0, 1], [0, 2]], device=weight.device), "use_cache": False}
+    try:
+        with constant(model):
+            parts = head.logits(last_hidden(model, tokens))
+            whole = model(**tokens).logits.to(parts.dtype)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise ValueError(f"{name}: {argument}: expected a model that is called with token ids, got {why}") from error
     rounding = 1e-3 if weight.dtype == torch.float32 else 1e-6 if weight.dtype == torch.float64 else 0.05
-    if whole.shape != parts.shape or not torch.allclose(whole, parts, rtol=rounding, atol=rounding * whole.std()):
+    close = functools.partial(torch.allclose, rtol=rounding, atol=rounding * whole.std())
+    if whole.shape != parts.shape or not close(whole, parts):
         raise ValueError(f"{name}: {argument}: expected logits that are a head of the last hidden states, got others")
+    if not close(whole[0, 0], whole[1, 0]):
+        got = f"{type(inner).__name__}, whose predictions look at later tokens"
+        raise ValueError(f"{name}: {argument}: expected a causal language model, got {got}")
+
+
+def loaded(given: Any) -> Any:
+    """A model where the folder of one is given; else what is given."""
+    if given == "base" or not isinstance(given, str | Path) or not Path(given).is_dir():
+        return given
+    return AutoModelForCausalLM.from_pretrained(given, dtype="auto", use_safetensors=True, local_files_only=True)
 
 
 def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:
@@ -74,9 +98,10 @@ def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> d
     found = {context: value for context, value in given.items() if context in m.needs}
     for context, value in found.items():
         if value is None:
-            raise ValueError(f"{m.name}: {arguments[context]}: expected one, which the method needs, got None")
+            raise ValueError(f"{m.name}: {arguments[context]}: expected what the method needs, got None")
         if context in MODELS and not (value == "base" or isinstance(value, nn.Module)):
-            raise ValueError(f'{m.name}: {arguments[context]}: expected a model or "base", got {value!r}')
+            hint = "; load it first" if isinstance(value, str | Path) else ""
+            raise ValueError(f'{m.name}: {arguments[context]}: expected a model or "base", got {value!r}{hint}')
     return found
 
 
@@ -88,6 +113,7 @@ def use_frozen(given: Given, policy: nn.Module, name: str, argument: str) -> Use
         return lambda: constant(given)
     if not isinstance(policy, PeftModel):
         raise ValueError(f'{name}: {argument}: expected a model, got "base" and a policy without an adapter')
+    _check_base(policy, name, argument)
 
     @contextmanager
     def base() -> Iterator[nn.Module]:
@@ -100,6 +126,19 @@ def use_frozen(given: Given, policy: nn.Module, name: str, argument: str) -> Use
                 p.requires_grad = was
 
     return base
+
+
+def _check_base(policy: PeftModel, name: str, argument: str) -> None:
+    """ValueError unless the policy with its adapter switched off is the model that it was made from, and stays it."""
+    for config in policy.peft_config.values():
+        if (kind := getattr(config, "init_lora_weights", True)) not in _LEAVE_THE_BASE:
+            got = f'"base" and init_lora_weights={kind!r}, which changes the weights of the base'
+            raise ValueError(f"{name}: {argument}: expected a model, got {got}")
+    marks = (policy.base_model.prefix, "modules_to_save.", "trainable_tokens_")
+    outside = [n for n, p in policy.named_parameters() if p.requires_grad and not any(mark in n for mark in marks)]
+    if outside:
+        got = f'"base" and a parameter outside the adapter that trains, {outside[0]}'
+        raise ValueError(f"{name}: {argument}: expected a model, got {got}")
 
 
 class Snapshot(TrainerCallback):

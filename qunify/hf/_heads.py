@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
 from qunify.training import logits_of
+
+T = TypeVar("T")
 
 
 def core(model: Any) -> Any:
@@ -39,15 +40,6 @@ class Head:
     def vocab(self) -> int:
         return self.weight.shape[0]
 
-    def gathered(self) -> Head:
-        """The head with its weight whole, where sharding has split it: only a layer that runs gathers its weight."""
-        if not isinstance(self.weight, DTensor):
-            return self
-        if self.weight.requires_grad:  # the gradient of the gathered weight would not reach the shards
-            raise ValueError("SFTTrainer: model: expected a head that is whole where it trains, got one sharded alone")
-        bias = self.bias.full_tensor() if isinstance(self.bias, DTensor) else self.bias
-        return dataclasses.replace(self, weight=self.weight.full_tensor(), bias=bias)
-
     def logits(self, hidden: Tensor) -> Tensor:
         """(…, V), in float32 or better."""
         product = hidden.to(self.weight.dtype) @ self.weight.T
@@ -72,7 +64,31 @@ def _softcap(config: Any) -> float | None:
     return next((getattr(config, name) for name in names if getattr(config, name, None) is not None), None)
 
 
+@contextmanager
+def reading(model: Any, f: Callable[[Tensor], T]) -> Iterator[list[T]]:
+    """Calls of the model meanwhile stop short of its head: what f gives of the hidden states that reach it, (B, T, d),
+    goes into the list. f runs in the place of the head, where wrappers have the head's weight at hand."""
+    head, found = core(model).get_output_embeddings(), []
+
+    @torch.compiler.disable
+    def instead(hidden: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        found.append(f(hidden))
+        return hidden[..., :1]  # goes on as logits, which nobody reads
+
+    own = vars(head).get("forward")
+    head.forward = instead
+    try:
+        yield found
+    finally:
+        del head.forward
+        if own is not None:
+            head.forward = own
+
+
 def last_hidden(model: nn.Module, inputs: Mapping[str, Any]) -> Tensor:
     """The last hidden states, (B, T, d), without running the head."""
-    hidden: Tensor = core(model).base_model(**inputs).last_hidden_state
-    return hidden
+    with reading(model, lambda hidden: hidden) as found:
+        core(model)(**inputs)
+    if len(found) != 1:
+        raise ValueError(f"expected one call of the output head, got {len(found)}")
+    return found[0]

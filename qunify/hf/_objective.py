@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qunify.hf._heads import Head, core
+from qunify.hf._heads import Head, core, reading
 
 #: From hidden states (B, T, d) and the head to a loss and what was observed on the way, or any two things.
 Objective = Callable[[Tensor, Head], tuple[Any, Any]]
@@ -24,9 +24,9 @@ def add_objective(model: Any) -> None:
     def fused(self: Any, *args: Any, objective: Objective | None = None, **kwargs: Any) -> Any:
         if objective is None:
             return forward(self, *args, **kwargs)
-        outputs = self.base_model(*args, **kwargs)
-        loss, observed = objective(outputs.last_hidden_state, Head.of(self).gathered())
-        return loss, observed, _auxiliary(self, outputs, kwargs)
+        with reading(self, lambda hidden: objective(hidden, Head.of(self))) as found:
+            outputs = forward(self, *args, **kwargs)
+        return *found[0], getattr(outputs, "aux_loss", None)
 
     model.forward = types.MethodType(fused, model)  # bound, so that a copy of the model calls itself
 
@@ -34,15 +34,3 @@ def add_objective(model: Any) -> None:
 def parts(hidden: Tensor, head: Head) -> tuple[Tensor, Head]:
     """The objective that gives hidden states and head as they are, for models that are asked and not trained."""
     return hidden, head
-
-
-def _auxiliary(model: Any, outputs: Any, inputs: dict[str, Any]) -> Tensor | None:
-    if not inputs.get("output_router_logits"):
-        return None
-    from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
-
-    config = model.config.get_text_config()
-    found: Any = load_balancing_loss_func(
-        outputs.router_logits, config.num_experts, config.num_experts_per_tok, inputs.get("attention_mask")
-    )
-    return found

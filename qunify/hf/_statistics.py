@@ -14,7 +14,7 @@ from qunify.maps import QMap
 
 Source = Tensor | tuple[Tensor, Tensor, Tensor | None]
 
-NAMES = ("entropy", "mean_token_accuracy", "trust", "gradient_scale", "in_simplex")
+NAMES = ("entropy", "mean_token_accuracy", "trust", "gradient_scale", "in_simplex", "nll", "loss")
 LIMIT = 256  # tokens of a micro-batch
 BLOCK = 32  # of them at once: a target and its gradient have the size of the vocabulary
 
@@ -22,7 +22,7 @@ BLOCK = 32  # of them at once: a target and its gradient have the size of the vo
 @torch.compiler.disable
 @torch.no_grad()
 def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: Mapping[str, Source]) -> Tensor:
-    """Sums over tokens and how many there are, (2, 5), in the order of `NAMES`.
+    """Sums over tokens and how many there are, (2, 7), in the order of `NAMES`; the loss is none of what is observed.
 
     The tokens are evenly spaced among those kept, hidden (…, d) and labels (…). A token without a number (the trust
     of a target that is no mixture) does not count.
@@ -41,6 +41,8 @@ def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: M
                 q.trust,
                 q.gradient.abs().sum(-1),
                 q.in_simplex.to(z.dtype),
+                torch.nn.functional.cross_entropy(z, y, reduction="none"),
+                torch.full_like(q.loss, torch.nan),
             ),
             dim=-1,
         )

@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import trl
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import TrainerCallback
+from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from qunify import catalogue
 from qunify.hf import _dataset_columns as columns
 from qunify.hf._dataset_columns import Collator, prepared
-from qunify.hf._frozen_models import MODELS, Given, Snapshot, Use, check, needed, use_frozen
+from qunify.hf._frozen_models import MODELS, Given, Snapshot, Use, check, loaded, needed, use_frozen
 from qunify.hf._heads import Head, last_hidden
 from qunify.hf._objective import add_objective, parts
 from qunify.hf._schedule import bind
@@ -53,9 +56,9 @@ class SFTTrainer(trl.SFTTrainer):
         `(logits, labels, **context)` giving one loss per token.
     method_params : mapping, optional
         The parameters, beside an id or a class.
-    reference_model, teacher_model : Module or "base", optional
-        A frozen causal language model over the same tokens, or the trained model with its adapter switched off. Run
-        only if the method needs it.
+    reference_model, teacher_model : Module, folder or "base", optional
+        A frozen causal language model over the same tokens, the folder that one was saved to (as safetensors), or the
+        trained model with its adapter switched off. Run only if the method needs it.
     old_every : int, optional
         For a method with an older policy: how many optimizer steps until the present one takes its place. Costs a
         second copy of the parameters in training.
@@ -91,10 +94,10 @@ class SFTTrainer(trl.SFTTrainer):
         model: Any,
         args: Any = None,
         *,
-        method: Method = "dft",
+        method: Method,
         method_params: Mapping[str, Any] | None = None,
-        reference_model: Given | None = None,
-        teacher_model: Given | None = None,
+        reference_model: Given | str | Path | None = None,
+        teacher_model: Given | str | Path | None = None,
         old_every: int | None = None,
         prior_logits: Tensor | None = None,
         **kwargs: Any,
@@ -102,8 +105,8 @@ class SFTTrainer(trl.SFTTrainer):
         self.method = catalogue.as_method(method, "SFTTrainer", **(method_params or {}))
         name = self.method.name
         given: dict[str, Any] = {
-            "reference_logits": reference_model,
-            "teacher_logits": teacher_model,
+            "reference_logits": loaded(reference_model) if "reference_logits" in self.method.needs else None,
+            "teacher_logits": loaded(teacher_model) if "teacher_logits" in self.method.needs else None,
             "old_logits": old_every,
             "prior_logits": prior_logits,
         }
@@ -175,7 +178,7 @@ class SFTTrainer(trl.SFTTrainer):
             if column in present and context not in needs:
                 warnings.warn(f"{name}: {dataset_name} dataset: column {column!r} is not used", stacklevel=2)
         if not columns_needed:
-            return prepare(dataset, args, packing)
+            return self._with_labels(prepare(dataset, args, packing), dataset, args, dataset_name)
         if {*columns_needed, "seq_lengths"} <= present.keys():  # packed before
             return dataset
         for column in columns_needed.values():
@@ -196,7 +199,18 @@ class SFTTrainer(trl.SFTTrainer):
             return ids
 
         special = set(self._tokenizer.all_special_ids)
-        return prepared(dataset, columns_needed, prepare, args, packing, tokenize, special)
+        found = prepared(dataset, columns_needed, prepare, args, packing, tokenize, special)
+        return self._with_labels(found, dataset, args, dataset_name)
+
+    def _with_labels(self, found: Any, dataset: Any, args: Any, dataset_name: str) -> Any:
+        """What has become of a dataset, unless nothing has: truncation drops examples whose labels are all cut off."""
+        if isinstance(found, datasets.Dataset) and isinstance(dataset, datasets.Dataset) and not len(found):
+            limit = "" if args.max_length is None else f" within max_length={args.max_length}"
+            got = f"none of {len(dataset)} examples"
+            raise ValueError(
+                f"{self.method.name}: {dataset_name} dataset: expected an example with a label{limit}, got {got}"
+            )
+        return found
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
@@ -230,18 +244,28 @@ class SFTTrainer(trl.SFTTrainer):
 
         def objective(hidden: Tensor, head: Head) -> tuple[Tensor, Tensor | None]:
             hidden = hidden[:, :-1]
-            loss = linear_loss(
-                hidden,
-                head.weight,
-                labels,
-                self.method,
-                bias=head.bias,
-                logit_scale=head.scale,
-                softcap=head.softcap,
-                num_items_in_batch=items,
-                **{KEYWORDS.get(context, context): source for context, source in sources.items()},
-            )
-            return loss, observe(self.method, head, hidden, labels, sources) if observes else None
+
+            def fused(method: Method, **context: Any) -> Tensor:
+                return linear_loss(
+                    hidden,
+                    head.weight,
+                    labels,
+                    method,
+                    bias=head.bias,
+                    logit_scale=head.scale,
+                    softcap=head.softcap,
+                    num_items_in_batch=items,
+                    **context,
+                )
+
+            loss = fused(self.method, **{KEYWORDS.get(context, context): source for context, source in sources.items()})
+            if not observes:
+                return loss, None
+            observed = observe(self.method, head, hidden, labels, sources)
+            if mode == "eval":  # exact, over every label
+                totals = items * torch.stack((fused("sft"), loss.detach()))
+                observed[:, -2:] = torch.stack((totals, (labels != -100).sum().expand(2)))
+            return loss, observed
 
         if self.aux_loss_enabled:
             inputs["output_router_logits"] = True
@@ -283,7 +307,12 @@ class SFTTrainer(trl.SFTTrainer):
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
         self._observed.pop("eval", None)  # left by `predict`, which logs nothing
         self._metrics["eval"].clear()
-        return super().evaluation_loop(*args, **kwargs)
+        output = super().evaluation_loop(*args, **kwargs)
+        sums, counts = self._observed["eval"].tolist()  # a mean over batches would depend on their size
+        for key in output.metrics:
+            if key.endswith("_loss") and counts[-1]:
+                output.metrics[key] = sums[-1] / counts[-1]
+        return output
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
         super()._save_optimizer_and_scheduler(output_dir)
@@ -323,6 +352,10 @@ class SFTTrainer(trl.SFTTrainer):
     def _refuse_layouts(self) -> None:
         """ValueError where hidden states and labels would not lie side by side."""
         name = self.method.name
+        numbers = COLUMNS.keys() & self.method.needs
+        if numbers and isinstance(self.data_collator, DataCollatorForVisionLanguageModeling):
+            got = "a dataset with pictures, whose collator leaves it out"
+            raise ValueError(f"{name}: {min(numbers)}: expected a dataset of text, got {got}")
         if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
             got = self.model.active_peft_config.peft_type.value
             raise ValueError(f"{name}: peft_config: expected an adapter without virtual tokens, got {got}")
