@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+import torch
 
 import qunify
 from qunify._lib.simple import UNDEFINED
@@ -107,6 +109,35 @@ def test_set_changes_the_parameter_and_the_target(capsys: pytest.CaptureFixture[
     assert "base = p (default log)" in printed(capsys, "show", "threshold", "--set", "threshold.base=p")
 
 
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["target_sft", "dft", "--set", "eta=0"], "target_sft(eta=0.0) and dft have the same gradient"),
+        (["gem", "temperature_ce", "--set", "beta=.5", "--set", "temperature=.5"], "differ by the constant factor 2,"),
+        (["gem", "temperature_ce", "--set", "gem.beta=.5", "--set", "temperature=.5"], "the constant factor 2,"),
+    ],
+)
+def test_set_finds_the_method_that_has_the_parameter(
+    argv: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sentence in printed(capsys, "compare", *argv)
+
+
+def test_a_witness_says_all_that_it_takes_to_check_it(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("compare", "target_sft", "dft", "--set", "target_sft.eta=1")
+    told = printed(capsys, *argv)
+    (token,) = json.loads(printed(capsys, *argv, "--json"))["witness_tokens"]
+    assert list(token["contexts"]) == ["teacher_logits"]
+    p, teacher = (
+        torch.tensor([float(Fraction(x)) for x in row]) for row in (token["p"], token["contexts"]["teacher_logits"])
+    )
+    label = torch.tensor([token["label"]])
+    for m, side in ((qunify.get("target_sft", eta=1), "gradient_a"), (qunify.get("dft"), "gradient_b")):
+        context = {"teacher_logits": teacher.log()[None]} if m.needs else {}
+        assert m(p.log()[None], label, **context).gradient[0].tolist() == pytest.approx(token[side], abs=1e-6)
+    assert f"teacher ({', '.join(token['contexts']['teacher_logits'])}): gradients (" in told
+
+
 # ---- plot ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_plot_writes_the_file_and_nothing_else(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,7 +171,13 @@ def test_plot_names_its_file_after_the_method(tmp_path: Path, monkeypatch: pytes
         ("show eaft --set top_k=2.5", "parameter top_k: expected an integer"),
         ("show target_sft --set eta", "--set eta: expected PARAM=VALUE"),
         ("show target_sft --set dft.eta=1", "expected target_sft.eta=…, got dft"),
-        ("plot dft target_sft --set eta=1", "expected dft.eta=… or target_sft.eta=…, got no method"),
+        ("plot kd kd_hybrid --set mixx=1", "no parameter 'mixx' of kd or kd_hybrid, expected kd_hybrid.mix=…"),
+        (
+            "plot kd temperature_ce --set temperature=1",
+            "expected kd.temperature=… or temperature_ce.temperature=…, got no",
+        ),
+        ("compare sft dft --set eta=1", "no parameter 'eta' of sft or dft, none of them has parameters"),
+        ("compare xxx dft", "unknown method 'xxx'; `qunify list` has them (a method of your own is MODULE:NAME or"),
         ("list --family gate", "unknown family 'gate', expected one of gates"),
         ("list --nope", "unrecognized arguments: --nope"),
         ("plot dft --out missing/dft.png", "the folder missing does not exist"),

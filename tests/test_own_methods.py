@@ -245,7 +245,7 @@ def test_the_command_line_takes_it(folder: Path, capsys: pytest.CaptureFixture[s
         ("show OWN:half --set b=1", "half: unknown parameter 'b', expected a"),
         ("show OWN:InTensors --derive", "InTensors: a derivation needs symbols"),
         ("show OWN:loss --derive", "loss: a derivation needs symbols"),
-        ("compare OWN:Cubed sft --set power=1", "Cubed.power=… or sft.power=…, got no method"),
+        ("compare OWN:Cubed sft --set pwoer=1", "no parameter 'pwoer' of"),
         ("compare Cubed sft", "unknown method 'Cubed'"),
     ],
 )

@@ -61,6 +61,22 @@ def described(verdict: Any) -> dict[str, Any]:
         "argument": [step.plain for step in verdict.steps],
         "ties": list(verdict.ties),
         "witness": None if verdict.witness is None else str(verdict.witness),
+        "witness_tokens": [_token(point) for point in verdict.witness.points] if verdict.witness else [],
+    }
+
+
+def _token(point: Any) -> dict[str, Any]:
+    """A token of the witness as plain data: probabilities and contexts as fractions, gradients as numbers."""
+
+    def plain(x: Any) -> Any:
+        return [*map(str, x)] if isinstance(x, tuple) else str(x)
+
+    return {
+        "p": plain(point.probs),
+        "label": point.label,
+        "contexts": {name: plain(x) for name, x in point.context.items()},
+        "gradient_a": list(point.gradient_a),
+        "gradient_b": list(point.gradient_b),
     }
 
 

@@ -36,33 +36,45 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
     """The named methods, with the parameters that `--set` gives them. UsageError says what does not fit."""
+    found = {name: method_of(name) for name in names}
     chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
     for assignment in assignments:
         method, param, value = _parsed(assignment)
-        if not method and len(chosen) == 1:
-            method = names[0]
-        if method not in chosen:  # of one's own the last part of its name says enough
-            method = next((name for name in names if name.rpartition(":")[2] == method), method)
-        if method not in chosen:
-            near = difflib.get_close_matches(method, chosen, 1) or list(chosen)
-            wanted = " or ".join(f"{name}.{param}=…" for name in near)
-            raise UsageError(f"--set {assignment}: expected {wanted}, got {method or 'no method'}")
-        chosen[method][param] = value
-    return [method_of(name, **chosen[name]) for name in names]
+        chosen[_meant(method, param, found, assignment)][param] = value
+    try:
+        return [found[name].replace(**chosen[name]) if chosen[name] else found[name] for name in names]
+    except ValueError as error:
+        raise UsageError(error.args[0]) from None
 
 
-def method_of(name: str, **params: Any) -> QMap:
+def _meant(method: str, param: str, found: dict[str, QMap], assignment: str) -> str:
+    """Which of the named methods a setting is for: the one named, or the only one with such a parameter."""
+    if len(found) == 1 and not method:
+        return next(iter(found))
+    of_their_own = {name.rpartition(":")[2]: name for name in found}  # the last part of such a name says enough
+    if method in found or method in of_their_own:
+        return method if method in found else of_their_own[method]
+    having = [name for name, m in found.items() if param in m.params]
+    if len(having) == 1 and not method:
+        return having[0]
+    if having:
+        wanted = " or ".join(f"{name}.{param}=…" for name in having)
+        raise UsageError(f"--set {assignment}: expected {wanted}, got {method or 'no method'}")
+    known = {key: f"{name}.{key}" for name, m in found.items() for key in m.params}
+    near = difflib.get_close_matches(param, known, 1) or list(known)
+    wanted = f"expected {' or '.join(f'{known[key]}=…' for key in near)}" if near else "none of them has parameters"
+    raise UsageError(f"--set {assignment}: no parameter {param!r} of {' or '.join(found)}, {wanted}")
+
+
+def method_of(name: str) -> QMap:
     """An id of the catalogue, or as MODULE:NAME a class, a QMap or a loss function of the user's own."""
     from qunify import catalogue
-    from qunify.maps import QMap
 
-    given = load(name) if ":" in name else name
     try:
-        if isinstance(given, QMap):  # one that is made already: the same at other parameters
-            return given.replace(**params)
-        return catalogue.as_method(given, name, **params)
+        return catalogue.as_method(load(name) if ":" in name else name, name)
     except KeyError as error:  # the catalogue's own sentence, which has the near match
-        raise UsageError(f"{error.args[0]} (a method of your own is MODULE:NAME or path/to/file.py:NAME)") from None
+        said = error.args[0].replace("qunify.names() lists them", "`qunify list` has them")
+        raise UsageError(f"{said} (a method of your own is MODULE:NAME or path/to/file.py:NAME)") from None
     except ValueError as error:
         raise UsageError(error.args[0]) from None
 

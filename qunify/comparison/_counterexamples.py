@@ -20,8 +20,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 @dataclass(frozen=True)
 class Point:
-    """A token, given by probabilities (and log Σ exp z = WITNESS_LSE, for losses that see the logits themselves), and
-    the two logit gradients there (fifty digits, shown as floats)."""
+    """A token, given by probabilities (and log Σ exp z = WITNESS_LSE, for losses that see the logits themselves) and
+    the contexts that the methods use, and the two logit gradients there (fifty digits, shown as floats)."""
 
     probs: tuple[Fraction, ...]
     label: int
@@ -32,7 +32,12 @@ class Point:
     def __str__(self) -> str:
         p = _listed(map(str, self.probs))
         a, b = (_listed(f"{x:.4g}" for x in g) for g in (self.gradient_a, self.gradient_b))
-        return f"p = ({p}), label {self.label}: ({a}) against ({b})"
+        given = "".join(f", {name.removesuffix('_logits')} {_written(x)}" for name, x in self.context.items())
+        return f"p = ({p}), label {self.label}{given}: gradients ({a}) against ({b})"
+
+
+def _written(context: Any) -> str:
+    return f"({_listed(map(str, context))})" if isinstance(context, tuple) else str(context)
 
 
 def _listed(words: Iterable[str]) -> str:
@@ -146,7 +151,8 @@ def agree_in_decimals(a: QMap, b: QMap, factor: sp.Expr, alias: Alias) -> bool:
 def _point(token: int, a: QMap, b: QMap, alias: Alias) -> Point:
     probs, label = _TOKENS[token]
     floats = (tuple(map(float, _at(m, token, alias))) for m in (a, b))
-    return Point(probs, label, _context(token, alias), *floats)
+    used = {name: value for name, value in _context(token, alias).items() if name in (*a.needs, *b.needs)}
+    return Point(probs, label, used, *floats)
 
 
 def _bent(x: Array, y: Array) -> Array:
