@@ -24,6 +24,7 @@ from qunify.cli import main
 from qunify.comparison import Match, Matches
 from qunify.comparison._subjects import examine, jumps_of
 from qunify.maps import QMap
+from qunify.samples import spread_over_u
 from qunify.token import TensorToken, V
 
 Loss = Callable[..., Tensor]
@@ -364,11 +365,167 @@ def test_no_fraction_nearby_has_a_smaller_denominator() -> None:
         assert not any(abs(round(x * q) / q - x) <= 0.999e-4 * x for q in range(1, found.denominator))
 
 
+# ---- sums, signs and sizes -----------------------------------------------------------------------------------
+
+
+def reverse_kl(z: Tensor, other: Tensor) -> Tensor:
+    return (z.softmax(-1) * (z.log_softmax(-1) - other.log_softmax(-1))).sum(-1)
+
+
+def entropy(z: Tensor) -> Tensor:
+    return -(z.softmax(-1) * z.log_softmax(-1)).sum(-1)
+
+
+def u_of(z: Tensor, y: Tensor) -> Tensor:
+    return log_u(z, y).exp()
+
+
+def half_reverse(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    return -log_u(z, y) + 0.5 * reverse_kl(z, teacher_logits)
+
+
+def softened(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    soft = -((teacher_logits / 2.5).softmax(-1) * (z / 2.5).log_softmax(-1)).sum(-1)
+    return -0.3 * log_u(z, y) + 0.7 * 2.5**2 * soft
+
+
+SUMS = [
+    (
+        lambda z, y: -u_of(z, y).detach() * log_u(z, y) - 0.1 * entropy(z),
+        {"dft": 1, "confidence_penalty(0.1)": 1, "sft": -1},
+    ),
+    (half_reverse, {"sft": 1, "reverse_kl": 0.5}),
+    (softened, {"sft": 0.3, "kd(2.5)": 0.7}),
+    (
+        lambda z, y: -u_of(z, y).detach() * log_u(z, y) + 1e-2 * z.logsumexp(-1) ** 2,
+        {"dft": 1, "z_loss(0.01)": 1, "sft": -1},
+    ),
+    (lambda z, y: -log_u(z, y) * (1 + (1 - u_of(z, y)) ** 2) - 3 * u_of(z, y), {"sft": 1, "dft": 3, "focal(2.0)": 1}),
+]
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "expected"), [SUMS[0], *(pytest.param(*s, marks=pytest.mark.slow) for s in SUMS[1:])]
+)
+def test_a_sum_is_told_with_its_terms(loss_fn: Loss, expected: dict[str, float]) -> None:
+    found = qu.identify(loss_fn)
+    assert found.sum is not None
+    assert found.sum.error < 1e-7
+    named = {m.name + (f"({next(iter(m.params.values()))})" if m.params else ""): c for c, m in found.sum.terms}
+    assert named == pytest.approx(expected)
+    assert "is a sum, " in found.verdict
+    assert {"identical", "scaled"}.isdisjoint(m.level for m in found)
+
+
+def test_a_lost_minus_sign_is_told() -> None:
+    found = qu.identify(lambda z, y: 0.5 * log_u(z, y))
+    assert (found[0].name, found[0].level, found[0].factor) == ("sft", "opposite", -0.5)
+    assert "is -0.5 × sft, whose target a step of descent moves away from: is a minus sign lost?" in found.verdict
+
+
+@pytest.mark.parametrize(
+    "size", [1e-12, pytest.param(1e-6, marks=pytest.mark.slow), pytest.param(1e5, marks=pytest.mark.slow)]
+)
+def test_the_size_of_a_loss_is_a_factor_of_the_plainest_method(size: float) -> None:
+    found = qu.identify(lambda z, y: -size * log_u(z, y))
+    assert (found[0].name, found[0].level, found[0].params) == ("sft", "scaled", {})
+    assert found[0].factor == pytest.approx(size, rel=1e-9)
+    assert found.verdict.split(" is ")[1].startswith(f"{size:.6g} × sft")
+
+
+@pytest.mark.slow
+def test_a_floor_that_no_token_reaches_is_0() -> None:
+    found = qu.identify(lambda z, y: 2 * (1 - u_of(z, y) ** 0.5), top=9)
+    assert named(found, "talr").params == {"temperature": 2, "floor": 0}
+
+
+@pytest.mark.slow
+def test_what_methods_only_tend_to_is_no_match() -> None:
+    found = qu.identify(lambda z, y, teacher_logits: 2 * reverse_kl(z, teacher_logits), top=99)
+    assert found[0].level == "scaled"
+    assert {"taid", "abkd"}.isdisjoint(m.name for m in found)
+
+
+def test_no_gate_far_away_is_named() -> None:
+    def clipped(z: Tensor, y: Tensor, old_logits: Tensor) -> Tensor:
+        ratio = u_of(z, y) / u_of(old_logits, y)
+        return torch.min(ratio, ratio.clamp(0.8, 1.2)) * log_u(old_logits, y)
+
+    found = qu.identify(clipped)
+    assert found == []
+    assert found.verdict == "clipped is a gate of its own, and none of the catalogue comes near."
+
+
+# ---- tokens in sequences, and losses that shift them ---------------------------------------------------------
+
+
+def flat_shift(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z[:-1], y[1:])
+
+
+def shift_in_sequences(z: Tensor, y: Tensor) -> Tensor:
+    _, _, vocab = z.shape
+    return F.cross_entropy(z[:, :-1].reshape(-1, vocab), y[:, 1:].reshape(-1), ignore_index=-100)
+
+
+def sum_with_shift(z: Tensor, y: Tensor) -> Tensor:
+    return -z[..., :-1, :].log_softmax(-1).gather(-1, y[..., 1:, None]).sum()
+
+
+def sequences(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z.transpose(1, 2), y, reduction="none", label_smoothing=0.1)
+
+
+@pytest.mark.parametrize(
+    ("loss_fn", "note", "reduction"),
+    [
+        (flat_shift, "It shifts: the logits of a position are compared with the label of the next", "mean"),
+        (shift_in_sequences, "It shifts: ", "mean"),
+        (sum_with_shift, "It shifts: ", "sum"),
+        (sequences, "It takes sequences, logits (B, T, V)", "none"),
+    ],
+)
+def test_a_loss_of_sequences_is_given_them(loss_fn: Loss, note: str, reduction: str) -> None:
+    subject = examine(loss_fn, ())
+    assert subject.notes[0].startswith(note)
+    assert subject.reduction == reduction
+    p = spread_over_u(24, 0)[:9]
+    expected = qu.get("label_smoothing") if loss_fn is sequences else qu.get("sft")
+    assert torch.allclose(subject(p).gradient, expected(p.logits, p.labels).gradient)
+
+
+@pytest.mark.slow
+def test_a_loss_that_shifts_is_recognised() -> None:
+    found = qu.identify(shift_in_sequences)
+    assert found.verdict.startswith("shift_in_sequences is identical to sft")
+    assert "It shifts: " in str(found)
+
+
 # ---- functions that cannot be asked --------------------------------------------------------------------------
 
 
 def needs_teacher(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
     return -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
+
+
+def needs_both(z: Tensor, y: Tensor, teacher_logits: Tensor, old_logits: Tensor) -> Tensor:
+    return needs_teacher(z, y, teacher_logits + old_logits)
+
+
+def samples(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    sampled = torch.multinomial(z.softmax(-1), 1)
+    return (z.log_softmax(-1) - teacher_logits.log_softmax(-1)).gather(1, sampled)[:, 0] ** 2
+
+
+def dropout(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(F.dropout(z, 0.01), y)
+
+
+def in_place(z: Tensor, y: Tensor) -> Tensor:
+    p = z.exp()
+    total = p.square().sum(-1)
+    p += 1
+    return total
 
 
 def needs_temperature(z: Tensor, y: Tensor, temperature: float) -> Tensor:
@@ -382,11 +539,14 @@ def raises(z: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("loss_fn", "contexts", "message"),
     [
-        (needs_teacher, (), r"needs_teacher: needs teacher_logits; add contexts=\('teacher_logits',\)"),
+        (needs_both, ("old_logits",), r"needs_both: needs teacher_logits; add contexts=\('teacher_logits',\)"),
         (needs_teacher, ("techer_logits",), "unknown context 'techer_logits', did you mean teacher_logits"),
         (log_u, ("teacher_logits",), "log_u: contexts: it takes no argument teacher_logits"),
         (needs_temperature, (), "needs temperature, which is no known context; bind it with functools.partial"),
         (raises, (), r"raises raised RuntimeError when called with logits \(8, 5\), labels \(8,\): my own message"),
+        (samples, (), "samples: expected the same gradient from two calls .* it is random, .* k1, k2 and k3"),
+        (dropout, (), "dropout: expected the same gradient from two calls on the same tokens, got two"),
+        (in_place, (), "in_place: expected losses that can be differentiated, got RuntimeError in the backward pass: "),
         (lambda z, y: z, (), r"expected one loss per token, shape \(8,\), or their mean or sum, got \(8, 5\); return"),
         (lambda z, y: 1.0, (), "got float; return a tensor"),
         (lambda z, y: z.detach().sum(-1), (), "differentiably on the logits, got none that do; look for .detach"),
@@ -434,8 +594,10 @@ def test_the_command_takes_a_module_or_a_file(where: str, folder: Path, capsys: 
     assert "smooth is identical to label_smoothing(smoothing=0.2)" in capsys.readouterr().out
 
 
-def test_the_command_in_json_and_with_contexts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["identify", "somebodys_losses:kd", "--contexts", "teacher_logits", "--json"]) == 0
+def test_the_command_in_json_with_the_contexts_of_the_signature(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["identify", "somebodys_losses:kd", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["matches"][0]["id"] == "kd"
     assert data["matches"][0]["level"] == "identical"
@@ -457,7 +619,7 @@ def test_the_command_in_json_and_with_contexts(folder: Path, capsys: pytest.Capt
         ("missing.py:f", "missing.py: no such file"),
         ("somebodys_losses:smoth", "somebodys_losses has no smoth, did you mean smooth?"),
         ("broken:f", "broken cannot be imported: No module named 'no_such_package_anywhere'"),
-        ("somebodys_losses:kd", "kd: needs teacher_logits"),
+        ("somebodys_losses:kd --contexts teacher_logits,old_logits", "kd: contexts: it takes no argument old_logits"),
         ("somebodys_losses:smooth --contexts teacher", "unknown context 'teacher', did you mean teacher_logits?"),
     ],
 )

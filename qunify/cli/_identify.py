@@ -20,7 +20,10 @@ class Identify(Command):
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("function", metavar="A", help=f"a function (logits, labels, …) or a method: {NAME}")
         parser.add_argument(
-            "--contexts", default="", metavar="A,B", help="the context names it takes, e.g. teacher_logits"
+            "--contexts",
+            default="",
+            metavar="A,B",
+            help="the context names it takes; by default those of its signature",
         )
         parser.add_argument("--top", type=int, default=5, metavar="N", help="how many matches to print (default: 5)")
 
@@ -38,6 +41,9 @@ class Identify(Command):
             "function": args.function,
             "verdict": found.verdict,
             "matches": [_plain(m) for m in found],
+            "sum": [{"id": m.name, "parameters": m.params, "factor": c} for c, m in found.sum.terms]
+            if found.sum
+            else None,
             "diagnosis": {
                 "sentences": d.sentences(),
                 "reduction": d.reduction,
@@ -50,13 +56,14 @@ class Identify(Command):
                 "share_in_simplex": d.in_simplex if math.isfinite(d.in_simplex) else None,
                 "gate": d.gate,
                 "weight_depends_on_u_alone": d.on_u_alone,
+                "jumps": [j._asdict() for j in d.jumps],
                 "curve": {"u": list(d.curve[0]), "weight": list(d.curve[1])} if d.curve else None,
             },
         }
 
     def render(self, data: dict[str, Any]) -> str:
         blocks: list[Any] = [terminal.heading(data["verdict"])]
-        also = data["matches"][1:]
+        also = data["matches"][0 if data["sum"] else 1 :]
         if also:
             blocks += ["", "Also", *(terminal.indented(m["sentence"]) for m in also)]
         blocks += ["", "Measured", *(terminal.indented(s) for s in data["diagnosis"]["sentences"])]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sympy as sp
@@ -15,14 +15,17 @@ from qunify._lib.simple import simple_numbers
 from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
-from qunify.comparison._fitting import Fit, Mode, Sample, fit, simplified
+from qunify.comparison._fitting import HOPELESS, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._subjects import beside, examine, is_gate
-from qunify.maps import LossFunctionMap, Method, QMap, published
+from qunify.comparison._sums import Sum, as_sum
+from qunify.maps import Method, QMap, limits, published
 from qunify.samples import ROWS, spread_over_u
 from qunify.token import V
 
-DEGREES = ("identical", "scaled", "directional", "near")  # how near a match is
+DEGREES = ("identical", "scaled", "opposite", "directional", "near")  # how near a match is
+EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 NEAR = 0.1  # relative gradient error up to which an entry is named as near
+LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
@@ -42,8 +45,9 @@ class Match:
     params : dict
         Its parameters; a SymPy expression in V where the loss is the entry with a parameter that depends on V.
     level : str
-        `identical` (equal gradients), `scaled` (equal up to `factor`), `directional` (at every token on the same
-        ray, neither silent everywhere: the same target with other weights), or `near` (none of these).
+        `identical` (equal gradients), `scaled` (equal up to `factor`), `opposite` (the same with a negative one),
+        `directional` (at every token on the same ray, neither silent everywhere: the same target with other weights;
+        of two gates, which share every ray, only if they are near), or `near` (none of these).
     error : float
         ‖g − factor · g_entry‖ / ‖g‖ on tokens that were not used in fitting, the largest over three vocabularies.
     factor : float or SymPy expression in V
@@ -64,6 +68,11 @@ class Match:
                 f"{short_number(self.factor)} × {self._named()}, a change of learning rate "
                 f"(relative gradient error {self.error:.1g})"
             )
+        if self.level == "opposite":
+            return (
+                f"{short_number(self.factor)} × {self._named()}, whose target a step of descent moves away from: "
+                f"is a minus sign lost? (relative gradient error {self.error:.1g})"
+            )
         if self.level == "directional":
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
         factor = "" if abs(self.factor - 1) < 1e-9 else f"{short_number(self.factor)} × "
@@ -81,11 +90,14 @@ class Match:
 
 
 class Matches(list[Match]):
-    """The matches, best first; printed, what the loss is in plain sentences."""
+    """The matches, best first; printed, what the loss is in plain sentences.
 
-    def __init__(self, matches: Sequence[Match], name: str, diagnosis: Diagnosis) -> None:
+    `sum` has the loss as a `Sum` of entries, where none alone has its gradient or direction and a sum has; else None.
+    """
+
+    def __init__(self, matches: Sequence[Match], name: str, diagnosis: Diagnosis, total: Sum | None = None) -> None:
         super().__init__(matches)
-        self.name, self.diagnosis = name, diagnosis
+        self.name, self.diagnosis, self.sum = name, diagnosis, total
 
     @property
     def verdict(self) -> str:
@@ -94,17 +106,19 @@ class Matches(list[Match]):
         if self.diagnosis.silent:
             return f"{subject} teaches nothing: its gradient is zero."
         best = self[0] if self else None
-        if best and best.level in ("identical", "scaled"):
+        if best and best.level in EXACTLY:
             return f"{subject} is {best}."
+        if self.sum:
+            return f"{subject} is a sum, {self.sum}."
         own = "a gate of its own" if self.diagnosis.gate else "unlike anything here"
         if not best:
-            return f"{subject} is {own}."
+            return f"{subject} is {own}{', and none of the catalogue comes near' if self.diagnosis.gate else ''}."
         if best.level == "directional":
             return f"{subject} {f'is {own}; it ' if self.diagnosis.gate else ''}points {best}."
         return f"{subject} is {own}; it is {best}."
 
     def __str__(self) -> str:
-        also = [f"Also: {m}." for m in self[1:]]
+        also = [f"Also: {m}." for m in self[0 if self.sum else 1 :]]
         return "\n".join([self.verdict, *also, *self.diagnosis.sentences()])
 
     __repr__ = __str__
@@ -124,7 +138,8 @@ def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Mat
         `loss_fn(logits, labels, **contexts)` on logits (N, V) and labels (N,), giving one loss per token in
         nats, or their mean or sum. Of a QMap, or an id of the catalogue, the published loss.
     contexts : sequence of str
-        The context names it takes, such as `teacher_logits`; a QMap says by itself what it needs.
+        The context names it takes, such as `teacher_logits`. A QMap says by itself what it needs, and of a function
+        all are given that its signature names: `contexts` leaves out some, or names those of a `**context`.
     top : int
         How many matches to return at most.
 
@@ -132,13 +147,15 @@ def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Mat
     -------
     Matches
         A list of `Match`, best first: by level, then fewest parameters off their defaults, then catalogue
-        order (nearest first below `scaled`). Empty when nothing comes near. Its `diagnosis` says what was measured.
+        order (nearest first below `opposite`). A multiple of an entry at its defaults counts as identical, with one
+        parameter more. Empty when nothing comes near. Its `diagnosis` says what was measured, and its `sum` of which
+        two entries a loss is made that is none of them.
 
     Raises
     ------
     ValueError
         The function raised (its message and `__cause__` are kept), or cannot be called with these contexts, or
-        returns something other than finite, differentiable losses.
+        returns something other than finite, differentiable losses, or two calls on the same tokens differ.
     """
     if top < 1:
         raise ValueError(f"identify: top: expected at least 1, got {top}")
@@ -152,7 +169,7 @@ def identify(loss_fn: Method, contexts: Sequence[str] = (), top: int = 5) -> Mat
 
 def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     m = catalogue.as_method(loss_fn, "identify")
-    loss_fn, contexts = published(m), contexts or (() if isinstance(m, LossFunctionMap) else m.needs)
+    loss_fn, contexts = published(m), contexts or m.needs
     subject = examine(loss_fn, contexts)
     known = [spread_over_u(v, seed=0) for v in ROWS]
     measured = [subject(p) for p in known]
@@ -167,18 +184,26 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few, at)
     fresh = tuple(spread_over_u(v, seed=1)[:200] for v in ROWS)
     held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
-    candidates = [] if diagnosis.silent else _candidates(diagnosis)
-    matches = _matches(candidates, sample, held_out, TOLERANCE[subject.dtype])
-    return Matches(matches[:top], subject.name, diagnosis)
+    if diagnosis.silent:
+        return Matches([], subject.name, diagnosis)
+    tolerance = TOLERANCE[subject.dtype]
+    usable = [cls for cls in ENTRIES.values() if set(cls.needs) <= set(diagnosis.used)]
+    matches = _matches([cls for cls in usable if _is_alike(cls, diagnosis)], sample, held_out, tolerance)
+    recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")
+    total = None
+    if not any(m.level in recognised for m in matches):
+        total = as_sum([cls for cls in usable if _is_part(cls, diagnosis)], sample, held_out, tolerance)
+    return Matches(matches[:top], subject.name, diagnosis, total)
 
 
-def _candidates(d: Diagnosis) -> list[type[QMap]]:
-    """Entries of the same kind: gates for a gate, the same shift-invariance, no context that the loss does not use."""
-    return [
-        cls
-        for cls in ENTRIES.values()
-        if set(cls.needs) <= set(d.used) and cls.shift_invariant == d.shift_invariant and is_gate(cls()) == d.gate
-    ]
+def _is_alike(cls: type[QMap], d: Diagnosis) -> bool:
+    """Whether an entry is of the same kind: gates for a gate, the same shift-invariance."""
+    return cls.shift_invariant == d.shift_invariant and is_gate(cls()) == d.gate
+
+
+def _is_part(cls: type[QMap], d: Diagnosis) -> bool:
+    """Whether a sum of this kind may have the entry as a term: a sum of gates is one, and of shift-invariant losses."""
+    return (not d.gate or is_gate(cls())) and (not d.shift_invariant or cls.shift_invariant)
 
 
 def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
@@ -197,24 +222,40 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
             missed.append(close)
     if not any(m.level == "identical" for m in found):
         found += _depending_on_vocab(missed, sample, held_out, tolerance)
-    known = bool(found)
-    # Two gates whose weights have one sign share every ray, so where one is recognised the others say little.
-    rays = not known and not sample.gate
+    if not found:
+        found = _opposite(candidates, sample, held_out, tolerance)
+    # Two gates whose weights have one sign share every ray, and a loss that is recognised needs no other.
+    rays = not found and not sample.gate
     named = {m.name for m in found}
     for close in missed:
         if close.method.name not in named:
             ray = fit(type(close.method), sample, "ray", tolerance) if rays else close
             match = _inexact(close, ray, sample, held_out, tolerance)
-            if match and not (known and sample.gate and match.error > NEAR):
+            if match:
                 found.append(match)
     order = list(ENTRIES)
 
     def rank(m: Match) -> tuple[Any, ...]:
-        level = DEGREES.index(m.level)
+        if m.level not in EXACTLY:
+            return (DEGREES.index(m.level), m.error, 0, order.index(m.name))
         changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
-        return (level, changed if level < 2 else m.error, order.index(m.name))
+        if m.level == "scaled" and not changed:  # plainer than an entry in which a parameter stands for the factor
+            return (0, 1, len(m.params), order.index(m.name))
+        return (DEGREES.index(m.level), changed, len(m.params), order.index(m.name))
 
     return sorted(found, key=rank)
+
+
+def _opposite(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
+    """The entries of which the loss is a negative multiple."""
+    found = []
+    for cls in candidates:
+        if sample.opposite.largest.error(cls(), "ratio") > HOPELESS:
+            continue
+        match = _exact(fit(cls, sample.opposite, "ratio", tolerance), sample.opposite, held_out.opposite, tolerance)
+        if match:
+            found.append(replace(match, level="opposite", factor=-match.factor))
+    return found
 
 
 def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
@@ -222,22 +263,39 @@ def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Ma
     if close.error > tolerance:
         return None
     close = simplified(close, sample, tolerance)
+    if _is_limit(close.method):
+        return None
     error = held_out.error(close.method, close.mode, close.factor)
     if error > 10 * tolerance:
         return None
     same = abs(close.factor - 1) <= tolerance
-    factor = next(iter(simple_numbers(close.factor, within=10 * tolerance)), close.factor)
+    factor = next(iter(simple_numbers(close.factor, within=10 * tolerance, least=0)), close.factor)
     return Match(close.method.name, close.method.params, "identical" if same else "scaled", error, factor)
 
 
 def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
     """A match of direction, if the fit of directions `ray` is exact, or else a near one; None where it is far off."""
-    if all(s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)):
+    if not _is_limit(ray.method) and all(s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)):
         _, factor = sample.difference(ray.method, "ratio")
         error = held_out.error(ray.method, "equal", factor)
-        return Match(ray.method.name, ray.method.params, "directional", error, factor)
+        near = error <= NEAR or not sample.gate
+        return Match(ray.method.name, ray.method.params, "directional", error, factor) if near else None
     error = held_out.error(close.method, "equal", close.factor)
-    return Match(close.method.name, close.method.params, "near", error, close.factor) if error <= NEAR else None
+    if error > NEAR or _is_limit(close.method):
+        return None
+    return Match(close.method.name, close.method.params, "near", error, close.factor)
+
+
+def _is_limit(m: QMap) -> bool:
+    """Whether a parameter has run off to an end that its range does not hold: then it is no method that is near, but
+    what methods tend to. A closed end is met exactly where it is meant."""
+    for f in m.parameters():
+        if isinstance(f.default, float):
+            known, value = limits(f), getattr(m, f.name)
+            for key in ("low", "high", "above", "below"):
+                if known[key] is not None and value != f.default and 0 < abs(value - known[key]) < LIMIT:
+                    return True
+    return False
 
 
 FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), sp.log(V))

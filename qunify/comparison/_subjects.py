@@ -6,7 +6,7 @@ import difflib
 import functools
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -173,10 +173,27 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     Raises
     ------
     ValueError
-        It cannot be called with the contexts named, or gives no finite, differentiable loss.
+        It cannot be called with the contexts named, or gives no finite, differentiable loss, or no gradient that two
+        calls agree on.
     """
     contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
     accepted, needs_items = _signature(loss_fn, contexts)
+    try:
+        return _examined(loss_fn, contexts, accepted, needs_items)
+    except ValueError:
+        for arranged in ARRANGEMENTS:
+            try:
+                subject = _examined(arranged.on_rows(loss_fn), contexts, accepted, needs_items)
+            except ValueError:
+                continue
+            if bool(subject(spread_over_u(5, 0)[:FEW]).gradient.any()):
+                return replace(subject, notes=(arranged.note, *subject.notes))
+        raise
+
+
+def _examined(
+    loss_fn: LossFunction, contexts: tuple[str, ...], accepted: tuple[str, ...], needs_items: bool
+) -> Subject:
     p = spread_over_u(5, 0)[:FEW]
     given = {name: p.context[name] for name in contexts}
     items = {"num_items_in_batch": FEW} if needs_items else {}
@@ -184,9 +201,15 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     together = _gradient(loss_fn, p, given | items)
     one = {"num_items_in_batch": 1} if needs_items else {}
     alone = torch.cat([_gradient(loss_fn, p[i : i + 1], _rows(given, i) | one) for i in range(FEW)])
+    _check_repeatable(loss_fn, contexts, needs_items)
+    if bool(together.any()) and not bool(alone.any()):
+        raise ValueError(
+            f"{name_of(loss_fn)}: expected the gradient of a token given alone, got none: does it compare the logits "
+            "of a position with the label of the next one? Give it logits and labels that line up"
+        )
 
     ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
-    separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm() + 1e-12)
+    separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm())
     if shape:
         reduction = "none"
         separate &= abs(ratio - 1) < 1e-5
@@ -204,6 +227,48 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     apart = not separate or reduction == "other"
     dtype = _precision(loss_fn, together)
     return Subject(loss_fn, contexts, needs_items, reduction, behaviour.sentences(), apart, dtype)
+
+
+class Arrangement(NamedTuple):
+    """Another way than rows, logits (N, V) and labels (N,), in which a loss may want its tokens."""
+
+    note: str
+    twice: bool  # each token is there once more, for its label to meet the logits before it
+    flat: bool  # one sequence of all tokens; else each token is a sequence of its own
+
+    def on_rows(self, loss_fn: LossFunction) -> LossFunction:
+        """The same loss as a function of rows."""
+
+        @functools.wraps(loss_fn)
+        def loss(logits: Tensor, labels: Tensor, **context: Any) -> Any:
+            n = len(labels)
+            arranged = {k: self._arranged(x) if isinstance(x, Tensor) else x for k, x in context.items()}
+            losses = loss_fn(self._arranged(logits), self._arranged(labels, -100), **arranged)
+            if not isinstance(losses, Tensor) or losses.dim() == 0:
+                return losses
+            if self.flat:
+                return losses[::2]
+            return losses.reshape(n, -1).sum(1) if losses.numel() in (n, (1 + self.twice) * n) else losses
+
+        loss.__name__ = name_of(loss_fn)
+        return loss
+
+    def _arranged(self, x: Tensor, first: int | None = None) -> Tensor:
+        """What the tokens have, in this arrangement; `first` is the label of a position that none comes before."""
+        before = x if first is None else torch.full_like(x, first)
+        x = torch.stack([before, x.detach()], 1) if self.twice else x[:, None]
+        return x.flatten(0, 1) if self.flat else x
+
+
+_SHIFTS = (
+    "It shifts: the logits of a position are compared with the label of the next one. Give it no labels that are "
+    "shifted already."
+)
+ARRANGEMENTS = (
+    Arrangement("It takes sequences, logits (B, T, V); here each token is one of length 1.", twice=False, flat=False),
+    Arrangement(_SHIFTS, twice=True, flat=False),
+    Arrangement(_SHIFTS, twice=True, flat=True),
+)
 
 
 @dataclass(frozen=True)
@@ -295,6 +360,21 @@ def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[
     return accepted, "num_items_in_batch" in required
 
 
+def _check_repeatable(loss_fn: LossFunction, contexts: tuple[str, ...], needs_items: bool) -> None:
+    """ValueError where two calls with the same arguments give other gradients."""
+    p = spread_over_u(24, 0)
+    given = {name: p.context[name] for name in contexts} | (
+        {"num_items_in_batch": len(p.labels)} if needs_items else {}
+    )
+    if not _same(*(_gradient(loss_fn, p, given) for _ in range(2))):
+        raise ValueError(
+            f"{name_of(loss_fn)}: expected the same gradient from two calls on the same tokens, got two: it is random, "
+            "or remembers its calls. Sum over what it samples in place of sampling (on estimators such as k1, k2 and "
+            "k3 see the documentation's Questions: Does the reverse KL need samples from the student?), or seed it at "
+            "every call"
+        )
+
+
 def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
     """The shape of what it returned, (FEW,) or (); ValueError for anything but differentiable losses."""
     who = name_of(loss_fn)
@@ -354,9 +434,9 @@ def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
 def _use_of_items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
     """What it does with num_items_in_batch, by giving it the number and twice the number: a key of _ITEMS."""
     once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
-    if torch.allclose(once, 2 * twice, rtol=1e-5, atol=1e-12):
+    if _same(once, 2 * twice):
         return "divides"
-    return "ignores" if torch.allclose(once, twice, rtol=1e-5, atol=1e-12) else "other"
+    return "ignores" if _same(once, twice) else "other"
 
 
 def _use_of_ignored(
@@ -370,4 +450,8 @@ def _use_of_ignored(
     except ValueError:
         return "refused"
     kept = slice(0, FEW // 2)
-    return "counted" if torch.allclose(half[kept], together[kept], rtol=1e-5, atol=1e-12) else ""
+    return "counted" if _same(half[kept], together[kept]) else ""
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).norm() <= 1e-5 * b.norm())
