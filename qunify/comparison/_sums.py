@@ -118,8 +118,7 @@ class _Sums:
 
     def factors(self, terms: Sequence[QMap]) -> Array:
         columns = np.stack([self.column(m) for m in terms], 1)
-        found: Array = np.linalg.lstsq(columns, self.measured, rcond=None)[0]
-        return found
+        return np.asarray(np.linalg.lstsq(columns, self.measured, rcond=None)[0], dtype=np.float64)
 
     def residual(self, terms: Sequence[QMap]) -> Array:
         columns = np.stack([self.column(m) for m in terms], 1)
