@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import qunify
+from qunify._lib.html import in_ascii
 from qunify._lib.simple import UNDEFINED
 from qunify.cli import _terminal as terminal
 from qunify.cli import main
@@ -55,6 +56,25 @@ def test_the_table_fits_the_terminal_and_loses_nothing(width: int, monkeypatch: 
     table = terminal.table(("id", "title", "family", "needs", "parameters"), rows, pretty=True)
     assert max(map(len, table.splitlines())) <= width
     assert "".join(table.split()).count("teacher_logits") == 2
+
+
+@pytest.mark.slow
+def test_list_latex_is_a_table_in_ascii(capsys: pytest.CaptureFixture[str]) -> None:
+    table = printed(capsys, "list", "--family", "smoothing", "--latex")
+    rows = [line.split(" & ") for line in table.splitlines() if line.endswith(r"\\")]
+    assert table.isascii()
+    assert [len(row) for row in rows] == [5, 5, 5]
+    assert rows[0][0] == "Label smoothing"
+    assert qunify.get("label_smoothing").formula in rows[0][1]
+    assert rows[0][2] == r"1 $-$ $\lambda$ $\to$ label, $\lambda$ $\to$ uniform"
+    assert rows[0][3].startswith("$p^*=")
+    assert [row[4] for row in rows] == [r"no \\"] * 3
+
+
+def test_signs_of_every_method_are_known_to_latex() -> None:
+    texts = [text for m in map(qunify.get, qunify.names()) for text in (m.title, m.pulls_text)]
+    assert [text for text in texts if not in_ascii(text).isascii()] == []
+    assert in_ascii("a_b → λ²") == r"a\_b $\to$ $\lambda$$^2$"
 
 
 # ---- show ------------------------------------------------------------------------------------------------
@@ -138,6 +158,13 @@ def test_a_witness_says_all_that_it_takes_to_check_it(capsys: pytest.CaptureFixt
     assert f"teacher ({', '.join(token['contexts']['teacher_logits'])}): gradients (" in told
 
 
+def test_a_derivation_says_which_numbers_it_puts_in(capsys: pytest.CaptureFixture[str]) -> None:
+    letters = "Letters of parameters are numbers below: focusing = "
+    assert letters + "2.0 (the default)." in printed(capsys, "show", "focal", "--derive")
+    assert letters + "1.0." in printed(capsys, "show", "focal", "--derive", "--set", "focusing=1")
+    assert "Letters of parameters" not in printed(capsys, "show", "sft", "--derive")
+
+
 # ---- plot ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("suffix", ["png", "svg", "pdf"])
 def test_plot_writes_the_file_and_nothing_else(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -149,6 +176,13 @@ def test_plot_writes_the_file_and_nothing_else(suffix: str, tmp_path: Path, caps
     assert data["methods"][1] == {"id": "target_sft", "parameters": {"eta": 1.0}}
     assert list(tmp_path.iterdir()) == [out]
     assert out.stat().st_size > 1000
+
+
+def test_a_file_that_was_there_is_said_to_be_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ("plot", "dft", "--out", str(tmp_path / "dft.svg"))
+    assert "in place of" not in printed(capsys, *argv)
+    assert "kB, in place of the one that was there)" in printed(capsys, *argv)
+    assert json.loads(printed(capsys, *argv, "--json"))["replaced"] is True
 
 
 def test_plot_names_its_file_after_the_method(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 import qunify as qu
+from qunify import catalogue
 from qunify._lib import html
 
 
@@ -59,12 +60,31 @@ def test_match_as_latex() -> None:
     assert qu.get("focal").formula in latex
     assert r"\text{identical to focal(focusing=2)" in latex
     assert balanced(latex)
+    together = found._repr_latex_()
+    assert html.words(found.verdict) in together
+    assert all(qu.get(m.name).formula in together for m in found)
+    assert balanced(together)
     assert html.words("a_b 5% {x}") == r"\text{a\_b 5\% \{x\}}"
 
 
 def focal(z: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     log_u = z.log_softmax(-1).gather(1, y[:, None])[:, 0]
     return -((1 - log_u.exp()) ** 2) * log_u
+
+
+def test_optimum_in_words_and_as_latex() -> None:
+    end = qu.optimum("label_smoothing", [[0.6, 0.3, 0.1], [0.2, 0.2, 0.6]])
+    assert str(end) == "p* = (0.573, 0.303, 0.123), stable\np* = (0.213, 0.213, 0.573), stable"
+    assert end.closed_form is not None
+    assert end.closed_form in end._repr_latex_()
+    assert "p^*=(0.573, 0.303, 0.123)" in end._repr_latex_()
+    assert balanced(end._repr_latex_())
+
+
+def test_ones_own_maps_print_short() -> None:
+    half = qu.design("half", trust=lambda t, a: t.p_label**a, residual=lambda t: t.uniform, a=0.5)
+    assert repr(half) == "<half(a=0.5), designed>"
+    assert repr(catalogue.as_method(focal, "test")) == "<focal, a loss function>"
 
 
 def test_target_as_latex() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from unittest import mock
 
 from qunify.cli import _parser, main
+from qunify.cli._commands import COMMANDS
 
 WIDTH = 80  # columns of what is shown
 #: The file that the examples read.
@@ -21,14 +22,8 @@ def mine(logits, labels):
     """One minus the label's probability."""
     return 1 - logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
 '''
-#: What is run for a command; one without an entry shows its help alone.
-EXAMPLES = {
-    "list": "list --family smoothing",
-    "show": "show target_sft --set eta=0.3",
-    "compare": "compare gem temperature_ce --set temperature_ce.temperature=0.7",
-    "check": "check my_losses.py:mine dft --require directional",
-    "identify": "identify my_losses.py:mine",
-}
+#: What is run for a command, as its help has it; one that writes a file shows its help alone.
+EXAMPLES = {name: command.example for name, command in COMMANDS.items() if name not in ("plot", "explore")}
 
 
 def run(words: str) -> str:

@@ -38,5 +38,21 @@ def words(text: str) -> str:
     return rf"\text{{{escaped}}}"
 
 
+_GREEK = ("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "lambda", "pi", "sigma", "tau", "varphi")
+_SIGNS = {
+    "²": "^2", "ᵀ": r"^\top", "·": r"\cdot", "½": r"\tfrac12", "̃": r"{}^{\sim}", "Σ": r"\textstyle\sum",
+    "ẑ": r"\hat z", "‖": r"\Vert", "→": r"\to", "∈": r"\in", "−": "-", "∘": r"\circ", "∝": r"\propto",
+    "≠": r"\ne", "≤": r"\le", "⟨": r"\langle", "⟩": r"\rangle",
+}  # fmt: skip
+_IN_MATHS = _SIGNS | {letter: rf"\{name}" for letter, name in zip("αβγδεηλπστφ", _GREEK, strict=True)}
+
+
+def in_ascii(text: str) -> str:
+    """Plain text with signs of mathematics for LaTeX, outside of a formula: ASCII alone."""
+    special = {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    special |= {c: rf"\{c}" for c in "#$%&_{}"} | {c: f"${c}$" for c in "<>|"}
+    return "".join(special.get(c) or (f"${_IN_MATHS[c]}$" if c in _IN_MATHS else c) for c in text)
+
+
 def _cell(x: object) -> str:
     return f"{x:.4g}" if isinstance(x, float) else str(x)

@@ -83,7 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"qunify {qunify.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.help, description=command.help)
+        sub = commands.add_parser(
+            name, help=command.help, description=command.help, epilog=f"example: qunify {command.example}"
+        )
         command.arguments(sub)
         sub.add_argument("--json", action="store_true", help="machine output on stdout, and nothing else")
     return parser

@@ -19,6 +19,7 @@ class Command(ABC):
     """`compute` gives what `--json` prints; `render` gives what people read, made from the same data."""
 
     help: str
+    example: str  # what may follow `qunify`; the help ends with it
 
     @abstractmethod
     def arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -47,9 +48,17 @@ def output(out: Path, endings: Sequence[str], option: str = "--out") -> Path:
     return out
 
 
-def write(out: Path, content: bytes, option: str = "--out") -> None:
-    """The file, complete or not at all; UsageError where that cannot be."""
+def write(out: Path, content: bytes, option: str = "--out") -> dict[str, Any]:
+    """The file, complete or not at all, and what is to be said of it; UsageError where it cannot be written."""
+    replaced = out.exists()
     try:
         files.write(out, content)
     except OSError as error:
         raise UsageError(f"{option} {out}: cannot be written ({error.strerror})") from None
+    return {"file": str(out), "bytes": len(content), "replaced": replaced}
+
+
+def wrote(data: dict[str, Any]) -> str:
+    """What `write` did, in words."""
+    size, instead = f"{data['bytes'] / 1000:.0f} kB", ", in place of the one that was there" * data["replaced"]
+    return f"wrote {data['file']} ({size}{instead})"

@@ -12,6 +12,7 @@ from qunify.cli._settings import NAME, add_set, methods
 
 class Check(Command):
     help = "compare a loss function of your own with a method; exit 1 below the required level"
+    example = "check my_losses.py:mine dft --require directional"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("a", metavar="A", help=f"your loss: {NAME}")

@@ -11,6 +11,7 @@ from qunify.cli._settings import NAME, add_set, methods
 
 class Compare(Command):
     help = "say how two methods are related, with a proof or a token that separates them"
+    example = "compare gem temperature_ce --set temperature=0.7"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("a", metavar="A", help=f"a method: {NAME}")

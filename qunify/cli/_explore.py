@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from qunify.cli._base import Command, output, write
+from qunify.cli._base import Command, output, write, wrote
 
 
 class Explore(Command):
     help = "write a page on which models and targets are moved by hand"
+    example = "explore --out explorer.html"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument(
@@ -25,9 +26,7 @@ class Explore(Command):
         out = output(args.out, (".html", ".htm"))
         from qunify import explorer
 
-        page = explorer.page().encode()
-        write(out, page)
-        return {"file": str(out), "bytes": len(page)}
+        return write(out, explorer.page().encode())
 
     def render(self, data: dict[str, Any]) -> str:
-        return f"wrote {data['file']} ({data['bytes'] / 1000:.0f} kB): open it in a browser"
+        return f"{wrote(data)}: open it in a browser"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 class Identify(Command):
     help = "say which method a loss function of your own is, or comes near to"
+    example = "identify my_losses.py:mine"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("function", metavar="A", help=f"a function (logits, labels, …) or a method: {NAME}")

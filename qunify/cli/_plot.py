@@ -7,7 +7,7 @@ import io
 from pathlib import Path
 from typing import Any
 
-from qunify.cli._base import Command, UsageError, output, write
+from qunify.cli._base import Command, UsageError, output, write, wrote
 from qunify.cli._settings import NAME, add_set, methods
 
 FORMATS = (".png", ".svg", ".pdf")
@@ -15,6 +15,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 class Plot(Command):
     help = "draw the targets and weights of methods into a file"
+    example = "plot sft dft focal --out three.pdf"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("names", nargs="+", metavar="NAME", help=f"a method: {NAME}")
@@ -33,8 +34,8 @@ class Plot(Command):
         drawn = io.BytesIO()
         with plots.style():
             figure.savefig(drawn, format=out.suffix[1:].lower())
-        write(out, drawn.getvalue())
-        return {"file": str(out), "methods": [{"id": m.name, "parameters": m.params} for m in maps]}
+        shown = [{"id": m.name, "parameters": m.params} for m in maps]
+        return {**write(out, drawn.getvalue()), "methods": shown}
 
     def render(self, data: dict[str, Any]) -> str:
-        return f"wrote {data['file']}"
+        return wrote(data)

@@ -30,7 +30,7 @@ def add_set(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[METHOD.]PARAM=VALUE",
-        help="set a parameter; may be repeated, and METHOD may be left out where there is only one",
+        help="set a parameter; may be repeated, and METHOD may be left out where only one has it",
     )
 
 

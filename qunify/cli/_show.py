@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from qunify._lib.simple import three_digits
 from qunify.cli import _terminal as terminal
-from qunify.cli._base import Command, UsageError, output, write
+from qunify.cli._base import Command, UsageError, output, write, wrote
 from qunify.cli._settings import NAME, add_set, methods
 from qunify.pictures import LABEL, TOKENS, curve, example, stated
 
@@ -22,9 +22,15 @@ SIMPLEX_SENTENCES = {
     "never": "never: the unit target always has a negative entry",
 }
 
+GAUGES_TOLD = (
+    "g = s (p − Q): the three Q are points on one ray from p, as the gradient is (unit), by the declared weights "
+    "(fixed), and as far as a distribution can go (boundary). γ is the share of Q that is trust in the label."
+)
+
 
 class Show(Command):
     help = "show one method: formulas, parameters, and the target it teaches"
+    example = "show target_sft --set eta=0.3"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         parser.add_argument("name", metavar="NAME", help=f"a method: {NAME}")
@@ -45,7 +51,7 @@ class Show(Command):
 
     def render(self, data: dict[str, Any]) -> str:
         if "file" in data:
-            return f"wrote {data['file']} ({data['bytes'] / 1000:.0f} kB): open it in a browser"
+            return f"{wrote(data)}: open it in a browser"
         if "derivation" in data:
             return _derivation_page(data)
         example = data["example"]
@@ -61,7 +67,8 @@ class Show(Command):
         ]
         if data["shift_invariant"]:
             unit = example["gauges"]["unit"]
-            blocks += [*_target_table(example), "", "  p next to Q in the unit gauge"]
+            blocks += [*_target_table(example), "", terminal.indented(GAUGES_TOLD)]
+            blocks += ["", "  p next to Q in the unit gauge"]
             blocks += terminal.paired_bars(
                 list(TOKENS), ("p", "Q"), list(zip(example["p"], unit["target"], strict=True))
             )
@@ -84,9 +91,7 @@ class Show(Command):
 def _page(m: QMap, out: Path) -> dict[str, Any]:
     from qunify.pictures import method_page
 
-    page = method_page(m).encode()
-    write(out, page, "--html")
-    return {"file": str(out), "bytes": len(page)}
+    return write(out, method_page(m).encode(), "--html")
 
 
 def _numbers(m: QMap) -> dict[str, Any]:
@@ -146,6 +151,10 @@ def _derivation(m: QMap) -> dict[str, Any]:
 def _derivation_page(data: dict[str, Any]) -> str:
     found = data["derivation"]
     blocks: list[Any] = [terminal.heading(f"{data['id']} · {data['title']} · from the loss to its pulls")]
+    given = data["parameters"]
+    numbers = [f"{p['name']} = {p['value']}{' (the default)' * (p['value'] == p['default'])}" for p in given]
+    if numbers:
+        blocks += ["", f"Letters of parameters are numbers below: {', '.join(numbers)}."]
     for step in found["steps"]:
         if step["words"]:
             blocks += ["", f"{step['words']}:"]

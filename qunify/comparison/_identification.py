@@ -123,6 +123,10 @@ class Matches(list[Match]):
 
     __repr__ = __str__
 
+    def _repr_latex_(self) -> str:
+        found = [rf"{html.words(m._named())}:\quad {ENTRIES[m.name].formula}" for m in self]
+        return html.array([html.words(self.verdict), *found])
+
     def _repr_html_(self) -> str:
         rows = [(m._named(), m.level, short_number(m.factor), float(m.error)) for m in self]
         found = html.table(("method", "level", "factor", "relative gradient error"), rows) if rows else ""

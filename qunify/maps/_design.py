@@ -29,6 +29,10 @@ class UserDesigned(FromFunctions):
     residual: Callable[..., Distribution]
     settings: tuple[tuple[str, Any], ...] = ()  # its parameters: names and values
 
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{key}={value!r}" for key, value in self.settings)
+        return f"<{self.name}{f'({settings})' if settings else ''}, designed>"
+
     @property
     def params(self) -> dict[str, Any]:
         return dict(self.settings)

@@ -38,6 +38,9 @@ class LossFunctionMap(FromFunctions):
             taken = {}  # type: ignore[assignment]
         return cls(name=name_of(function), function=function, needs=tuple(n for n in CONTEXTS if n in taken))
 
+    def __repr__(self) -> str:
+        return f"<{self.name}, a loss function>"
+
     @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
         """Measured, on a small batch."""

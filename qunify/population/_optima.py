@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from qunify import catalogue
+from qunify._lib import html
 from qunify._lib.arrays import tensor_of
+from qunify._lib.simple import three_digits
 from qunify._lib.tolerances import ARRIVED, SAME_POINT
 from qunify.maps import Method, QMap
 from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
@@ -55,6 +57,20 @@ class Optimum:
         1, and x₊ = max(x, 0). Derived when asked for, in up to a second."""
         known = closed_form_of(self._flow)
         return None if known is None else known.latex
+
+    def __str__(self) -> str:
+        """The points reached, to three digits, and whether training would stay there."""
+        v = self.probs.shape[-1]
+        said = [
+            f"p* = ({', '.join(map(three_digits, p))}), {'stable' if stays else 'not stable'}"
+            for p, stays in zip(self.probs.reshape(-1, v).tolist(), self.stable.reshape(-1).tolist(), strict=True)
+        ]
+        return "\n".join(said)
+
+    def _repr_latex_(self) -> str:
+        points = self.probs.reshape(-1, self.probs.shape[-1]).tolist()
+        lines = [f"p^*=({', '.join(map(html.number, p))})" for p in points]
+        return html.array([*([self.closed_form] if self.closed_form else []), *lines])
 
 
 @torch.no_grad()
