@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import qunify as qu
@@ -512,3 +513,52 @@ def test_bad_input_is_named(change: dict[str, Any], sentence: str) -> None:
     given = {"hidden": HIDDEN, "weight": WEIGHT, "labels": LABELS, "method": "dft"} | change
     with pytest.raises(ValueError, match=sentence):
         qu.linear_loss(**given)
+
+
+# ---- loss functions in which tokens interact -----------------------------------------------------------------
+
+
+def weights_of_mean_one(logits: Tensor, labels: Tensor) -> Tensor:
+    ce = F.cross_entropy(logits, labels, reduction="none")
+    u = (-ce).exp().detach()
+    return u / u.mean() * ce
+
+
+def discounted_by_what_precedes(logits: Tensor, labels: Tensor) -> Tensor:
+    ce = F.cross_entropy(logits, labels, reduction="none")
+    return (-ce.detach().cumsum(0)).exp() * ce
+
+
+def weighted_by_what_follows(logits: Tensor, labels: Tensor) -> Tensor:
+    ce = F.cross_entropy(logits, labels, reduction="none")
+    return ce.detach().flip(0).cumsum(0).flip(0) * ce
+
+
+def over_the_teachers_mean(logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+    return F.cross_entropy(logits, labels, reduction="none") / teacher_logits.logsumexp(-1).mean()
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 7])
+@pytest.mark.parametrize(
+    "loss_fn",
+    [weights_of_mean_one, discounted_by_what_precedes, weighted_by_what_follows, over_the_teachers_mean],
+)
+def test_tokens_that_interact_are_refused(loss_fn: Any, chunk_size: int | None) -> None:
+    hidden, weight, labels = torch.randn(60, 8), torch.randn(10, 8), torch.randint(10, (60,))
+    teacher = torch.randn(60, 10) if loss_fn is over_the_teachers_mean else None
+    with pytest.raises(ValueError, match=f"{loss_fn.__name__}: expected the loss of a token to depend on that token"):
+        qu.linear_loss(hidden, weight, labels, loss_fn, teacher=teacher, chunk_size=chunk_size)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 60])
+def test_tokens_by_themselves_and_by_chance_are_not(n: int) -> None:
+    def half_precision(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits.bfloat16(), labels, reduction="none").float()
+
+    def random(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(F.dropout(logits, 0.5), labels, reduction="none")
+
+    hidden, weight, labels = torch.randn(n, 8), torch.randn(10, 8), torch.randint(10, (n,))
+    exact = qu.linear_loss(hidden, weight, labels, "sft")
+    assert qu.linear_loss(hidden, weight, labels, half_precision).item() == pytest.approx(exact.item(), rel=0.02)
+    assert qu.linear_loss(hidden, weight, labels, random).isfinite()

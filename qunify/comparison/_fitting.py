@@ -239,7 +239,7 @@ def fit(
     coarse, small, whole = (_Search(cls, axes, s, mode, tolerance) for s in (sample.largest, sample.small, sample))
     best = coarse.best_start(fixed)
     best = coarse.with_whole_numbers(best, [f.name for f in cls.parameters() if _is_whole(f) and f.name not in fixed])
-    missed = thorough and max(best.error, whole.at(best.point, best.rest).error) > tolerance
+    missed = thorough and (best.error > tolerance or whole.at(best.point, best.rest).error > tolerance)
     thresholds = coarse.thresholds(best) if missed else []
     best = coarse.with_thresholds(best, thresholds)
     best = small.refined(small.at(best.point, best.rest))

@@ -33,6 +33,11 @@ KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_l
 #: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
 CHUNK = 512
 
+#: Rows on which a loss function is tried for tokens that interact: few, for it is done at every call.
+TRIED = 4
+#: Relative difference of a token's losses from which it is not rounding, in half precision neither.
+INTERACTS = 0.02
+
 
 @dataclass(frozen=True, eq=False)
 class TopK:
@@ -134,7 +139,7 @@ def linear_loss(
         Not shifted here.
     method : str, QMap or function
         An id, any QMap, or a Python loss `(logits, labels, **context)` giving one loss per token, which is then
-        differentiated chunk by chunk.
+        differentiated chunk by chunk, so that a token's loss must not depend on others.
     bias : Tensor, (V,), optional
     reduction, num_items_in_batch, ignore_index
         As for `qunify.loss`.
@@ -152,7 +157,7 @@ def linear_loss(
     ------
     ValueError
         For shapes that do not fit, labels outside [0, V), an unknown or missing context, numbers out of range, NaN or
-        infinity in what is computed with.
+        infinity in what is computed with, a function in which tokens interact.
     RuntimeError
         In the backward pass, for what has changed since, and where the gradient is to be differentiated again.
     """
@@ -187,6 +192,8 @@ def linear_loss(
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
+        if m is None:
+            plan.refuse_interaction(_kept(hidden, rows[:TRIED]))
         loss: Tensor = _FusedLoss.apply(hidden, weight, bias, plan, scale)
     return loss
 
@@ -284,6 +291,35 @@ class _Plan:
         """All tensors of the contexts."""
         given = [x for source in self.given.values() for x in _tensors(source)]
         return given + [x for hidden, head in self.others.values() for x in (hidden, head.weight, head.bias)]
+
+    def refuse_interaction(self, hidden: Tensor) -> None:
+        """ValueError if a loss function gives a token another loss among other tokens: what it gives would change with
+        the chunks. `hidden` are the states of the first rows (n, d), the middle half of which it is given alone, too;
+        what precedes or follows a token is then missing. A random loss, which two calls show, is left alone."""
+        n = len(hidden)
+        start = max(1, n // 4)
+        if n < 2 or isinstance(self.method, QMap):
+            return
+        middle, f, rows = slice(start, max(start + 1, n - start)), self.method, self.rows[:n]
+        z = self.head.logits(self.head.product(hidden, self.head.buffer(n)))
+        context = {k: head.finite(head.product(h[rows], head.buffer(n))) for k, (h, head) in self.others.items()}
+        context |= {k: _rows_of(self.name, source, k, rows, self.head) for k, source in self.given.items()}
+
+        def losses(at: slice) -> Tensor:
+            return _by_autograd(
+                self.name, f, z[at], self.labels[:n][at], {k: x[at] for k, x in context.items()}, False
+            )[0]
+
+        def same(a: Tensor, b: Tensor) -> bool:
+            return not bool(((a - b).abs() > INTERACTS * b.abs().amax()).any())
+
+        together = losses(slice(n))
+        if not same(losses(middle), together[middle]) and same(losses(slice(n)), together):
+            raise ValueError(
+                f"{self.name}: expected the loss of a token to depend on that token alone, since tokens go through the "
+                "head in chunks, got one that changes with the others in the batch; call the function on whole logits, "
+                "or give what it takes from the batch as token_weight"
+            )
 
     def refuse_what_is_not_finite(self, hidden: Tensor) -> None:
         """ValueError naming the input that is no finite number, if one is, as `qunify.loss` does; `hidden` (n, d).
