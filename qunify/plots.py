@@ -33,7 +33,7 @@ from qunify.samples import alike
 
 #: Of the light style; what is drawn here takes those of the style in force.
 INK, SOFT, FAINT = "#1b1b1b", "#6b6b6b", "#d9d9d9"
-READABLE = 4.0  # contrast with the background that a method's colour has on a dark one
+READABLE = 4.0  # contrast with the background that a method's colour has on a dark one, and as text on a light one
 
 Dash = str | tuple[float, tuple[float, ...]]
 
@@ -109,15 +109,23 @@ def _on_light(name: str) -> Line:
     return Line(shade, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
 
 
-@functools.cache
+def as_text(shade: ColorType) -> str:
+    """A colour in which words can be read: the same hue, as much darker as it takes, or lighter on a dark page."""
+    return _told_from(to_hex(shade), to_hex(_rc("dark")["axes.facecolor"]) if is_dark() else "#ffffff")
+
+
 def _on_dark(shade: str) -> str:
     """The same hue, as much lighter as it takes to be read; what is ink on a light page is ink on a dark one."""
     rc = _rc("dark")
-    if shade == INK:
-        return to_hex(rc["text.color"])
+    return to_hex(rc["text.color"]) if shade == INK else _told_from(shade, to_hex(rc["axes.facecolor"]))
+
+
+@functools.cache
+def _told_from(shade: str, background: str) -> str:
     hue, lightness, saturation = colorsys.rgb_to_hls(*to_rgb(shade))
-    while contrast(shade, rc["axes.facecolor"]) < READABLE:
-        lightness += 0.01
+    away = 0.01 if _luminance(background) < 0.2 else -0.01
+    while contrast(shade, background) < READABLE:
+        lightness += away
         shade = to_hex(colorsys.hls_to_rgb(hue, lightness, saturation))
     return shade
 
@@ -191,7 +199,7 @@ def label_ends(ax: Axes, labels: Sequence[EndLabel], *, size: float = 9, gap: fl
             xytext=(1 + gap, at),
             xycoords="axes fraction",
             textcoords="axes fraction",
-            color=label.colour,
+            color=as_text(label.colour),
             fontsize=size,
             va="center",
             annotation_clip=False,
@@ -216,7 +224,7 @@ def name_methods(
     """Write methods along the y axis, each in its colour: `names` for them, or their ids, at 0, 1, … or `at`."""
     ax.set_yticks(at or range(len(methods)), names or methods)
     for label, method in zip(ax.get_yticklabels(), methods, strict=True):
-        label.set(color=colour(method), **({"fontsize": size} if size else {}))
+        label.set(color=as_text(colour(method)), **({"fontsize": size} if size else {}))
     return ax
 
 
@@ -258,7 +266,7 @@ class Picture(Figure):
         return render(self, "png")
 
 
-def overview(maps: Sequence[Method]) -> Figure:
+def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") -> Figure:
     """One to six methods on a vocabulary of three: how hard they pull on the label, and the target they set.
 
     Left: the step −∂L/∂z_y on the label's logit against u = p_y. Right: at two telling tokens, the unit-gauge target
@@ -269,40 +277,61 @@ def overview(maps: Sequence[Method]) -> Figure:
     ----------
     maps
         Each an id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
+    width
+        "page": as wide as the methods need. "column": 3.3 inches, as of a paper in two columns, for up to three
+        methods; the targets stand below the curves, and what the caption says is left to the paper's.
 
     Raises
     ------
     KeyError
         Unknown id.
     ValueError
-        If there are no methods, or more than six.
+        If there are no methods, or more than six; more than three for a column.
     """
     methods = [catalogue.as_method(m, "overview") for m in maps]
+    if width not in ("page", "column"):
+        raise ValueError(f"overview: width: expected 'page' or 'column', got {width!r}")
     if not 1 <= len(methods) <= 6:
         raise ValueError(f"overview: expected one to six methods, got {len(methods)}")
-    u = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
-    steps = [-_ask(m, u).gradient[:, 0] for m in methods]
-    looks = [_look(methods, i) for i in range(len(methods))]
-    width = 6.4 + 1.75 * len(methods)  # inches: the curves and their labels, and one column of panels per method
-    with style():
-        figure = Picture(figsize=(width, 4.6))
-        curves = figure.add_axes((0.6 / width, 0.25, 3.4 / width, 0.6))
-        grid = figure.add_gridspec(len(_TELLING), len(methods), left=6.25 / width, right=1 - 0.1 / width)
-        grid.update(top=0.85, bottom=0.25, wspace=0.12, hspace=0.3)
-        for step, look in zip(steps, looks, strict=True):
-            curves.plot(u, step, **look.kwargs)
-        curves.axhline(0, color=mpl.rcParams["axes.edgecolor"], lw=0.8)
-        curves.set_xlim(0, 1)
-        curves.set_xlabel("$u = p_y$")
-        curves.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
+    if width == "column" and len(methods) > 3:
+        raise ValueError(f"overview: expected one to three methods in a column, got {len(methods)}")
+    with style(), mpl.rc_context(_COLUMN if width == "column" else {}):
+        if width == "column":
+            figure = Picture(figsize=(3.3, 3.9))
+            curves = figure.add_axes((0.115, 0.625, 0.56, 0.315))
+            grid = figure.add_gridspec(len(_TELLING), len(methods), left=0.185, right=0.985, top=0.445, bottom=0.045)
+        else:
+            across = 6.4 + 1.75 * len(methods)  # inches: the curves, their labels, and one column for each method
+            figure = Picture(figsize=(across, 4.6))
+            curves = figure.add_axes((0.6 / across, 0.25, 3.4 / across, 0.6))
+            grid = figure.add_gridspec(len(_TELLING), len(methods), left=6.25 / across, right=1 - 0.1 / across)
+            grid.update(top=0.85, bottom=0.25)
+            soft = mpl.rcParams["axes.edgecolor"]
+            figure.text(0.6 / across, 0.12, _caption(int(13 * across)), fontsize=8.5, color=soft, va="top")
+        grid.update(wspace=0.12, hspace=0.3)
+        looks = [_look(methods, i) for i in range(len(methods))]
+        ends = _draw_steps(curves, methods, looks)
         for i, (m, look) in enumerate(zip(methods, looks, strict=True)):
             _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, look.colour)
         _share_limits(figure.axes[1:], len(_TELLING))
-        soft = mpl.rcParams["axes.edgecolor"]
-        figure.text(0.6 / width, 0.12, _caption(int(13 * width)), fontsize=8.5, color=soft, va="top")
-        ends = [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(methods, steps, looks, strict=True)]
-        label_ends(curves, ends)
+        label_ends(curves, ends, size=0.9 * mpl.rcParams["font.size"])
     return figure
+
+
+_COLUMN = {"font.size": 7.5, "axes.titlesize": 8, "axes.linewidth": 0.6, "lines.linewidth": 1.3, "xtick.major.pad": 2}
+
+
+def _draw_steps(ax: Axes, methods: Sequence[QMap], looks: Sequence[Line]) -> list[EndLabel]:
+    """The step on the label's logit against its probability; the names for the ends of the lines."""
+    u = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
+    steps = [-_ask(m, u).gradient[:, 0] for m in methods]
+    for step, look in zip(steps, looks, strict=True):
+        ax.plot(u, step, **look.kwargs)
+    ax.axhline(0, color=mpl.rcParams["axes.edgecolor"], lw=0.8)
+    ax.set_xlim(0, 1)
+    ax.set_xlabel("$u = p_y$")
+    ax.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
+    return [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(methods, steps, looks, strict=True)]
 
 
 def _ask(m: QMap, u: torch.Tensor) -> QTarget:
@@ -321,10 +350,19 @@ def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, colour: str)
         p = [at, *[share * (1 - at) for share in _OTHERS]]
         bars(ax, p, target.nan_to_num(nan=0.0).tolist(), 0, colour)
         if not m.shift_invariant:
-            ax.text(0.95, 0.92, "no target", transform=ax.transAxes, ha="right", va="top", color=colour, fontsize=9)
+            ax.text(
+                0.95,
+                0.92,
+                "no target",
+                transform=ax.transAxes,
+                ha="right",
+                va="top",
+                color=as_text(colour),
+                fontsize=0.9 * mpl.rcParams["font.size"],
+            )
         ax.set_xticks(range(len(p)), ["y", "k", "l"])
         ax.tick_params(axis="x", length=0, pad=6)
-    figure.axes[-len(places)].set_title(_wrapped(m), fontsize=9.5, color=colour)
+    figure.axes[-len(places)].set_title(_wrapped(m), fontsize=0.95 * mpl.rcParams["font.size"], color=as_text(colour))
 
 
 def _share_limits(panels: Sequence[Axes], rows: int) -> None:
@@ -336,7 +374,7 @@ def _share_limits(panels: Sequence[Axes], rows: int) -> None:
         if i >= rows:
             ax.tick_params(labelleft=False)
     for ax, (what, at) in zip(panels, _TELLING.items(), strict=False):
-        ax.set_ylabel(f"{what}\n$u$ = {at:g}", fontsize=9)
+        ax.set_ylabel(f"{what}\n$u$ = {at:g}", fontsize=0.9 * mpl.rcParams["font.size"])
 
 
 def _look(maps: Sequence[QMap], i: int) -> Line:

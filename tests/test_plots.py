@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import colorsys
 import io
 import itertools
+from pathlib import Path
 from typing import Any, Literal
 
 import matplotlib as mpl
 import pytest
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -126,3 +128,33 @@ def test_a_methods_second_look_has_another_dash(name: str) -> None:
 def test_overview_names_the_number_it_cannot_draw(count: int) -> None:
     with pytest.raises(ValueError, match=f"expected one to six methods, got {count}"):
         plots.overview([qu.get("sft")] * count)
+
+
+def test_names_are_read_on_white_and_keep_their_hue() -> None:
+    def hue(shade: str) -> float:
+        return colorsys.rgb_to_hls(*to_rgb(shade))[0]
+
+    words = {name: plots.as_text(plots.colour(name)) for name in qu.names()}
+    assert min(plots.contrast(shade, "white") for shade in words.values()) >= 3
+    moved = [name for name, shade in words.items() if shade != plots.colour(name).lower()]
+    assert {"akl", "jsd", "tvd", "skew_kl", "bootstrap_hard", "label_smoothing"} <= set(moved)
+    assert [name for name in moved if abs(hue(words[name]) - hue(plots.colour(name))) > 0.02] == []
+    named = [t for t in plots.overview(["akl", "sft"]).findobj(Text) if t.get_text().startswith("akl")]
+    assert len(named) == 2
+    assert {to_hex(text.get_color()) for text in named} == {words["akl"]}
+
+
+def test_an_overview_fits_a_column_of_a_paper(tmp_path: Path) -> None:
+    figure = plots.overview(["sft", "dft", "target_sft"], width="column")
+    assert figure.get_figwidth() == 3.3
+    figure.draw_without_rendering()
+    texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]  # ticks may lie outside
+    assert len(texts) > 12
+    assert min(text.get_fontsize() for text in texts) >= 6.5
+    box = figure.bbox.padded(1)
+    assert [t.get_text() for t in texts if not box.contains(*t.get_window_extent().max)] == []
+    with pytest.raises(ValueError, match="one to three methods in a column, got 4"):
+        plots.overview(["sft"] * 4, width="column")
+    with plots.style():
+        figure.savefig(tmp_path / "a.pdf")
+    assert b"/Type3" not in (tmp_path / "a.pdf").read_bytes()

@@ -197,7 +197,7 @@ def _panel(ax: Axes, curve: pd.DataFrame, name: str) -> None:
     ax.minorticks_off()
     ax.yaxis.set_major_locator(MultipleLocator(1 if curve["shape"].iloc[0] == "above" else 0.5))
     ax.tick_params(labelsize=8)
-    ax.set_title(name, fontsize=10.5, color=colour, pad=26)
+    ax.set_title(name, fontsize=10.5, color=plots.as_text(colour), pad=26)
     settings = plots.settings(qu.get(name, **SETTINGS.get(name, {})))
     ax.text(
         0,

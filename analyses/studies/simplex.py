@@ -165,7 +165,7 @@ def _panel(ax: Any, table: pd.DataFrame, m: QMap) -> None:
         at = corner + (UP if name == SIMPLEX_TOKENS[0] else -UP)
         ax.text(*at, name, ha="center", va="center", fontsize=10.5, color=plots.SOFT)
     settings = f"\n{plots.settings(m)}" if m.params else ""
-    ax.text(1.05, 0.48, -0.53, f"{m.name}{settings}", va="top", color=colour, fontsize=11.5)
+    ax.text(1.05, 0.48, -0.53, f"{m.name}{settings}", va="top", color=plots.as_text(colour), fontsize=11.5)
 
 
 def see(table: pd.DataFrame) -> str:

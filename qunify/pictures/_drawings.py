@@ -51,7 +51,16 @@ def _label(ax: Axes, ends: list[EndLabel]) -> None:
     for end, text, at in zip(
         ends, texts, plots.spread([(end.y - low) / (high - low) for end in ends], gap), strict=True
     ):
-        ax.text(1.03, at, text, color=end.colour, fontsize=9, va="center", linespacing=1.0, transform=ax.transAxes)
+        ax.text(
+            1.03,
+            at,
+            text,
+            color=plots.as_text(end.colour),
+            fontsize=9,
+            va="center",
+            linespacing=1.0,
+            transform=ax.transAxes,
+        )
 
 
 def _broken(name: str) -> str:

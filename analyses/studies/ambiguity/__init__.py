@@ -221,7 +221,15 @@ def draw_methods(ax: Axes, read: Reading, table: pd.DataFrame) -> None:
         ax.errorbar(mean, row, xerr=half, color=look.colour, marker=look.marker, ms=7, lw=2)
         ax.plot(read.theory("entropy_kept", name), row, marker="|", ms=13, mew=2, color=plots.INK)
         right = percent(read.trained("valid_mass", name), digits=0)
-        ax.text(1.03, row, right, transform=ax.get_yaxis_transform(), va="center", fontsize=10.5, color=look.colour)
+        ax.text(
+            1.03,
+            row,
+            right,
+            transform=ax.get_yaxis_transform(),
+            va="center",
+            fontsize=10.5,
+            color=plots.as_text(look.colour),
+        )
     ax.text(
         1.03, -1.1, "mass on\nright", transform=ax.get_yaxis_transform(), fontsize=10, color=plots.SOFT, va="center"
     )

@@ -156,7 +156,7 @@ def _along(ax: Axes, table: pd.DataFrame, name: str, parameter: str) -> None:
     ax.axhline(0, color=plots.FAINT, lw=1)
     ax.plot(at.index, at, color=colour, lw=1.8)
     ax.errorbar(found.index, found["mean"], yerr=found["half"], fmt="o", color=colour, ms=6.5)
-    ax.set_title(name, color=colour)
+    ax.set_title(name, color=plots.as_text(colour))
     ax.set_xlabel(parameter)
 
 

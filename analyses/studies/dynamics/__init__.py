@@ -202,7 +202,7 @@ def _row(ax: Axes, found: pd.DataFrame, name: str, y: float) -> None:
             ax.plot(learned[case], y, color=colour, ls="none", **MARKS[case])
         else:
             end = cell(found, name, case, "end")
-            ax.text(_lane(case), y, _percent(end), color=colour, fontsize=11, ha="center", va="center")
+            ax.text(_lane(case), y, _percent(end), color=plots.as_text(colour), fontsize=11, ha="center", va="center")
 
 
 def _percent(share: float) -> str:
