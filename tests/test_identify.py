@@ -199,6 +199,7 @@ def test_float32_inside_is_not_mistaken_for_a_broken_loss() -> None:
     assert found[0].level == "identical"
     assert found[0].params["smoothing"] == pytest.approx(0.15, abs=1e-6)
     assert found.diagnosis.shift_invariant
+    assert "It computes in float32: what is said of it holds to the rounding of float32." in str(found)
 
 
 def test_dft_without_its_stop_gradient() -> None:
@@ -536,6 +537,20 @@ def raises(z: Tensor, y: Tensor) -> Tensor:
     raise RuntimeError("my own message")
 
 
+class HalfBackward(torch.autograd.Function):
+    """Cross-entropy whose gradient is made by NumPy in float16."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, y: Tensor) -> Tensor:
+        ctx.save_for_backward(z.softmax(-1) - F.one_hot(y, z.shape[-1]))
+        return -log_u(z, y)
+
+    @staticmethod
+    def backward(ctx: Any, *sizes: Any) -> Any:
+        (g,) = ctx.saved_tensors
+        return torch.from_numpy((g * sizes[0][:, None]).numpy().astype("float16")), None
+
+
 @pytest.mark.parametrize(
     ("loss_fn", "contexts", "message"),
     [
@@ -550,8 +565,8 @@ def raises(z: Tensor, y: Tensor) -> Tensor:
         (lambda z, y: z, (), r"expected one loss per token, shape \(8,\), or their mean or sum, got \(8, 5\); return"),
         (lambda z, y: 1.0, (), "got float; return a tensor"),
         (lambda z, y: z.detach().sum(-1), (), "differentiably on the logits, got none that do; look for .detach"),
-        (lambda z, y: log_u(z, y) * torch.nan, (), "expected a finite loss on ordinary logits, got nan; look for"),
-        (lambda z, y: log_u(z.bfloat16(), y), (), "computes in bfloat16, whose rounding hides"),
+        (lambda z, y: log_u(z, y) * torch.nan, (), "expected finite losses, got nan; look for the log"),
+        (lambda z, y: HalfBackward.apply(z, y), (), "computes in float16, whose rounding hides"),
         (3, (), "identify: method: expected an id of the catalogue, a QMap or a loss function, got 3"),
     ],
 )

@@ -74,9 +74,9 @@ def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -
         curve = (tuple(u.tolist()), tuple(subject(along_u(u)).gate.weight[:, 0].tolist()))
         alone = not used and _on_u_alone(subject)
     return Diagnosis(
-        reduction=subject.reduction,
+        reduction=subject.calling.reduction,
         notes=subject.notes,
-        apart=subject.apart,
+        apart=subject.calling.apart,
         silent=not any(bool(q.gradient.any()) for q in measured),
         used=used,
         unused=tuple(name for name in subject.contexts if name not in used),

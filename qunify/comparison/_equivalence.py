@@ -18,7 +18,7 @@ from qunify.comparison._counterexamples import Witness, agree_in_decimals, count
 from qunify.comparison._numeric import Relation, relate
 from qunify.comparison._proofs import Proof, on_one_ray, proportional
 from qunify.comparison._shared_optima import share_optima
-from qunify.maps import Alias, Method, QMap
+from qunify.maps import Alias, Method, QMap, computed_in, measured_in
 from qunify.symbolic import Step, runs_on_symbols
 from qunify.token import CONTEXTS
 
@@ -57,6 +57,10 @@ class Equivalence:
     ties : tuple of str
         Tokens at which the proof does not hold: a quantity is exactly the threshold it is compared with, and one
         method takes the bound in where the other leaves it out. No token drawn at random is one.
+    precision : str
+        What the functions among the two compute in, the narrower one: `float32` where one casts its logits to it.
+        Casts are left out of what is measured, so that the level is that of the loss as it is written; the numbers of
+        its own are the same to this type's rounding.
     """
 
     a: str
@@ -71,6 +75,7 @@ class Equivalence:
     silent_a: bool = False
     silent_b: bool = False
     ties: tuple[str, ...] = ()
+    precision: str = "float64"
 
     def meets(self, level: str) -> bool:
         """Whether this level, or a finer one, holds."""
@@ -98,7 +103,7 @@ class Equivalence:
             "distinct": "teach different things",
         }[self.level]
         ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
-        return f"{self.a} and {self.b} {said}{ties} ({'proved' if self.proved else 'measured'})."
+        return f"{self.a} and {self.b} {said}{ties} ({measured_in(self.precision, self.proved)})."
 
 
 def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
@@ -162,6 +167,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         silent_a=any(e.relation.silent_a for e in evidence),
         silent_b=any(e.relation.silent_b for e in evidence),
         ties=proof.ties if proof else (),
+        precision=computed_in(a, b),
     )
 
 
@@ -189,8 +195,12 @@ def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) ->
 
 
 def _fraction(factor: float | None) -> sp.Expr | None:
-    """The fraction nearest to a measured factor: 1/3 for 0.3333333333."""
-    return None if factor is None else sp.Rational(Fraction(factor).limit_denominator(10**9))
+    """The fraction nearest to a measured factor: 1/3 for 0.3333333333, 3 · 10⁻²⁰ for 3e-20."""
+    if factor is None:
+        return None
+    if abs(factor) >= 1:
+        return sp.Rational(Fraction(factor).limit_denominator(10**9))
+    return 1 / sp.Rational((1 / Fraction(factor)).limit_denominator(10**9))
 
 
 def _plain(factor: sp.Expr | None, names: Mapping[sp.Symbol, sp.Symbol]) -> sp.Expr | None:

@@ -190,7 +190,7 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
     if diagnosis.silent:
         return Matches([], subject.name, diagnosis)
-    tolerance = TOLERANCE[subject.dtype]
+    tolerance = TOLERANCE[subject.calling.rounding]
     usable = [cls for cls in ENTRIES.values() if set(cls.needs) <= set(diagnosis.used)]
     matches = _matches([cls for cls in usable if _is_alike(cls, diagnosis)], sample, held_out, tolerance)
     recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from qunify._lib.tolerances import ROUNDING, SAME_OPTIMUM
-from qunify.maps import Alias, QMap, remembered
+from qunify.maps import Alias, LossFunctionMap, NotFinite, QMap, remembered
 from qunify.population import StablePoints, closed_form, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
 from qunify.symbolic import Step
@@ -55,7 +55,17 @@ def _context(m: QMap, truths: torch.Tensor, alias: Alias) -> dict[str, torch.Ten
 
 
 def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
-    """Both methods' optima side by side; a loss that is not shift-invariant has none."""
+    """Both methods' optima side by side. A loss that is not shift-invariant has none; of a function whose tokens
+    interact, or that stops being finite near certainty, none is found."""
+    if any(isinstance(m, LossFunctionMap) and m.calling.apart for m in (a, b)):
+        return SharedOptima(False)
+    try:
+        return _side_by_side(a, b, alias)
+    except NotFinite:
+        return SharedOptima(False)
+
+
+def _side_by_side(a: QMap, b: QMap, alias: Alias) -> SharedOptima:
     if not (a.shift_invariant and b.shift_invariant):
         return SharedOptima(False)
     if _in_small_vocabularies_only(a, alias) or _in_small_vocabularies_only(b, alias):

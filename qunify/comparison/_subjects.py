@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import functools
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -12,11 +10,20 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qunify.maps import Gated, LossFunction, QMap, check_losses, logit_gradient, name_of, remembered, rounding_of_zeros
+from qunify.maps import (
+    FEW,
+    Calling,
+    Gated,
+    LossFunction,
+    QMap,
+    logit_gradient,
+    name_of,
+    remembered,
+    rounding_of_zeros,
+    type_name,
+)
 from qunify.samples import Batch, along_u, spread_over_u
 from qunify.token import CONTEXTS
-
-FEW = 8  # rows of the batch on which is found out how a loss reduces it
 
 
 @torch.no_grad()
@@ -27,33 +34,23 @@ def gradient_of(m: QMap, batch: Batch) -> Tensor:
 
 @dataclass(frozen=True)
 class Subject:
-    """A loss under examination: how it is called, how it reduces, and what it does to one token alone."""
+    """A loss under examination: how it is called, and what it does to one token alone."""
 
-    loss_fn: LossFunction
-    contexts: tuple[str, ...]
-    needs_items: bool  # num_items_in_batch is a required argument
-    reduction: str  # none, mean, sum or other
+    calling: Calling
     notes: tuple[str, ...]  # how it treats a batch, in sentences
-    apart: bool  # rows must be given one at a time
-    dtype: torch.dtype  # float32 or float64: what it computes in
+
+    @property
+    def contexts(self) -> tuple[str, ...]:
+        return self.calling.contexts
 
     @property
     def name(self) -> str:
-        return name_of(self.loss_fn)
+        return name_of(self.calling.function)
 
     def __call__(self, p: Batch, **context: Tensor) -> Measured:
         """The gradient at every token of a batch; `context` replaces contexts of the batch."""
         given = {name: p.context[name] for name in self.contexts} | context
-        if self.apart:
-            rows = [
-                _gradient(self.loss_fn, p[i : i + 1], _rows(given, i) | self._items(1)) for i in range(len(p.labels))
-            ]
-            return Measured(p, torch.cat(rows), self.dtype)
-        gradient = _gradient(self.loss_fn, p, given | self._items(len(p.labels)))
-        return Measured(p, gradient * (len(p.labels) if self.reduction == "mean" else 1), self.dtype)
-
-    def _items(self, n: int) -> dict[str, int]:
-        return {"num_items_in_batch": n} if self.needs_items else {}
+        return Measured(p, self.calling.gradient(p.logits, p.labels, given), self.calling.rounding)
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ class Measured:
 
     @functools.cached_property
     def rounding(self) -> Tensor:
-        return rounding_of_zeros(self.gradient, self.dtype)  # (N, 1)
+        return rounding_of_zeros(self.gradient, self.dtype, self.batch.token.policy.probs)  # (N, 1)
 
     @property
     def violation(self) -> Tensor:
@@ -147,26 +144,6 @@ def beside(jumps: Sequence[Jump]) -> Batch:
     return along_u(torch.cat(near).clamp(1e-9, 1 - 1e-5))
 
 
-def call(loss_fn: LossFunction, logits: Tensor, labels: Tensor, **context: Any) -> Any:
-    """The function's own value; what it raises comes back with the function's name and the same message.
-
-    Raises
-    ------
-    ValueError
-    """
-    try:
-        return loss_fn(logits, labels, **context)
-    except Exception as error:
-        given = f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}{''.join(f', {k}' for k in context)}"
-        raise ValueError(
-            f"{name_of(loss_fn)} raised {type(error).__name__} when called with {given}{_said(error)}"
-        ) from error
-
-
-def _said(error: Exception) -> str:
-    return f": {error}" if str(error) else ""
-
-
 def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     """How a loss wants to be called, and what it does with a batch.
 
@@ -177,13 +154,12 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
         calls agree on.
     """
     contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
-    accepted, needs_items = _signature(loss_fn, contexts)
     try:
-        return _examined(loss_fn, contexts, accepted, needs_items)
+        return _examined(loss_fn, contexts)
     except ValueError:
         for arranged in ARRANGEMENTS:
             try:
-                subject = _examined(arranged.on_rows(loss_fn), contexts, accepted, needs_items)
+                subject = _examined(arranged.on_rows(loss_fn), contexts)
             except ValueError:
                 continue
             if bool(subject(spread_over_u(5, 0)[:FEW]).gradient.any()):
@@ -191,42 +167,23 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
         raise
 
 
-def _examined(
-    loss_fn: LossFunction, contexts: tuple[str, ...], accepted: tuple[str, ...], needs_items: bool
-) -> Subject:
-    p = spread_over_u(5, 0)[:FEW]
-    given = {name: p.context[name] for name in contexts}
-    items = {"num_items_in_batch": FEW} if needs_items else {}
-    shape = _shape(loss_fn, call(loss_fn, p.logits.clone().requires_grad_(), p.labels, **given, **items))
-    together = _gradient(loss_fn, p, given | items)
-    one = {"num_items_in_batch": 1} if needs_items else {}
-    alone = torch.cat([_gradient(loss_fn, p[i : i + 1], _rows(given, i) | one) for i in range(FEW)])
-    _check_repeatable(loss_fn, contexts, needs_items)
-    if bool(together.any()) and not bool(alone.any()):
+def _examined(loss_fn: LossFunction, contexts: tuple[str, ...]) -> Subject:
+    how = Calling.of(loss_fn, contexts)
+    how.check_repeatable()
+    if how.rounding in (torch.float16, torch.bfloat16):
         raise ValueError(
-            f"{name_of(loss_fn)}: expected the gradient of a token given alone, got none: does it compare the logits "
-            "of a position with the label of the next one? Give it logits and labels that line up"
+            f"{name_of(loss_fn)}: computes in {type_name(how.precision)}, whose rounding hides which loss it is; "
+            "compute it in float32 or float64"
         )
-
-    ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
-    separate = bool((together - ratio * alone).norm() <= 1e-5 * together.norm())
-    if shape:
-        reduction = "none"
-        separate &= abs(ratio - 1) < 1e-5
-    else:
-        known = {"sum": 1.0, "mean": 1 / FEW}
-        reduction = next((k for k, v in known.items() if separate and abs(ratio / v - 1) < 1e-5), "other")
+    p = spread_over_u(5, 0)[:FEW]
+    given = {name: p.context[name] for name in how.contexts}
     behaviour = _Behaviour(
-        reduction,
-        ratio,
-        separate,
-        items=_use_of_items(loss_fn, p, given) if "num_items_in_batch" in accepted else "not taken",
-        ignored=_use_of_ignored(loss_fn, p, given, items, together) if reduction == "mean" else "",
-        unnamed=tuple(name for name in accepted if name in CONTEXTS and name not in contexts),
+        how,
+        items=_use_of_items(how, p, given) if "num_items_in_batch" in how.accepted else "not taken",
+        ignored=_use_of_ignored(how, p, given) if how.reduction == "mean" else "",
+        unnamed=tuple(name for name in how.accepted if name in CONTEXTS and name not in how.contexts),
     )
-    apart = not separate or reduction == "other"
-    dtype = _precision(loss_fn, together)
-    return Subject(loss_fn, contexts, needs_items, reduction, behaviour.sentences(), apart, dtype)
+    return Subject(how, behaviour.sentences())
 
 
 class Arrangement(NamedTuple):
@@ -275,22 +232,23 @@ ARRANGEMENTS = (
 class _Behaviour:
     """What a loss does with a batch, found by comparing it with its tokens one at a time."""
 
-    reduction: str  # none, sum, mean or other
-    ratio: float  # a token's gradient in the batch over its gradient alone
-    separate: bool  # that ratio is the same for all tokens
+    how: Calling
     items: str  # what it does with num_items_in_batch: a key of _ITEMS, or "not taken"
     ignored: str  # what a mean does with ignored tokens: a key of _IGNORED, or "" where nothing is to be said
     unnamed: tuple[str, ...]  # contexts in its signature that the caller has not named
 
     def sentences(self) -> tuple[str, ...]:
         said = []
-        if self.reduction != "none":
-            said.append(_REDUCTIONS[self.reduction].format(factor=f"{self.ratio:.4g}", rows=FEW))
-        if not self.separate:
+        how = self.how
+        if how.reduction != "none":
+            said.append(_REDUCTIONS[how.reduction].format(factor=f"{how.ratio:.4g}", rows=FEW))
+        if how.precision != torch.float64:
+            said.append(_PRECISION.format(type=type_name(how.precision)))
+        if not how.separate:
             said.append(_INTERACTING)
         if self.items != "not taken":
             said.append(_ITEMS[self.items])
-        elif self.reduction == "mean":
+        elif how.reduction == "mean":
             said.append(_NO_ITEMS)
         if self.ignored:
             said.append(_IGNORED[self.ignored])
@@ -307,6 +265,7 @@ _REDUCTIONS = {
     "other": "It returns one number for the batch: on {rows} tokens each counts {factor} times what it counts alone, "
     "which is neither their sum nor their mean.",
 }
+_PRECISION = "It computes in {type}: what is said of it holds to the rounding of {type}."
 _INTERACTING = (
     "Its tokens interact: a token's gradient changes with the others in the batch; here each is judged alone."
 )
@@ -326,131 +285,24 @@ _IGNORED = {
 }
 
 
-def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[str, ...], bool]:
-    """The names it accepts after logits and labels, and whether it insists on num_items_in_batch."""
-    who = name_of(loss_fn)
-    for name in contexts:
-        if name not in CONTEXTS:
-            near = difflib.get_close_matches(name, CONTEXTS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(CONTEXTS)}"
-            raise ValueError(f"{who}: contexts: unknown context {name!r}, {hint}")
-    try:
-        parameters = list(inspect.signature(loss_fn).parameters.values())
-    except (TypeError, ValueError):  # some built-in functions have no signature: the call will tell
-        return (), False
-    anything = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = [p for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)][2:]
-    accepted = tuple(p.name for p in named)
-    for name in contexts:
-        if name not in accepted and not anything:
-            takes = ", ".join(accepted) or "no argument besides logits and labels"
-            raise ValueError(
-                f"{who}: contexts: it takes no argument {name}; leave it out of contexts, or rename its own ({takes})"
-            )
-    required = [p.name for p in named if p.default is p.empty and p.name not in contexts]
-    missing = [name for name in required if name in CONTEXTS]
-    if missing:
-        raise ValueError(f"{who}: needs {', '.join(missing)}; add contexts=({', '.join(map(repr, missing))},)")
-    unknown = [name for name in required if name != "num_items_in_batch"]
-    if unknown:
-        raise ValueError(
-            f"{who}: needs {', '.join(unknown)}, which is no known context; bind it with functools.partial, "
-            f"or rename it to one of {', '.join(CONTEXTS)}"
-        )
-    return accepted, "num_items_in_batch" in required
-
-
-def _check_repeatable(loss_fn: LossFunction, contexts: tuple[str, ...], needs_items: bool) -> None:
-    """ValueError where two calls with the same arguments give other gradients."""
-    p = spread_over_u(24, 0)
-    given = {name: p.context[name] for name in contexts} | (
-        {"num_items_in_batch": len(p.labels)} if needs_items else {}
-    )
-    if not _same(*(_gradient(loss_fn, p, given) for _ in range(2))):
-        raise ValueError(
-            f"{name_of(loss_fn)}: expected the same gradient from two calls on the same tokens, got two: it is random, "
-            "or remembers its calls. Sum over what it samples in place of sampling (on estimators such as k1, k2 and "
-            "k3 see the documentation's Questions: Does the reverse KL need samples from the student?), or seed it at "
-            "every call"
-        )
-
-
-def _shape(loss_fn: LossFunction, losses: Any) -> tuple[int, ...]:
-    """The shape of what it returned, (FEW,) or (); ValueError for anything but differentiable losses."""
-    who = name_of(loss_fn)
-    advice = f"return a tensor with one number for each of the {FEW} rows of logits"
-    check_losses(who, losses, (FEW,), (), advice=advice)
-    if not losses.requires_grad:
-        raise ValueError(
-            f"{who}: expected losses that depend differentiably on the logits, got none that do; "
-            "look for .detach(), .item(), argmax or torch.no_grad() on the way"
-        )
-    return losses.shape
-
-
-def _gradient(loss_fn: LossFunction, p: Batch, given: dict[str, Any]) -> Tensor:
-    """The gradient of the sum of the losses by the logits, (N, V); ValueError where it is none or not finite."""
-    logits = p.logits.clone().requires_grad_()
-    with torch.enable_grad():
-        losses = call(loss_fn, logits, p.labels, **given).sum()
-        try:
-            (gradient,) = torch.autograd.grad(losses, logits, allow_unused=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"{name_of(loss_fn)}: expected losses that can be differentiated, got {type(error).__name__} in the "
-                f"backward pass{_said(error)}"
-            ) from error
-    if gradient is None:
-        raise ValueError(
-            f"{name_of(loss_fn)}: expected losses that depend differentiably on the logits, got losses that "
-            "depend on something else; use the logits argument itself"
-        )
-    for what, value in (("losses", losses.detach()), ("gradient", gradient)):
-        if not bool(value.isfinite().all()):
-            raise ValueError(
-                f"{name_of(loss_fn)}: expected a finite {what.removesuffix('es')} on ordinary logits, got "
-                f"{value[~value.isfinite()][0].item()}; look for the log or the power of a number that may be 0, "
-                "and use log_softmax"
-            )
-    return gradient
-
-
-def _precision(loss_fn: LossFunction, gradient: Tensor) -> torch.dtype:
-    """The precision that a loss computes in: float32 if every number of its gradient fits one, else float64."""
-    various = len(gradient.unique()) > FEW
-    for half in (torch.bfloat16, torch.float16):
-        if various and bool((gradient == gradient.to(half)).all()):
-            raise ValueError(
-                f"{name_of(loss_fn)}: computes in {str(half).removeprefix('torch.')}, whose rounding hides which loss "
-                "it is; compute it in float32 or float64"
-            )
-    return torch.float32 if various and bool((gradient == gradient.float()).all()) else torch.float64
-
-
-def _rows(given: dict[str, Tensor], i: int) -> dict[str, Any]:
-    return {k: v[i : i + 1] for k, v in given.items()}
-
-
-def _use_of_items(loss_fn: LossFunction, p: Batch, given: dict[str, Tensor]) -> str:
+def _use_of_items(how: Calling, p: Batch, given: dict[str, Tensor]) -> str:
     """What it does with num_items_in_batch, by giving it the number and twice the number: a key of _ITEMS."""
-    once, twice = (_gradient(loss_fn, p, given | {"num_items_in_batch": n}) for n in (FEW, 2 * FEW))
+    once, twice = (how.run(p.logits, p.labels, {**given, "num_items_in_batch": n}).gradient for n in (FEW, 2 * FEW))
     if _same(once, 2 * twice):
         return "divides"
     return "ignores" if _same(once, twice) else "other"
 
 
-def _use_of_ignored(
-    loss_fn: LossFunction, p: Batch, given: dict[str, Tensor], items: dict[str, int], together: Tensor
-) -> str:
+def _use_of_ignored(how: Calling, p: Batch, given: dict[str, Tensor]) -> str:
     """What a mean does where half of the labels are -100: a key of _IGNORED, or "" where it leaves them out."""
     labels = p.labels.clone()
     labels[FEW // 2 :] = -100
     try:
-        half = _gradient(loss_fn, Batch(p.logits, labels, p.context), given | items)
+        half, whole = (how.run(p.logits, y, {**given, **how.items(FEW)}).gradient for y in (labels, p.labels))
     except ValueError:
         return "refused"
     kept = slice(0, FEW // 2)
-    return "counted" if _same(half[kept], together[kept]) else ""
+    return "counted" if _same(half[kept], whole[kept]) else ""
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
+    from qunify.maps._calling import FEW, Calling, LossFunction, NotFinite, check_losses, name_of, type_name
     from qunify.maps._design import UserDesigned, design
     from qunify.maps._exact import WITNESS_LSE, exact_gradient, exact_loss
     from qunify.maps._induced import (
-        LossFunction,
         LossFunctionMap,
         Method,
-        check_losses,
+        computed_in,
         induced,
         loss_arguments,
-        name_of,
+        measured_in,
         published,
         rounding_of_zeros,
     )

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from qunify.maps._calling import Calling, LossFunction, Run, name_of, tried, type_name
 from qunify.maps._pulls import Gated, Pulled
 from qunify.maps._qmap import FromFunctions, Pulls, QMap
 from qunify.maps._remembered import remembered
 from qunify.maps._target import QTarget, finish
 from qunify.samples import two_tokens
-from qunify.token import CONTEXTS, TensorToken, Token, as_tensor, read
+from qunify.token import CONTEXTS, Layout, TensorToken, Token, as_tensor, read
 
-LossFunction = Callable[..., Tensor]
 #: What is taken wherever a method is asked for: an id of the catalogue, a QMap or its class, or a loss function.
 Method = str | QMap | type[QMap] | LossFunction
 
@@ -42,37 +42,55 @@ class LossFunctionMap(FromFunctions):
         return f"<{self.name}, a loss function>"
 
     @property
+    def calling(self) -> Calling:
+        return _calling(self)
+
+    @property
     def shift_invariant(self) -> bool:  # type: ignore[override]
         """Measured, on a small batch."""
         return _shift_invariant(self)
 
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
         given = {name: context.get(name) for name in self.needs}
-        return induced(self.function, logits, labels, ignore_index=ignore_index, **given)
+        t, layout = _read(self.name, logits, labels, ignore_index, given)
+        found = self.calling.each(*_arguments(t, self.needs)) if len(t.index) else _of_none(t)
+        return _target(t, layout, found, self.calling.rounding)
 
     def loss(self, t: Token) -> Tensor:
-        return self._run(t)[0]
+        t = _of_tensors(self.name, t)
+        return self.calling.each(*_arguments(t, self.needs)).losses.to(t.logits.dtype)[:, None]
 
     def pulls(self, t: Token) -> Pulls:
-        return (self._run(t)[1],)
+        t = _of_tensors(self.name, t)
+        return (self.calling.gradient(*_arguments(t, self.needs)).to(t.logits.dtype),)
 
-    def _run(self, t: Token) -> tuple[Tensor, Tensor]:
-        if not isinstance(t, TensorToken):
-            raise TypeError(f"{self.name}: a function of tensors has no symbols")
-        given = loss_arguments({name: t.given[name] for name in self.needs})
-        q = induced(self.function, t.logits, t.index[:, 0], **given)
-        return q.loss[:, None], q.gradient.to(t.logits.dtype)
+
+def _of_tensors(name: str, t: Token) -> TensorToken:
+    if not isinstance(t, TensorToken):
+        raise TypeError(f"{name}: a function of tensors has no symbols")
+    return t
+
+
+def computed_in(*maps: QMap) -> str:
+    """The narrowest type that the functions among some maps compute in."""
+    types = [m.calling.precision for m in maps if isinstance(m, LossFunctionMap)]
+    return type_name(max([torch.float64, *types], key=lambda x: torch.finfo(x).eps))
+
+
+def measured_in(precision: str, proved: bool) -> str:
+    """How something is known, as verdicts say it: `measured, to the rounding of float32`."""
+    return "proved" if proved else "measured" + (f", to the rounding of {precision}" * (precision != "float64"))
+
+
+@remembered
+def _calling(m: LossFunctionMap) -> Calling:
+    return Calling.of(m.function, m.needs)
 
 
 @remembered
 def _shift_invariant(m: LossFunctionMap) -> bool:
     t = two_tokens()
-    given = loss_arguments({name: t.given[name] for name in m.needs})
-    return bool(induced(m.function, t.logits, t.index[:, 0], **given).shift_invariant)
-
-
-def name_of(function: LossFunction) -> str:
-    return getattr(function, "__name__", None) or type(function).__name__
+    return bool(m(t.logits.double(), t.index[:, 0], **loss_arguments(t.given)).shift_invariant)
 
 
 def published(m: QMap) -> LossFunction:
@@ -116,19 +134,35 @@ def induced(loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: in
     """
     if not callable(loss_fn):
         raise ValueError(f"induced: loss_fn: expected a function (logits, labels, …), got {loss_fn!r}")
-    who = name_of(loss_fn)
-    logits, context = _double(who, "logits", logits), {name: _double(who, name, x) for name, x in context.items()}
-    t, layout = read(who, None, logits, labels, ignore_index, context)
-    if int(layout.mask.sum()):
-        rows = t.logits.masked_fill(~t.allowed, -torch.inf).requires_grad_()
-        losses, gradient = _differentiate(who, loss_fn, rows, t.index[:, 0], t)
-    else:
-        losses, gradient = t.p_label[:, 0], t.policy.probs
-    # A loss that casts its logits to float32 inside gives a gradient of that precision.
-    single = bool((gradient.float().to(gradient.dtype) == gradient).all())
-    rounding = rounding_of_zeros(gradient, torch.float32 if single else gradient.dtype, losses)
-    invariant = gradient.sum(-1, keepdim=True).abs() <= rounding
-    return finish(losses[:, None], _measured(t, gradient, rounding), layout, invariant)
+    t, layout = _read(name_of(loss_fn), logits, labels, ignore_index, context)
+    if not len(t.index):
+        return _target(t, layout, _of_none(t), torch.float64)
+    found, precision, widened = tried(loss_fn, *_arguments(t, t.given), reduced=False)
+    return _target(t, layout, found, torch.float64 if widened else precision)
+
+
+def _read(
+    who: str, logits: Any, labels: Any, ignore_index: int, context: Mapping[str, Any]
+) -> tuple[TensorToken, Layout]:
+    """The kept rows, in float64."""
+    given = {name: _double(who, name, x) for name, x in context.items()}
+    return read(who, None, _double(who, "logits", logits), labels, ignore_index, given)
+
+
+def _arguments(t: TensorToken, names: Iterable[str]) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Logits, labels and these contexts as a loss function takes them."""
+    given = {name: t.given[name].double() for name in names}
+    return t.logits.double().masked_fill(~t.allowed, -torch.inf), t.index[:, 0], loss_arguments(given)
+
+
+def _of_none(t: TensorToken) -> Run:
+    return Run(t.p_label[:, 0], t.policy.probs)
+
+
+def _target(t: TensorToken, layout: Layout, found: Run, computed_in: torch.dtype) -> QTarget:
+    rounding = rounding_of_zeros(found.gradient, computed_in, t.policy.probs, found.losses)
+    invariant = found.gradient.sum(-1, keepdim=True).abs() <= rounding
+    return finish(found.losses[:, None], _measured(t, found.gradient, rounding), layout, invariant)
 
 
 def _double(who: str, name: str, x: Any) -> Any:
@@ -143,37 +177,17 @@ def loss_arguments(context: Mapping[str, Tensor]) -> dict[str, Any]:
     return {name: x[:, 0] if name.startswith("token_") else x for name, x in context.items()}
 
 
-def check_losses(who: str, losses: Any, *shapes: tuple[int, ...], advice: str = "") -> None:
-    """ValueError unless a loss function gave a tensor of one of these shapes: one loss per token comes first."""
-    got = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-    if got not in shapes:
-        reduced = ", or their mean or sum" if () in shapes else ""
-        hint = f"; {advice}" if advice else ""
-        raise ValueError(f"{who}: expected one loss per token, shape {shapes[0]}{reduced}, got {got}{hint}")
-
-
-def _differentiate(
-    who: str, loss_fn: LossFunction, rows: Tensor, labels: Tensor, t: TensorToken
-) -> tuple[Tensor, Tensor]:
-    with torch.enable_grad():
-        losses = loss_fn(rows, labels, **loss_arguments(t.given))
-        check_losses(who, losses, tuple(labels.shape), advice="return the losses before they are reduced")
-        if not losses.requires_grad:
-            raise ValueError(f"{who}: expected losses that depend differentiably on the logits, got none that do")
-        (gradient,) = torch.autograd.grad(losses.sum(), rows)
-    for what, value in (("losses", losses), ("gradient", gradient)):
-        if not bool(value.isfinite().all()):
-            raise ValueError(f"{who}: expected finite {what}, got {value[~value.isfinite()][0].item()}")
-    return losses.detach().to(rows.dtype), gradient
-
-
-def rounding_of_zeros(gradient: Tensor, computed_in: torch.dtype, losses: Tensor | None = None) -> Tensor:
+def rounding_of_zeros(
+    gradient: Tensor, computed_in: torch.dtype, probs: Tensor, losses: Tensor | None = None
+) -> Tensor:
     """How far from 0 rounding can leave an entry of gradients (N, V) by automatic differentiation that should be 0,
-    (N, 1): a share of its row's sum of magnitudes, and a smaller share of the largest row or loss of the batch."""
+    (N, 1): a share of its row's sum of magnitudes, which grows where the prediction is nearly certain, since a softmax
+    passes on differences that cancel there; and a smaller share of the largest row or loss of the batch."""
     eps = torch.finfo(computed_in).eps
     rows = gradient.abs().sum(-1, keepdim=True)
     sizes = rows[:, 0] if losses is None else torch.cat([losses.abs(), rows[:, 0]])
-    return eps**0.75 * rows + 64 * eps * (sizes.amax() if sizes.numel() else 0.0)
+    doubt = (1 - probs.amax(-1, keepdim=True)).clamp(min=eps)
+    return (eps**0.75 + 8 * eps / doubt) * rows + 64 * eps * (sizes.amax() if sizes.numel() else 0.0)
 
 
 def _measured(t: TensorToken, gradient: Tensor, rounding: Tensor) -> Pulled:

@@ -22,7 +22,17 @@ from qunify import catalogue
 from qunify._lib import html
 from qunify._lib.tolerances import CLEAR_DIFFERENCE, ROUNDING
 from qunify.catalogue import signature
-from qunify.maps import WITNESS_LSE, Method, QMap, exact_gradient, exact_loss, logit_gradient, remembered
+from qunify.maps import (
+    WITNESS_LSE,
+    Method,
+    QMap,
+    computed_in,
+    exact_gradient,
+    exact_loss,
+    logit_gradient,
+    measured_in,
+    remembered,
+)
 from qunify.population._drift_at_truth import Calibrated, calibrated, drift_direction, every_label
 from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
@@ -101,6 +111,8 @@ class Properness:
         Where unbiased, or else concave, fails.
     through_link : Properness or None
         The same verdict where the prediction is not the softmax but goes through the method's own link.
+    precision : str
+        What a loss function computes in: the verdict holds to the rounding of that type.
     """
 
     method: str
@@ -116,6 +128,7 @@ class Properness:
     reason: str = ""
     witness: Biased | NotConcave | None = field(default=None, repr=False)
     through_link: Properness | None = None
+    precision: str = "float64"
 
     def __str__(self) -> str:
         said = f"{self.method} {self._said()}"
@@ -124,7 +137,7 @@ class Properness:
         return f"{said}."
 
     def _said(self) -> str:
-        how = "proved" if self.proved else "measured"
+        how = measured_in(self.precision, self.proved)
         if self.proper:
             return f"is {'strictly proper' if self.strict else 'proper, not strictly'} (unbiased: {how})"
         if self.unbiased:
@@ -221,6 +234,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
             reason="it is biased",
             witness=refuted,
             through_link=linked,
+            precision=computed_in(m),
         )
     proper, strict, reason = _scoring(m, through_link)
     return Properness(
@@ -235,6 +249,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
         reason=reason,
         witness=None if proper or through_link or reason == _DETACHED else _not_concave(m),
         through_link=linked,
+        precision=computed_in(m),
     )
 
 
