@@ -128,7 +128,8 @@ def _extremes(x: Array, y: Array) -> tuple[int, int] | None:
     """The tokens at which y is the smallest and the largest multiple of x; None where all are one multiple."""
     alive = (x != 0).any(-1) | (y != 0).any(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where((x != 0).any(-1), (x * y).sum(-1) / (x * x).sum(-1), np.inf)
+        peak = np.abs(x).max(-1, keepdims=True)  # squares of a large gradient overflow
+        ratio = np.where((x != 0).any(-1), (x / peak * y).sum(-1) / (x / peak * x).sum(-1), np.inf)
     tokens = np.flatnonzero(alive)
     if not len(tokens):
         return None
@@ -157,9 +158,10 @@ def _point(token: int, a: QMap, b: QMap, alias: Alias) -> Point:
 
 def _bent(x: Array, y: Array) -> Array:
     """Distance of the two directions, row by row; 0 where one gradient vanishes."""
-    sizes = [np.linalg.norm(g, axis=-1, keepdims=True) for g in (x, y)]
-    alive = (sizes[0] > 0) & (sizes[1] > 0)
-    rays = [g / np.where(size > 0, size, 1.0) for g, size in zip((x, y), sizes, strict=True)]
+    peaks = [np.abs(g).max(-1, keepdims=True) for g in (x, y)]
+    alive = (peaks[0] > 0) & (peaks[1] > 0)
+    units = [g / np.where(peak > 0, peak, 1.0) for g, peak in zip((x, y), peaks, strict=True)]
+    rays = [g / np.linalg.norm(g, axis=-1, keepdims=True).clip(min=1.0) for g in units]
     return np.where(alive[:, 0], np.abs(rays[0] - rays[1]).max(-1), 0.0)
 
 
