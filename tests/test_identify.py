@@ -489,7 +489,7 @@ def sequences(z: Tensor, y: Tensor) -> Tensor:
 def test_a_loss_of_sequences_is_given_them(loss_fn: Loss, note: str, reduction: str) -> None:
     subject = examine(loss_fn, ())
     assert subject.notes[0].startswith(note)
-    assert subject.reduction == reduction
+    assert subject.calling.reduction == reduction
     p = spread_over_u(24, 0)[:9]
     expected = qu.get("label_smoothing") if loss_fn is sequences else qu.get("sft")
     assert torch.allclose(subject(p).gradient, expected(p.logits, p.labels).gradient)
