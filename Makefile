@@ -50,6 +50,7 @@ bench: setup
 docs: setup  # two processes, a thread each
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --fresh-env --jobs 2 docs build/docs/html
 	$(BIN)/python -m tests.check_site build/docs/html
+	@echo "The site: build/docs/html/index.html"
 
 # What the tests need that open the explorer and the site: Debian's Chromium, which takes root, and axe-core of npm.
 browser: build/axe.min.js

@@ -41,6 +41,7 @@ myst_enable_extensions = ["dollarmath", "colon_fence", "deflist", "attrs_inline"
 myst_substitutions = {"count": len(qunify.names())}
 myst_heading_anchors = 3
 nb_execution_mode = "force"
+nb_merge_streams = True  # what a cell prints is one box, however it arrived
 nb_execution_raise_on_error = True
 nb_execution_timeout = 180  # seconds a cell; a busy machine is slow
 nb_ipywidgets_js: dict[str, Any] = {}  # no page has widgets, whose scripts lie elsewhere

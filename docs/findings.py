@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 
-from analyses.kit import findings
+from analyses.kit import findings, runner
 from analyses.kit.story import STUDIES
 
 FIGURES = "../figures"  # seen from the page
@@ -18,11 +18,22 @@ def page() -> str:
     parts, numbers = [], itertools.count(1)
     for study in STUDIES:
         if study not in APART:
-            figure = f"![The figure of the study {study}]({FIGURES}/{study}.png)\n"
-            rows = f"Rows: `figures/{study}.csv`, written by `python -m analyses {study} --full`.\n"
+            figure = linked_figure(study)
+            rows = f"Rows: {linked_rows(study)}, written by `python -m analyses {study} --full`.\n"
             for i, section in enumerate(sections(study, "##", numbers)):
                 parts += [section, rows] if i else [section, figure, rows]
     return "\n".join(parts)
+
+
+def linked_figure(study: str) -> str:
+    """The committed figure, which leads to itself at full size; in its place, its title and what it shows in words."""
+    it, picture = runner.load(study), f"{FIGURES}/{study}.png"
+    told = f"{it.title}. {it.see(findings.committed(study))}".translate({ord(c): None for c in "[]`*_$<>"})
+    return f"[![{told}]({picture}){{.study}}]({picture})\n"
+
+
+def linked_rows(study: str) -> str:
+    return f"{{download}}`figures/{study}.csv <{FIGURES}/{study}.csv>`"
 
 
 def told(study: str) -> str:

@@ -121,7 +121,10 @@ def test_numbers_are_worded_and_none_is_missing() -> None:
     assert len(re.findall(r"\d", page)) > 100
     for study, _ in on_it:
         assert (runner.FIGURES / f"{study}.png").exists()
-        assert f"figures/{study}.csv" in page
+        assert f"{{download}}`figures/{study}.csv <../figures/{study}.csv>`" in page
+        picture = re.escape(f"../figures/{study}.png")
+        (told,) = re.findall(rf"\[!\[([^\]]*)\]\({picture}\){{.study}}\]\({picture}\)", page)
+        assert len(told) > 100, "the words in place of the figure say what it shows"
 
 
 def test_a_page_apart_tells_its_own() -> None:

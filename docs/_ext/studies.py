@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from analyses.kit import runner
 from analyses.kit.story import STUDIES
-
-FIGURES = "../figures"  # seen from the page
+from docs.findings import linked_figure, linked_rows
 
 
 def page() -> str:
@@ -16,8 +15,7 @@ def page() -> str:
             continue
         study = runner.load(name)
         found = study.see(runner.read(name, runner.FIGURES))
-        picture = f"{FIGURES}/{name}.png"
         parts.append(f"## {study.question}\n")
-        parts.append(f"[![{study.title}]({picture}){{.study}}]({picture})\n")
-        parts.append(f"{found} Rows: `figures/{name}.csv`; alone, `python -m analyses {name}`.\n")
+        parts.append(linked_figure(name))
+        parts.append(f"{found} Rows: {linked_rows(name)}; alone, `python -m analyses {name}`.\n")
     return "\n".join(parts)
