@@ -127,4 +127,11 @@ def test_the_citation_has_the_version_and_the_paper() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == qunify.__version__
     assert citation["references"][0]["url"] == "https://arxiv.org/abs/2606.11189"
+    (bibtex,) = blocks(README, "bibtex")
+    paper = citation["references"][0]
+    assert f"title = {{{paper['title']}}}" in bibtex
+    names = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    assert f"author = {{{names}}}" in bibtex
+    assert f"version = {{{qunify.__version__}}}" in bibtex
+    assert f"title = {{qunify: {citation['abstract'][:1].lower()}{citation['abstract'][1:-1]}}}" in bibtex
     assert f"## [{qunify.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

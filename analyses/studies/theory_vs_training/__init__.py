@@ -197,7 +197,7 @@ def _distances(ax: Axes, found: pd.DataFrame) -> None:
             ax.plot(max(row[key], FLOOR), y, "o", color=plots.colour(name), ms=6.5, fillstyle=fill, mew=1.4)
     ax.axvline(AGREE, color=plots.SOFT, lw=0.9, ls=":", zorder=0)
     ax.set_xscale("log")
-    ax.set_xlim(FLOOR / 1.6, 1)
+    ax.set_xlim(FLOOR / 1.6, 1.6)  # Adam's dft_undetached stands at 1
     ax.set_ylim(len(found) - 0.4, -0.6)
     plots.name_methods(ax, list(found["Method"]), size=9)
     ax.tick_params(axis="y", length=0)
