@@ -23,7 +23,7 @@ from qunify.comparison._counterexamples import agree_in_decimals
 from qunify.comparison._numeric import relate
 from qunify.comparison._proofs import on_one_ray, proportional
 from qunify.maps import QMap
-from qunify.symbolic import symbolic_gradient, vanishes_everywhere
+from qunify.symbolic import symbolic_gradient, vanishes_everywhere, with_names, without_names
 from qunify.testing import assert_equivalent
 from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, TensorToken, V, rational, sum_over_others
 from qunify.token._symbols import LOG_ZERO
@@ -152,6 +152,20 @@ def test_silence_is_reported() -> None:
     assert (verdict.silent_a, verdict.silent_b) == (True, False)
 
 
+@settings(max_examples=40, deadline=None)
+@given(strategies.fractions(-30, 30, max_denominator=10**5), strategies.integers(-3, 3))
+def test_named_exponents_stand_for_their_numbers(c: Any, shift: int) -> None:
+    """Powers with names for exponents are the same powers; and what holds of the numbers by adding up exponents holds
+    of the names: u^c u^(shift − c) = u^shift."""
+    u, c = SymbolicToken.p_y, sp.Rational(c)
+    e = u**c + sp.exp(c) * u ** (shift - c) + (1 - u) ** (2 * c)
+    assert sp.expand(without_names(with_names(e)) - e) == 0
+    assert all(max(p.exp.q, abs(p.exp)) <= 12 for p in with_names(e).atoms(sp.Pow) if p.exp.is_Rational and p.exp.q > 1)
+    together = sp.Mul(1 + u**c, u ** (shift - c)) - u ** (shift - c) - u**shift
+    assert vanishes_everywhere(together).holds
+    assert not vanishes_everywhere(together + u**c - u ** (c + sp.Rational(1, 99991))).holds
+
+
 @pytest.mark.parametrize(
     "weight",
     [lambda t: 2 - t.log(t.weight), lambda t: 3 - 4 * t.log(t.weight) * t.p_label],
@@ -179,6 +193,26 @@ def test_the_logarithm_of_a_token_weight_has_no_sign(weight: Any) -> None:
 )
 def test_closed_forms_that_differ_in_a_parameter_are_two_optima(a: QMap, b: QMap) -> None:
     assert not compare(a, b).same_optimum
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "level", "proved"),
+    [
+        (m("margin_softmax", margin=7.436), m("sft"), "directional", True),
+        (m("temperature_ce", temperature=1.37234), m("gem", beta=1.37234), "scaled", True),
+        (m("minor_sft", beta=0.695), m("sft"), "directional", True),
+        (m("focal", focusing=1.37234), m("gce", q=0.4236), "directional", True),
+        (m("cft"), m("minor_sft", beta=50.867), "directional", True),
+        (m("sft"), m("taylor_ce", order=100), "directional", False),
+        (m("beyond_log", alpha=0.4237), m("gce", q=0.4237), "identical", True),
+    ],
+)
+def test_a_parameter_of_four_digits_or_a_long_series_has_its_verdict(
+    a: QMap, b: QMap, level: str, proved: bool
+) -> None:
+    verdict = compare(a, b)
+    assert (verdict.level, verdict.proved) == (level, proved)
+    assert "exponent" not in str(verdict.steps)
 
 
 def test_witness_is_exact_and_separates() -> None:

@@ -19,10 +19,13 @@ from qunify.symbolic import (
     as_latex,
     as_text,
     gate_weight,
+    is_large,
     is_nonnegative_gate,
     readable,
     symbolic_gradient,
     vanishes_everywhere,
+    with_names,
+    without_names,
 )
 from qunify.token import SymbolicVector, V
 
@@ -61,7 +64,10 @@ def _ratio(ga: SymbolicVector, gb: SymbolicVector) -> sp.Expr | None:
     """g_b/g_a at the label, if it is one number for all tokens; None where it holds a symbol of the token."""
     if ga.label == 0:
         return None
-    ratio = sp.simplify(gb.label / ga.label) if sp.count_ops(ga.label) < 200 else sp.cancel(gb.label / ga.label)
+    ratio = with_names(gb.label / ga.label)
+    if is_large(ratio):
+        return None
+    ratio = without_names(sp.simplify(ratio) if sp.count_ops(ga.label) < 200 else sp.cancel(ratio))
     return None if any(map(_of_the_token, ratio.free_symbols)) or ratio.has(sp.Piecewise) else ratio
 
 

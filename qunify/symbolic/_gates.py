@@ -12,6 +12,7 @@ from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import vanishes_everywhere, without_varying_cases
 from qunify.symbolic._gradients import gradient_of_pulls, with_fractions
 from qunify.symbolic._normal_form import canonical
+from qunify.symbolic._size import is_large, with_names, without_names
 from qunify.token import SymbolicToken, SymbolicVector, evaluate, varies
 
 P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
@@ -51,6 +52,9 @@ def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
         own: Any = with_fractions(m)
         return evaluate(own.weight(t))
     g = symbolic_gradient(m, alias)
-    w = canonical(sp.expand(g.elsewhere / P_K))
-    w = sp.cancel(w) if varies(w) and not w.has(sp.Piecewise) else w
+    w = with_names(g.elsewhere / P_K)
+    if is_large(w):
+        return None
+    w = canonical(sp.expand(w))
+    w = without_names(sp.cancel(w) if varies(w) and not w.has(sp.Piecewise) else w)
     return None if varies(w) or not vanishes_everywhere(g.label - w * (P_Y - 1)).holds else w

@@ -22,6 +22,7 @@ from typing import Any
 
 import sympy as sp
 
+from qunify.symbolic._size import with_names
 from qunify.token import SumOverOthers, V, evaluate, expanded, is_mask, sum_over_others, varies
 
 E = sp.S.Exp1
@@ -29,7 +30,7 @@ E = sp.S.Exp1
 
 def vanishes(expr: Any) -> bool:
     """Whether the normal form is zero: True is a proof, False is no verdict."""
-    expr = canonical(evaluate(expr))
+    expr = canonical(with_names(evaluate(expr)))
     return expr == 0 or _Generators(expr).numerator(expr) == 0
 
 

@@ -12,6 +12,7 @@ from sympy.printing.printer import Printer
 from sympy.printing.str import StrPrinter
 
 from qunify.symbolic._normal_form import canonical
+from qunify.symbolic._size import is_large, with_names, without_names
 from qunify.token import SumOverOthers, at_label, evaluate, renamed, sg
 
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
@@ -49,7 +50,10 @@ class SumOverAll(sp.Function):
 def readable(expr: Any) -> sp.Expr:
     """The shortest of a few equal forms, some with sums over all k: Σ[j] p_j² in place of p_y² + Σ[j≠y] p_j²."""
     expr = evaluate(expr)
-    return shortest(f for e in (expr, canonical(expr)) for f in _forms_by_sums(e))
+    named = with_names(expr)
+    if is_large(named):
+        return expr
+    return without_names(shortest(f for e in (named, canonical(named)) for f in _forms_by_sums(e)))
 
 
 def _forms_by_sums(expr: sp.Expr) -> list[sp.Expr]:

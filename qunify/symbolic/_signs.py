@@ -11,6 +11,7 @@ from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import UNIT, Region, cells
 from qunify.symbolic._gates import P_Y, AliasedToken, gate_weight
 from qunify.symbolic._gradients import with_fractions
+from qunify.symbolic._size import is_large, with_names
 from qunify.token import Distribution, SumOverOthers, V, evaluate
 
 #: Weights and masks that come with the data count as nonnegative, as importance ratios and indicators are.
@@ -32,7 +33,9 @@ def never_negative(w: sp.Expr) -> bool:
     high is low + (high − low)/(1 + x) with x > 0, the logarithm of any other probability a negative symbol, and a sum
     over k ≠ y a symbol with the sign of its summand. 1 − p_y, for one, becomes x/(1 + x).
     """
-    return all(cell.tie or _nonnegative(value, cell.known.get(P_Y, UNIT)) for cell, value in cells(sp.sympify(w)))
+    return all(
+        cell.tie or _nonnegative(with_names(value), cell.known.get(P_Y, UNIT)) for cell, value in cells(sp.sympify(w))
+    )
 
 
 def _nonnegative(w: sp.Expr, where: Region) -> bool:
@@ -46,6 +49,8 @@ def _nonnegative(w: sp.Expr, where: Region) -> bool:
     x = sp.Symbol("x", positive=True)
     signed = signed.xreplace({V: 2 + sp.Dummy(integer=True, nonnegative=True)})
     signed = signed.xreplace({P_Y: where.low + (where.high - where.low) / (1 + x)})
+    if is_large(signed):
+        return False
     return any(bool(form(signed).is_nonnegative) for form in (sp.factor_terms, _logs_joined, _logs_apart))
 
 

@@ -210,8 +210,20 @@ def decimal(x: Any) -> Any:
 
 
 def _root(f: Callable[[Any], Any], low: Any, high: Any) -> Any:
-    """The root of a decreasing function, by bisection to full precision."""
-    for _ in range(4 * EXACT.dps):
-        middle = (low + high) / 2
-        low, high = (middle, high) if f(middle) > 0 else (low, middle)
-    return (low + high) / 2
+    """The root of a decreasing function between two points, to full precision, by the Illinois method: the point where
+    the chord is zero takes the place of the end of its own sign; an end that stays twice counts half."""
+    at_low, at_high, last = f(low), f(high), 0
+    for _ in range(4 * DIGITS):
+        if not at_high or at_low == at_high:
+            return high
+        middle = high - at_high * (high - low) / (at_high - at_low)
+        value = f(middle)
+        if not value or abs(high - low) <= abs(middle) * EXACT.eps:
+            return middle
+        side = int(EXACT.sign(value))
+        if side > 0:
+            low, at_low, at_high = middle, value, at_high / 2 if last == side else at_high
+        else:
+            high, at_high, at_low = middle, value, at_low / 2 if last == side else at_low
+        last = side
+    return high
