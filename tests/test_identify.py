@@ -181,6 +181,12 @@ def test_a_whole_number_between_those_tried_is_found(k: int) -> None:
     assert (found[0].level, found[0].params) == ("identical", {"top_k": k})
 
 
+def test_a_whole_number_beyond_every_vocabulary_is_all_tokens() -> None:
+    found = qu.identify(lambda z, y: -(entropy(z) / math.log(z.shape[-1])).detach() * log_u(z, y), top=1)
+    assert (found[0].level, found[0].name, found[0].params) == ("identical", "eaft", {"top_k": V})
+    assert "eaft(top_k=V)" in found.verdict
+
+
 # ---- other people's code and known bugs ----------------------------------------------------------------------
 
 
@@ -522,6 +528,10 @@ def dropout(z: Tensor, y: Tensor) -> Tensor:
     return F.cross_entropy(F.dropout(z, 0.01), y)
 
 
+def top_30(z: Tensor, y: Tensor) -> Tensor:
+    return -log_u(z, y) * entropy(z.topk(30).values).detach()
+
+
 def in_place(z: Tensor, y: Tensor) -> Tensor:
     p = z.exp()
     total = p.square().sum(-1)
@@ -561,6 +571,7 @@ class HalfBackward(torch.autograd.Function):
         (raises, (), r"raises raised RuntimeError when called with logits \(8, 5\), labels \(8,\): my own message"),
         (samples, (), "samples: expected the same gradient from two calls .* it is random, .* k1, k2 and k3"),
         (dropout, (), "dropout: expected the same gradient from two calls on the same tokens, got two"),
+        (top_30, (), "index k out of range; it is tried with vocabularies of 5, 24, 150: of a top-k take min"),
         (in_place, (), "in_place: expected losses that can be differentiated, got RuntimeError in the backward pass: "),
         (lambda z, y: z, (), r"expected one loss per token, shape \(8,\), or their mean or sum, got \(8, 5\); return"),
         (lambda z, y: 1.0, (), "got float; return a tensor"),

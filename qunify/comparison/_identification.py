@@ -43,7 +43,8 @@ class Match:
     name : str
         Id of the entry.
     params : dict
-        Its parameters; a SymPy expression in V where the loss is the entry with a parameter that depends on V.
+        Its parameters; a SymPy expression in V where the loss is the entry with a parameter that depends on V, and V
+        itself where a number of tokens is all of them.
     level : str
         `identical` (equal gradients), `scaled` (equal up to `factor`), `opposite` (the same with a negative one),
         `directional` (at every token on the same ray, neither silent everywhere: the same target with other weights;
@@ -272,9 +273,15 @@ def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Ma
     error = held_out.error(close.method, close.mode, close.factor)
     if error > 10 * tolerance:
         return None
+    params = close.method.params
+    for name, value in params.items():  # where the largest vocabulary is passed, and it matters no more: all tokens
+        if isinstance(value, int) and value >= max(ROWS):
+            beyond = close.method.replace(**{name: 2 * value})
+            if held_out.error(beyond, close.mode, close.factor) <= 10 * tolerance:
+                params = params | {name: V}
     same = abs(close.factor - 1) <= tolerance
     factor = next(iter(simple_numbers(close.factor, within=10 * tolerance, least=0)), close.factor)
-    return Match(close.method.name, close.method.params, "identical" if same else "scaled", error, factor)
+    return Match(close.method.name, params, "identical" if same else "scaled", error, factor)
 
 
 def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:

@@ -22,7 +22,7 @@ from qunify.maps import (
     rounding_of_zeros,
     type_name,
 )
-from qunify.samples import Batch, along_u, spread_over_u
+from qunify.samples import ROWS, Batch, along_u, spread_over_u
 from qunify.token import CONTEXTS
 
 
@@ -156,7 +156,7 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
     contexts = (contexts,) if isinstance(contexts, str) else tuple(contexts)
     try:
         return _examined(loss_fn, contexts)
-    except ValueError:
+    except ValueError as error:
         for arranged in ARRANGEMENTS:
             try:
                 subject = _examined(arranged.on_rows(loss_fn), contexts)
@@ -164,7 +164,22 @@ def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:
                 continue
             if bool(subject(spread_over_u(5, 0)[:FEW]).gradient.any()):
                 return replace(subject, notes=(arranged.note, *subject.notes))
+        small, large = (_runs(loss_fn, contexts, vocab) for vocab in (min(ROWS), max(ROWS)))
+        if large and not small:
+            sizes = ", ".join(map(str, ROWS))
+            raise ValueError(
+                f"{error}; it is tried with vocabularies of {sizes}: of a top-k take min(k, V)"
+            ) from error.__cause__
         raise
+
+
+def _runs(loss_fn: LossFunction, contexts: tuple[str, ...], vocab: int) -> bool:
+    p = spread_over_u(vocab, 0)[:FEW]
+    try:
+        loss_fn(p.logits.clone(), p.labels.clone(), **{name: p.context[name].clone() for name in contexts})
+    except Exception:
+        return False
+    return True
 
 
 def _examined(loss_fn: LossFunction, contexts: tuple[str, ...]) -> Subject:
