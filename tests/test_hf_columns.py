@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
+from transformers import (
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+)
 
 import qunify as qu
 from qunify import hf
 from qunify.hf._dataset_columns import Collator
-from tests import trainers
+from tests import small_llama, trainers
 from tests.trainers import LAYOUTS, TEXTS, apart, by_hand, examples, labels, logits, model, tokens, train
 
 pytestmark = pytest.mark.slow
@@ -257,3 +267,41 @@ def test_options_under_which_numbers_cannot_follow(settings: dict[str, Any], mes
 def test_a_column_without_use_is_told(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="dft: train dataset: column 'weight' is not used"):
         make(tmp_path, trainers.dataset(text=TEXTS[:2], weight=[1.0, 2.0]), method="dft")
+
+
+def test_weights_beside_pictures_are_refused(tmp_path: Path) -> None:
+    tokenizer = small_llama.tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<image>"]})
+    size: dict[str, Any] = {
+        "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2,
+    }  # fmt: skip
+    config = LlavaConfig(
+        vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **size),
+        text_config=LlamaConfig(vocab_size=97, pad_token_id=1, eos_token_id=2, bos_token_id=None, **size),
+        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+    )
+    m = LlavaForConditionalGeneration(config)
+    m.config._name_or_path = "small"
+    parts = "{% for c in m['content'] %}{{ '<image> ' if c['type'] == 'image' else c['text'] + ' ' }}{% endfor %}"
+    processor = LlavaProcessor(
+        CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}), tokenizer, patch_size=8,
+        vision_feature_select_strategy="default", image_token="<image>", num_additional_image_tokens=1,
+        chat_template=f"{{% for m in messages %}}<{{{{ m['role'] }}}}> {parts}</s> {{% endfor %}}",
+    )  # fmt: skip
+    said = [
+        {"role": "user", "content": [{"type": "image", "text": None}, {"type": "text", "text": "the cat sees"}]},
+        {"role": "assistant", "content": [{"type": "text", "text": "a bird"}]},
+    ]
+    data = datasets.Dataset.from_dict(
+        {"images": [[Image.new("RGB", (16, 16))]] * 2, "messages": [said] * 2, "weight": [1.0, 3.0]}
+    )
+    with pytest.raises(ValueError, match="iw_sft: token_weight: expected a dataset of text, got a dataset with pict"):
+        hf.SFTTrainer(
+            m, trainers.config(tmp_path, max_length=None), method="iw_sft", train_dataset=data,
+            processing_class=processor,
+        )  # fmt: skip
+    trainer = hf.SFTTrainer(
+        m, trainers.config(tmp_path, max_length=None), method="dft", train_dataset=data, processing_class=processor
+    )
+    trainer.train()
+    assert math.isfinite(trainers.losses(trainer)[0])

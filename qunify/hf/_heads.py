@@ -54,7 +54,7 @@ def _scale(config: Any) -> float:
         if getattr(config, name, None) is not None:
             return float(getattr(config, name))
     divisor = getattr(config, "logits_scaling", None)
-    if divisor is None:
+    if divisor is None or config.model_type == "minicpm3":  # which divides what the head reads
         return 1.0
     return float(divisor if config.model_type == "hyperclovax" else 1 / divisor)
 
