@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
 from qunify import catalogue
 from qunify.comparison._numeric import relate
+from qunify.samples import spread_over_u
 from qunify.testing import assert_equivalent
 from qunify.token import Scalar, Token
 
@@ -163,3 +167,73 @@ def test_the_scale_of_gradients_decides_nothing(a: Any, b: Any, level: str) -> N
     found = qu.compare(a, b)
     assert found.level == level
     assert (found.factor is not None and found.factor != 0) == (level == "scaled")
+
+
+def kl(logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+    return F.kl_div(logits.log_softmax(-1), teacher_logits.softmax(-1), reduction="none").sum(-1)
+
+
+#: Losses, the methods that they are, and whether these are strictly proper.
+KNOWN: dict[str, tuple[Loss, bool]] = {"sft": (cross_entropy, True), "brier": (brier_in(torch.float64), True)}
+KNOWN |= {"dft": (lambda z, y: -(p := z.softmax(-1).gather(1, y[:, None])[:, 0]).detach() * p.log(), False)}
+
+
+def disguised(loss: Loss, name: str, factor: float, destroys: bool) -> Loss:
+    """The same loss under another name, at another scale; it may leave nothing of its arguments."""
+
+    def other(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
+        own = {name: x.clone() for name, x in context.items()}
+        losses = factor * loss(logits.clone(), labels.clone(), **own)
+        if destroys:
+            for x in (logits, labels, *context.values()):
+                x.zero_()
+        return losses
+
+    other.__name__ = name
+    return other
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.sampled_from(sorted(KNOWN)), st.sampled_from(catalogue.names()), st.integers(-12, 12), st.booleans())
+def test_name_scale_order_and_what_a_loss_destroys_decide_nothing(
+    known: str, name: str, exponent: int, destroys: bool
+) -> None:
+    batch = spread_over_u(5, 0)[:20]
+    for factor in (10.0**exponent, 1.0):
+        loss = disguised(KNOWN[known][0], name, factor, destroys)
+        found = qu.compare(known, loss)
+        assert (found.same_direction, found.proved) == (True, False)
+        assert float(found.factor or 0) == pytest.approx(factor)
+        q = qu.induced(loss, batch.logits, batch.labels)
+        assert q.shift_invariant
+        expected = factor * qu.get(known)(batch.logits, batch.labels).gradient
+        torch.testing.assert_close(q.gradient, expected, atol=1e-9 * factor, rtol=1e-6)
+
+
+@pytest.mark.parametrize("known", KNOWN)
+def test_a_loss_that_destroys_its_arguments_is_as_proper(known: str) -> None:
+    loss, strict = KNOWN[known]
+    assert qu.is_proper(disguised(loss, "dft", 1.0, destroys=True)).strict == strict
+
+
+@pytest.mark.slow
+def test_what_was_asked_before_decides_nothing() -> None:
+    mine, halved = (disguised(f, "kd", x, destroys=True) for f, x in ((kl, 1.0), (kl, 0.5)))
+    mine.__signature__ = halved.__signature__ = inspect.signature(kl)  # type: ignore[attr-defined]
+    for loss, level, factor in ((mine, "identical", 1), (halved, "scaled", 0.5), (mine, "identical", 1)):
+        assert (best := qu.identify(loss, ("teacher_logits",))[0]).name == "kd"
+        assert (best.level, best.factor) == (level, pytest.approx(factor))
+        assert qu.compare("kd", loss).level == level
+    assert qu.identify(cross_entropy)[0].name == "sft"
+
+
+def test_a_name_of_the_catalogue_promises_nothing() -> None:
+    designed = qu.design("brier", trust=lambda t: t.p_label, residual=lambda t: t.policy)
+    assert qu.optimum(designed, TRUTH).probs.tolist() == [1, 0, 0]
+    undetached = disguised(lambda z, y: (-(ce := cross_entropy(z, y))).exp() * ce, "dft", 1.0, destroys=True)
+    assert qu.compare(undetached, "dft").level == "distinct"
+
+
+def test_a_random_loss_is_not_compared() -> None:
+    with pytest.raises(ValueError, match="expected the same gradient from two calls on the same tokens"):
+        qu.compare(lambda z, y: cross_entropy(F.dropout(z, 0.1), y), "sft")
