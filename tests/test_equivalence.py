@@ -204,6 +204,7 @@ def test_closed_forms_that_differ_in_a_parameter_are_two_optima(a: QMap, b: QMap
         (m("focal", focusing=1.37234), m("gce", q=0.4236), "directional", True),
         (m("cft"), m("minor_sft", beta=50.867), "directional", True),
         (m("sft"), m("taylor_ce", order=100), "directional", False),
+        (m("gem", beta=1 / 3), m("temperature_ce", temperature=1 / 3), "scaled", True),
         (m("beyond_log", alpha=0.4237), m("gce", q=0.4237), "identical", True),
     ],
 )

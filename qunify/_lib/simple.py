@@ -17,6 +17,12 @@ def simplest(x: float, within: float) -> Fraction:
     return _between(middle - reach, middle + reach)
 
 
+def as_written(x: float) -> Fraction:
+    """The fraction that a finite float was written as: 7/10 for 0.7, and 1/3 for the float nearest to it."""
+    simple = simplest(x, within=2**-53)  # half a step of float64
+    return simple if simple.denominator <= 1000 and float(simple) == x else Fraction(repr(x))
+
+
 def _between(low: Fraction, high: Fraction) -> Fraction:
     """The simplest fraction of an interval of numbers ≥ 0, by continued fractions: the smallest integer in it, else
     the common integer part plus the reciprocal of the simplest fraction between the reciprocals of what is left."""

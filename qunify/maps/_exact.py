@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+from qunify._lib.simple import as_written
 from qunify.maps._qmap import QMap
 from qunify.token import EXACT, DecimalToken, Number, Symbolic, decimal, decimals
 
@@ -17,7 +18,7 @@ class ExactParameter(EXACT.mpf, Symbolic):  # type: ignore[misc, name-defined]
 def _with_exact_params(m: QMap) -> QMap:
     """The method with its parameters to fifty digits: 0.7 is 7/10, not the nearest float."""
     floats = {k: v for k, v in m.params.items() if isinstance(v, float)}
-    return m.replace(**{k: ExactParameter(decimal(Fraction(repr(v)))) for k, v in floats.items()})
+    return m.replace(**{k: ExactParameter(decimal(as_written(v))) for k, v in floats.items()})
 
 
 def exact_loss(m: QMap, probs: Sequence[Number], label: int, context: Mapping[str, Any]) -> Any:

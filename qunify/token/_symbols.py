@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import sympy as sp
 
 from qunify._lib.arithmetic import Arithmetic
-from qunify._lib.simple import simplest
+from qunify._lib.simple import as_written
 from qunify.token._base import Distribution, Scalar, Token
 
 V = sp.Symbol("V", integer=True, positive=True)  #: the size of the vocabulary
@@ -36,11 +36,7 @@ def rational(x: Any) -> Any:
     """A SymPy expression; a float becomes the fraction it was written as (0.7 is 7/10, and 1/3 is one third)."""
     if not isinstance(x, float):
         return sp.sympify(x)
-    if math.isfinite(x):
-        simple = simplest(x, within=2**-53)  # half a step of float64
-        if simple.denominator <= 1000 and float(simple) == x:
-            return sp.Rational(simple)
-    return sp.Rational(repr(x))
+    return sp.Rational(as_written(x)) if math.isfinite(x) else sp.Rational(repr(x))
 
 
 _OPERATIONS = {
