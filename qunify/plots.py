@@ -318,7 +318,13 @@ def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") 
     return figure
 
 
-_COLUMN = {"font.size": 7.5, "axes.titlesize": 8, "axes.linewidth": 0.6, "lines.linewidth": 1.3, "xtick.major.pad": 2}
+_COLUMN: Any = {
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.linewidth": 0.6,
+    "lines.linewidth": 1.3,
+    "xtick.major.pad": 2,
+}
 
 
 def _draw_steps(ax: Axes, methods: Sequence[QMap], looks: Sequence[Line]) -> list[EndLabel]:

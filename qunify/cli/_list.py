@@ -52,6 +52,8 @@ def _settings(params: dict[str, Any]) -> str:
 
 def _latex(names: Sequence[str]) -> str:
     r"""A longtable (packages longtable, booktabs and amsmath), in ASCII, each method at its default parameters."""
+    import torch
+
     import qunify
     from qunify._lib import html
     from qunify.population import SIMPLEX_TRUTH, closed_form, simplex_context
@@ -63,7 +65,7 @@ def _latex(names: Sequence[str]) -> str:
         r"\toprule Method & Loss & Pulls & Optimum & Proper \\ \midrule \endhead",
     ]
     for m in map(qunify.get, names):
-        ends = closed_form(m, SIMPLEX_TRUTH, **simplex_context(m.needs)) if m.shift_invariant else None
+        ends = closed_form(m, torch.tensor(SIMPLEX_TRUTH), **simplex_context(m.needs)) if m.shift_invariant else None
         title, pulls = html.in_ascii(m.title), html.in_ascii(m.pulls_text)
         row = (title, rf"$\displaystyle {m.formula}$", pulls, f"${ends.latex}$" if ends else "--", _proper(m))
         lines.append(" & ".join(row) + r" \\")
