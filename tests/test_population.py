@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
-from qunify.population._gradient_flow import follow, is_stable_zero
+from qunify.population._gradient_flow import follow, is_stable_zero, logits_of
+from qunify.population._jacobian import Dense
 from qunify.population._known_optima import KNOWN, known_value
-from qunify.population._optima import _flow
-from qunify.population._separable import how_it_separates, separable_optima
+from qunify.population._optima import _flow, _starts
+from qunify.population._separable import separable_optima, separated_flow
 from tests.battery import Batch, autograd, settings
 
 WITH_TARGET = [name for name in ENTRIES if ENTRIES[name].shift_invariant]
@@ -227,7 +229,7 @@ def test_the_optimum_of_a_gate_is_the_one_found_one_token_at_a_time() -> None:
 def test_theory_applies_to_what_it_should() -> None:
     """Weights that look at other tokens do not separate; a gate in disguise and fixed pulls do."""
     with torch.no_grad():
-        applies = {name: how_it_separates(flow_of(name, 5)) is not None for name in WITH_TARGET}
+        applies = {name: separated_flow(flow_of(name, 5)) is not None for name in WITH_TARGET}
     separate = {"sft", "dft", "focal", "psft", "gold", "minor_sft", "margin_softmax", "asft", "label_smoothing", "kd"}
     assert separate <= {name for name, yes in applies.items() if yes}
     assert not {"eaft", "deft", "idft", "mile", "bootstrap_hard", "target_sft", "gem", "nce", "elr", "dkd"} & {
@@ -425,3 +427,80 @@ def test_bad_input_is_named(call: Any, sentence: str) -> None:
     with pytest.raises(ValueError, match=r"^[^\n]*$") as error:
         call()
     assert sentence in str(error.value)
+
+
+# ---- large vocabularies ----------------------------------------------------------------------------------------
+
+
+class _Largest(TorchDispatchMode):
+    """Notes the size of the largest tensor that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for x in found if isinstance(found, list | tuple) else [found]:
+            self.numbers = max(self.numbers, x.numel() if isinstance(x, Tensor) else 0)
+        return found
+
+
+def largest(name: str, vocab: int) -> int:
+    with _Largest() as seen:
+        qu.optimum(name, truths(1, vocab)[0], **context(vocab))
+    return seen.numbers
+
+
+@pytest.mark.parametrize("name", ["label_smoothing", "focal", "psft", "asft", "posterior", "gem", "dft", "agce"])
+def test_an_optimum_takes_memory_linear_in_the_vocabulary(name: str) -> None:
+    """No tensor has more numbers than the 64 tokens at which the drift is tried, ten flows, or what a block has."""
+    assert largest(name, 4096) <= max(68 * 4096 * 3, 2 * 2**18)
+
+
+@pytest.mark.parametrize("name", ["agce", "profit", "margin_softmax", "dft_undetached"])
+def test_the_flow_of_what_separates_is_that_of_any_method(name: str) -> None:
+    """Drift, Jacobian, steps and ends, read off single tokens and off whole ones."""
+    flow = flow_of(name, 7)
+    with torch.no_grad():
+        parts = separated_flow(flow)
+        assert parts is not None
+        rows, z = torch.arange(4), 2 * torch.randn(4, 7, generator=torch.Generator().manual_seed(0)).double()
+        (b, dense), (b_parts, thin) = flow.linear(z, rows), parts.linear(z, rows)
+        torch.testing.assert_close(b * flow.unit, b_parts * parts.unit, rtol=0, atol=1e-14)
+        matrix = torch.diag_embed(thin.diagonal) - thin.left @ thin.right.mT
+        torch.testing.assert_close(
+            dense.matrix * flow.unit[..., None], matrix * parts.unit[..., None], rtol=0, atol=1e-6
+        )
+        h = torch.full((4, 1), 0.7, dtype=torch.float64)
+        torch.testing.assert_close(thin.step(h, b), Dense(matrix).step(h, b))
+        assert torch.equal(thin.keeps_orientation(h), Dense(matrix).keeps_orientation(h))
+        z = logits_of(_starts(flow).reshape(-1, 7))
+        one, other = (follow(f, z, rows.repeat_interleave(len(z) // 4)) for f in (flow, parts))
+    torch.testing.assert_close(one.probs, other.probs, rtol=0, atol=1e-9)
+    assert torch.equal(one.stable, other.stable)
+    assert torch.equal(one.converged, other.converged)
+
+
+def test_an_optimum_does_not_depend_on_tokens_that_never_occur() -> None:
+    """With a weight that falls, tokens of truth 0 end without mass, however many there are."""
+    few = truths(1, 6)[0]
+    many = torch.cat([few, torch.zeros(3000, dtype=torch.float64)])
+    for name in ("focal", "gce"):
+        torch.testing.assert_close(qu.optimum(name, many).probs[:6], qu.optimum(name, few).probs, rtol=0, atol=1e-9)
+
+
+def test_a_flow_that_would_take_too_long_is_refused() -> None:
+    with pytest.raises(ValueError, match="deft: expected at most 64 tokens where the drift neither separates by token"):
+        qu.optimum("deft", truths(1, 65)[0])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["label_smoothing", "focal"])
+def test_an_optimum_at_the_vocabulary_of_a_language_model(name: str) -> None:
+    truth = truths(1, 50_257)[0]
+    found = qu.optimum(name, truth)
+    assert bool(found.stable)
+    parts = separated_flow(found._flow)
+    assert parts is not None
+    with torch.no_grad():
+        b = parts.drift(found.probs.log()[None], torch.arange(1))
+    assert float((b / found.probs).abs().max()) < 1e-7

@@ -4,11 +4,13 @@ A flow is followed by linearly implicit Euler with extrapolation, the step set b
 Review 27, 1985; Hairer and Wanner, Solving Ordinary Differential Equations II, section IV.9). Where it stops, Newton's
 method adds the last digits, and the eigenvalues of the Jacobian decide whether that point is stable.
 
-Rows are independent: row i follows the flow of truth `rows[i]`. Everything is float64.
+Rows are independent: row i follows the flow of truth `rows[i]`. Everything is float64. Time is measured in units in
+which the drift is of order one, so that a loss times a constant ends where the loss does.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,6 +20,7 @@ from torch import Tensor
 
 from qunify._lib.tolerances import SAME_POINT
 from qunify.maps import QMap, logit_gradient
+from qunify.population._jacobian import Dense, Jacobian, remaining
 from qunify.token import TensorToken
 
 #: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
@@ -57,24 +60,68 @@ class Flow:
     def vocab(self) -> int:
         return self.truth.shape[-1]
 
+    @functools.cached_property
+    def unit(self) -> Tensor:
+        """The size of the gradient, (B, 1), at uniform and at the truth: what it is divided by. A power of two, so that
+        it rounds nothing."""
+        b, v = self.truth.shape
+        inside = (0.999 * self.truth + 0.001 / v).log()
+        size = torch.maximum(*(self.size(z, torch.arange(b)) for z in (torch.zeros_like(inside), inside)))
+        return torch.where(size > 0, size.log2().round().exp2(), 1.0)[:, None]
+
+    def size(self, z: Tensor, rows: Tensor) -> Tensor:
+        """max_k Σ_y truth_y |g_k(z, y)|, (N,)."""
+        return torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows).abs()).amax(-1)
+
+    def rate(self, z: Tensor, rows: Tensor) -> Tensor:
+        """The drift per unit of time, (N, V)."""
+        return self.drift(z, rows) / self.unit[rows]
+
     def token(self, z: Tensor, rows: Tensor, labels: Tensor) -> TensorToken:
         """Tokens of logits z (N, V) and labels (N,), in the contexts of truths `rows` (N,)."""
         return TensorToken(z, labels, {k: v[rows] for k, v in self.context.items()}, self.m.name)
 
     def drift(self, z: Tensor, rows: Tensor) -> Tensor:
         """−Σ_y truth_y g(z, y), (N, V)."""
+        return -torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows))
+
+    def _gradients(self, z: Tensor, rows: Tensor) -> Tensor:
+        """g_k(z, y), (N, V labels y, V)."""
         n, v = z.shape
         t = self.token(z.repeat_interleave(v, 0), rows.repeat_interleave(v), torch.arange(v).repeat(n))
-        g = logit_gradient(t, self.m.pulls(t)).view(n, v, v)
-        return -torch.einsum("ny,nyk->nk", self.truth[rows], g)
+        return logit_gradient(t, self.m.pulls(t)).view(n, v, v)
 
-    def linear(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The drift and its Jacobian ∂ drift_i / ∂ z_j by forward differences, (N, V) and (N, V, V)."""
+    def linear(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Jacobian]:
+        """The rate, (N, V), and its Jacobian ∂ rate_i / ∂ z_j by forward differences."""
         n, v = z.shape
         nudge = torch.cat([torch.zeros(1, v, dtype=z.dtype), _NUDGE * torch.eye(v, dtype=z.dtype)])
         around = (z[:, None] + nudge).view(-1, v)
-        b = self.drift(around, rows.repeat_interleave(v + 1)).view(n, v + 1, v)
-        return b[:, 0], (b[:, 1:] - b[:, :1]).mT / _NUDGE
+        b = self.rate(around, rows.repeat_interleave(v + 1)).view(n, v + 1, v)
+        return b[:, 0], Dense((b[:, 1:] - b[:, :1]).mT / _NUDGE)
+
+    def attracts(self, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
+        """Whether every eigenvalue of the Jacobian among the tokens that are not `gone` is negative, (N,), but for the
+        one that is always 0: adding one number to all logits moves nothing.
+
+        At a zero of the drift ∂b/∂z = P ∂(b/p)/∂z with P = diag(p), since b itself vanishes. Differences of b/p keep
+        the digits that those of b lose at small probabilities. The eigenvalues are those of the similar matrix
+        √P ∂(b/p)/∂z √P.
+        """
+        n, v = z.shape
+        nudge = 10 * _NUDGE * torch.eye(v, dtype=z.dtype)
+        around = torch.stack([z[:, None] + nudge, z[:, None] - nudge]).view(-1, v)
+        rates = self.rate(around, rows.repeat_interleave(v).repeat(2)) / torch.softmax(around, -1)
+        ahead, behind = rates.view(2, n, v, v)
+        p = torch.softmax(z, -1)
+        root = p.sqrt()
+        jacobian = root[:, :, None] * remaining((ahead - behind).mT / (20 * _NUDGE), gone) * root[:, None, :]
+        # The drift sums to zero, so √p is a left null vector. Its eigenvalue 0, and those of tokens that are gone, are
+        # moved to −1, where they do not disturb the test.
+        away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
+        least = torch.where(gone, torch.inf, p).amin(-1)
+        bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow
+        values = torch.linalg.eigvals(bounded).real
+        return (values < -1e-5 * least[:, None]).all(-1)
 
 
 class EndPoint(NamedTuple):
@@ -97,7 +144,7 @@ def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
 def is_stable_zero(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:
     """Whether each of probs (N, V) is itself a stable zero of the drift, (N,) bool."""
     z = logits_of(probs)
-    b = flow.drift(z, rows)
+    b = flow.rate(z, rows)
     falling = (probs > 0) | (b < -1e-6 * torch.softmax(z, -1))  # a token without mass must not come back
     still = (b.abs().amax(-1) < SAME_POINT) & falling.all(-1)
     stable = torch.zeros_like(still)
@@ -125,7 +172,6 @@ def _integrate(
     z = z.clone()
     step = torch.full((len(z),), control.first, dtype=z.dtype)
     live = torch.arange(len(z))
-    eye = torch.eye(flow.vocab, dtype=z.dtype)
     for _ in range(steps):
         if not len(live):
             break
@@ -133,15 +179,13 @@ def _integrate(
         b, jacobian = flow.linear(here, at)
         p = torch.softmax(here, -1)
         alive = p / (p + 1e-4)  # errors of a vanishing token's logit count little: it moves no other probability
-        whole = eye - h[:, :, None] * jacobian
-        halved = eye - h[:, :, None] / 2 * jacobian
-        once = _solve(whole, h * b)
-        first = _solve(halved, h / 2 * b)
-        twice = first + _solve(halved, h / 2 * flow.drift(here + first.nan_to_num(0.0, 0.0, 0.0).clamp(-50, 50), at))
+        once, first = jacobian.step(h, h * b), jacobian.step(h / 2, h / 2 * b)
+        halfway = flow.rate(here + first.nan_to_num(0.0, 0.0, 0.0).clamp(-50, 50), at)
+        twice = first + jacobian.step(h / 2, h / 2 * halfway)
         error = (alive * (twice - once)).abs().amax(-1).nan_to_num(torch.inf, torch.inf)
         # Along an unstable direction, where J has an eigenvalue λ > 0, the step divides by 1 − h λ: beyond h = 1/λ it
         # would turn round to the saddle, as Newton's method does. The sign of det(I − 2 h J) tells where h > 1/(2λ).
-        leaves = torch.linalg.det(eye - 2 * h[:, :, None] * jacobian) > 0
+        leaves = jacobian.keeps_orientation(2 * h)
         good = (error <= control.tolerance) & ((alive * twice).abs().amax(-1) < control.farthest) & leaves
         z[live[good]] = _centred(here + 2 * twice - once)[good]
         change = control.safety * (control.tolerance / error.clamp(min=1e-30)).sqrt()
@@ -150,11 +194,6 @@ def _integrate(
         at_rest = ((b.abs() <= 1e-8 * p) | ((p < 1e-9) & (b < -1e-6 * p))).all(-1)
         live = live[(step[live] < control.arrived) & (z[live].amin(-1) > ZERO_MASS_LOGIT) & ~at_rest]
     return z, live[step[live] < control.short]
-
-
-def _solve(a: Tensor, b: Tensor) -> Tensor:
-    """x (N, V) with a x = b; not finite where a (N, V, V) is singular, which counts as an infinite error."""
-    return torch.linalg.solve_ex(a, b[..., None])[0][..., 0]
 
 
 def _centred(z: Tensor) -> Tensor:
@@ -169,7 +208,7 @@ def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int =
     for _ in range(stages):
         total, size = torch.zeros_like(z), torch.zeros_like(z)
         for _ in range(steps):
-            b, p = flow.drift(z, rows), torch.softmax(z, -1)
+            b, p = flow.rate(z, rows), torch.softmax(z, -1)
             z = _centred(z + (step * b / p).clamp(-1, 1)).clamp(min=ZERO_MASS_LOGIT)
             total, size = total + b, size + b.abs()
         step *= 0.7
@@ -182,55 +221,25 @@ def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
     steps have shown that they attract."""
     z = _centred(z)
     p = torch.softmax(z, -1)
-    gone = (p < 1e-7) & (flow.drift(z, rows) < -1e-6 * p)  # still falling, at a rate that does not vanish
+    gone = (p < 1e-7) & (flow.rate(z, rows) < -1e-6 * p)  # still falling, at a rate that does not vanish
     z = torch.where(gone, ZERO_MASS_LOGIT, z)
     z = _polish(flow, z, rows, gone)
-    zero = flow.drift(z, rows).abs().amax(-1) < 1e-11
+    zero = flow.rate(z, rows).abs().amax(-1) < 1e-11
     # Tokens that are gone were still falling: only the remaining ones can make the point unstable. A point that
     # shrinking steps close in on attracts: an unstable one would have sent them away.
-    stable = torch.where(zero, _attracts(flow, z, rows, gone), settled)
+    stable = torch.where(zero, flow.attracts(z, rows, gone), settled)
     return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable)
 
 
 def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -> Tensor:
     """Newton's method on the logits of the tokens that remain; a step is kept where it makes the drift smaller."""
-    b = flow.drift(z, rows)
+    b = flow.rate(z, rows)
     for _ in range(steps):
-        jacobian = _remaining(flow.linear(z, rows)[1], gone)
-        move = (torch.linalg.pinv(jacobian, rtol=1e-11) @ b.masked_fill(gone, 0.0)[..., None])[..., 0]
+        move = flow.linear(z, rows)[1].newton(b.masked_fill(gone, 0.0), gone)
         there = z - move.masked_fill(gone, 0.0).clamp(-1, 1)
-        b_there = flow.drift(there, rows)
+        b_there = flow.rate(there, rows)
         better = b_there.abs().amax(-1, keepdim=True) < b.abs().amax(-1, keepdim=True)
         if not bool(better.any()):
             break
         z, b = torch.where(better, there, z), torch.where(better, b_there, b)
     return z
-
-
-def _remaining(jacobian: Tensor, gone: Tensor) -> Tensor:
-    """The Jacobian with zeros in the rows and columns of tokens that are gone."""
-    return jacobian.masked_fill(gone[:, :, None] | gone[:, None, :], 0.0)
-
-
-def _attracts(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
-    """Whether every eigenvalue of the Jacobian among the remaining tokens is negative, (N,), but for the one that is
-    always 0: adding one number to all logits moves nothing.
-
-    At a zero of the drift ∂b/∂z = P ∂(b/p)/∂z with P = diag(p), since b itself vanishes. Differences of b/p keep the
-    digits that those of b lose at small probabilities. The eigenvalues are those of the similar matrix √P ∂(b/p)/∂z √P.
-    """
-    n, v = z.shape
-    nudge = 10 * _NUDGE * torch.eye(v, dtype=z.dtype)
-    around = torch.stack([z[:, None] + nudge, z[:, None] - nudge]).view(-1, v)
-    rates = flow.drift(around, rows.repeat_interleave(v).repeat(2)) / torch.softmax(around, -1)
-    ahead, behind = rates.view(2, n, v, v)
-    p = torch.softmax(z, -1)
-    root = p.sqrt()
-    jacobian = root[:, :, None] * _remaining((ahead - behind).mT / (20 * _NUDGE), gone) * root[:, None, :]
-    # The drift sums to zero, so √p is a left null vector. Its eigenvalue 0, and those of tokens that are gone, are
-    # moved to −1, where they do not disturb the test.
-    away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
-    least = torch.where(gone, torch.inf, p).amin(-1)
-    bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow
-    values = torch.linalg.eigvals(bounded).real
-    return (values < -1e-5 * least[:, None]).all(-1)

@@ -17,10 +17,13 @@ from qunify._lib.tolerances import ARRIVED, SAME_POINT
 from qunify.maps import Method, QMap
 from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
 from qunify.population._known_optima import ClosedForm, closed_form_of, known_value
-from qunify.population._separable import separable_optima
+from qunify.population._separable import SeparableFlow, separable_optima, separated_flow
 from qunify.token import read
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
+_VERTICES = 500  # of single tokens at which training may end, the likeliest are listed
+_FOLLOWED = 64  # the largest vocabulary in which a flow is followed by a Jacobian of V² numbers: half a minute
+_ENTRIES = 2**23  # numbers of all Jacobians at a time, and of what they are made of
 _FACED = 5  # the largest vocabulary at which starts on every face are tried, where theory allows several optima
 
 
@@ -33,7 +36,8 @@ class Optimum:
     probs : Tensor, (…, V)
         The point reached from the start; where the flow never comes to rest, where it was last.
     all : tuple of Tensor
-        Every stable zero found, (n, V) for each truth in turn; `probs` comes first if it is one.
+        Every stable zero found, (n, V) for each truth in turn; `probs` comes first if it is one. Of single tokens,
+        the 500 likeliest at most.
     stable, converged : Tensor of bool, (…)
         Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
     exists : Tensor of bool, (…)
@@ -117,8 +121,8 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
     Where theory writes the optimum down, or solves it by one root because the drift separates by token, it is the only
     one, and exact. Elsewhere the flow dz/dt = drift is followed from `start` to its end, and from other starts (the
     truth, and near every token), so that methods with several optima show them; stability is decided by the Jacobian
-    of the drift. Detached losses have no minimiser, only this. Following the flow is meant for vocabularies of up to
-    some tens: its cost grows with V³.
+    of the drift. Detached losses have no minimiser, only this. Where the drift separates, time and memory are linear in
+    V; elsewhere following the flow grows with V³, and more than 64 tokens are refused.
 
     Parameters
     ----------
@@ -136,8 +140,8 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
     Raises
     ------
     ValueError
-        If the truth or the start is not a distribution, the start has a zero, a context is missing, or the method
-        is not shift-invariant.
+        If the truth or the start is not a distribution, the start has a zero, a context is missing, the method is not
+        shift-invariant, or its flow must be followed in a vocabulary too large for that.
     """
     m = catalogue.as_method(m, "optimum")
     truth = _distribution(m, "truth", truth)
@@ -197,15 +201,35 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape
-    ends = follow(flow, logits_of(starts.reshape(-1, v)), torch.arange(count).repeat_interleave(many))
+    ends = _ends(flow, starts)
     found = []
     for i in range(count):
         mine = slice(i * many, (i + 1) * many)
         points = ends.probs[mine][ends.stable[mine]]
         if exact is not None:
-            points = torch.cat([points, torch.eye(v, dtype=points.dtype)[exact.vertex_is_stable[i]]])
+            likeliest = flow.truth[i].topk(min(v, _VERTICES)).indices.sort().values
+            alone = likeliest[exact.vertex_is_stable[i, likeliest]]
+            points = torch.cat([points, torch.nn.functional.one_hot(alone, v).to(points.dtype)])
         found.append(_distinct(points))
     return found, EndPoint(*(x[::many] for x in ends))
+
+
+def _ends(flow: Flow, starts: Tensor) -> EndPoint:
+    """Where the flow leads from starts (B, S, V), one after the other, (B S, …)."""
+    b, s, v = starts.shape
+    if v > _FACED:  # below, a matrix is the quicker Jacobian
+        flow = separated_flow(flow) or flow
+    if v > _FOLLOWED and not isinstance(flow, SeparableFlow):
+        raise ValueError(
+            f"{flow.m.name}: expected at most {_FOLLOWED} tokens where the drift neither separates by token nor has an "
+            f"optimum in a formula, got {v}: its flow must be followed, in time and memory that grow with V³"
+        )
+    rows = torch.arange(b).repeat_interleave(s)
+    size = 1 if isinstance(flow, SeparableFlow) else v**2
+    pieces = zip(
+        logits_of(starts.reshape(-1, v)).split(k := max(_ENTRIES // (v * size), 1)), rows.split(k), strict=True
+    )
+    return EndPoint(*map(torch.cat, zip(*(follow(flow, z, at) for z, at in pieces), strict=True)))
 
 
 def _distinct(points: Tensor) -> Tensor:
@@ -244,7 +268,7 @@ def _draws(m: QMap, flow: Flow, count: int) -> Tensor:
 def _basins(flow: Flow, draws: Tensor, found: list[Tensor]) -> tuple[Tensor, ...]:
     """What share of draws (B, S, V) the flow leads to each point found."""
     b, s, v = draws.shape
-    ends = follow(flow, logits_of(draws.reshape(-1, v)), torch.arange(b).repeat_interleave(s)).probs.view(b, s, v)
+    ends = _ends(flow, draws).probs.view(b, s, v)
     near = [(end[:, None] - points[None]).abs().amax(-1) < ARRIVED for end, points in zip(ends, found, strict=True)]
     return tuple(n.double().mean(0) for n in near)
 
