@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
+from qunify.maps import published
 from qunify.population._gradient_flow import follow, is_stable_zero, logits_of
 from qunify.population._jacobian import Dense
 from qunify.population._known_optima import KNOWN, known_value
@@ -504,3 +506,72 @@ def test_an_optimum_at_the_vocabulary_of_a_language_model(name: str) -> None:
     with torch.no_grad():
         b = parts.drift(found.probs.log()[None], torch.arange(1))
     assert float((b / found.probs).abs().max()) < 1e-7
+
+
+# ---- truths on the boundary, and drifts that jump --------------------------------------------------------------
+
+
+def test_a_pull_that_ends_below_certainty_leaves_a_plateau() -> None:
+    """InfoSFT pulls until P = 0.93. Where one answer alone is right, nothing pushes the label further, and nothing back
+    from beyond."""
+    found = qu.optimum("infosft", [1.0, 0, 0, 0])
+    assert found.probs.tolist() == pytest.approx([0.93, 0.07 / 3, 0.07 / 3, 0.07 / 3], abs=1e-4)
+    assert qu.optimum("infosft", [1.0, 0]).probs.tolist() == pytest.approx([0.93, 0.07], abs=1e-4)
+    beyond = [0.95, 0.03, 0.01, 0.01]
+    stays = qu.optimum("infosft", [1.0, 0, 0, 0], beyond)
+    assert stays.probs.tolist() == pytest.approx(beyond, abs=1e-9)
+    for rests in (found, stays):
+        assert (bool(rests.converged), bool(rests.stable), bool(rests.exists)) == (True, False, False)
+        assert rests.closed_form is None
+    two = qu.optimum("infosft", [0.7, 0.3, 0, 0])
+    assert bool(two.exists)
+    assert two.closed_form is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "truth", "expected"),
+    [
+        ("bi_tempered", [0.5, 0.3, 0.2, 0.0], [math.exp(-1 / x) for x in (0.5, 0.3, 0.2)] + [0.0]),
+        ("bi_tempered", [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]),
+        ("eaft", [1.0, 0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0]),
+        ("eaft", [0.6, 0.4, 0.0, 0.0], [0.6, 0.4, 0.0, 0.0]),
+    ],
+)
+def test_a_formula_holds_also_where_the_truth_has_zeros(name: str, truth: list[float], expected: list[float]) -> None:
+    """Of bi_tempered at t2 = 2 the optimum is ∝ exp(−1/η), and 0 where η is."""
+    found = qu.optimum(qu.get(name, t2=2.0) if name == "bi_tempered" else name, truth)
+    assert found.probs.tolist() == pytest.approx([x / sum(expected) for x in expected], abs=1e-12)
+    assert bool(found.exists & found.stable & found.converged)
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax15"])
+def test_beside_a_segment_at_rest_nothing_attracts(name: str) -> None:
+    """Below the threshold of a sparse link a token is predicted to be 0, which it is: its logit stays where it is."""
+    for start in (None, [0.49, 0.3, 0.2, 0.01]):
+        found = qu.optimum(name, [0.5, 0.3, 0.2, 0.0], start)
+        assert (bool(found.converged), bool(found.stable), bool(found.exists)) == (True, False, False)
+        predicted = qu.get(name).prediction(found._flow.token(found.probs.log()[None], *torch.zeros(2, 1).long()))
+        assert predicted.probs[0].tolist() == pytest.approx([0.5, 0.3, 0.2, 0.0], abs=1e-4)
+
+
+def test_training_ends_where_the_drift_jumps() -> None:
+    """A token rarer than p_max exp(−margin) is pushed up until it is not; the others keep their shares."""
+    found = qu.optimum("mbls", [0.224, 1e-6, 0.775999])
+    assert float(found.probs[1]) == pytest.approx(float(found.probs[2]) * math.exp(-10), rel=1e-5)
+    assert found.probs.tolist() == pytest.approx([0.224, 3.523e-5, 0.775965], abs=1e-6)
+    assert bool(found.exists & found.stable & found.converged)
+    (points,) = qu.optimum(qu.get("mbls", margin=5), [0.5, 0.3, 0.1999, 0.0001]).all
+    assert len(points) == 1
+    assert float(points[0, 3]) == pytest.approx(float(points[0, 0]) * math.exp(-5), rel=1e-5)
+    assert points[0, :3].tolist() == pytest.approx([0.5001 - float(points[0, 3]), 0.3, 0.1999], abs=1e-4)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e9])
+def test_the_optimum_does_not_depend_on_the_scale_of_the_loss(factor: float) -> None:
+    """Nor does what is said of it: through the flow, as functions have no formula, and where the drift separates."""
+    truth = truths(1, 4)[0]
+    for name, end in (("brier", truth), ("focal", qu.optimum("focal", truth).probs)):
+        found = qu.optimum(lambda z, y, name=name: factor * published(qu.get(name))(z, y), truth)
+        torch.testing.assert_close(found.probs, end, rtol=0, atol=1e-8)
+        assert bool(found.exists & found.stable & found.converged)
+        assert len(found.all[0]) == 1

@@ -318,3 +318,37 @@ def test_bad_input_is_named() -> None:
     with pytest.raises(KeyError, match="did you mean dft"):
         qu.is_proper("DFT")
     assert catalogue.as_method("sft", "is_proper") == qu.get("sft")
+
+
+# ---- the scale of a loss -----------------------------------------------------------------------------------------
+
+
+def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+
+def error_probability(logits: Tensor, labels: Tensor) -> Tensor:
+    return 1 - logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e7, 1e9])
+def test_a_loss_times_a_constant_is_judged_as_the_loss(factor: float) -> None:
+    v = qu.is_proper(lambda z, y: factor * cross_entropy(z, y))
+    assert (v.unbiased, v.attracts, v.proper, v.strict) == (True, True, True, True)
+    v = qu.is_proper(lambda z, y: factor * error_probability(z, y))
+    assert (v.unbiased, v.proper, v.direction) == (False, False, "sharpening")
+    v = qu.is_proper(qu.get("symmetric_ce", ce_weight=factor, rce_weight=0))
+    assert (v.unbiased, v.proved, v.attracts, v.proper, v.strict) == (True, True, True, True, True)
+    v = qu.is_proper(qu.design("constant", trust=lambda t: factor, residual=lambda t: t.policy))
+    assert (v.unbiased, v.attracts, v.proper) == (True, True, False)
+
+
+def test_a_link_that_flattens_is_judged_where_predictions_differ() -> None:
+    for temperature in (3000, 3e5):
+        v = qu.is_proper(qu.get("temperature_ce", temperature=temperature)).through_link
+        assert v is not None
+        assert (v.unbiased, v.proved, v.proper, v.strict) == (True, True, True, True)
+    v = qu.is_proper(qu.get("bi_tempered", t2=50)).through_link  # 49 orders of magnitude of logits are one of odds
+    assert v is not None
+    assert v.unbiased
+    assert v.reason == "in float64 its predictions are all the same"

@@ -5,6 +5,7 @@ With b = E_{y~p} Q − p the expected target is p + b: what b does to p is what 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -12,9 +13,10 @@ import torch
 from torch import Tensor
 
 from qunify._lib.tolerances import ROUNDING
-from qunify.maps import QMap, logit_gradient
+from qunify.maps import Pulled, QMap, logit_gradient
 from qunify.population._gradient_flow import Flow
 from qunify.samples import at_predictions
+from qunify.token import TensorToken
 
 #: Contexts that are distributions or sets of tokens, as a reader would name them.
 NAMED = {
@@ -46,17 +48,37 @@ class Calibrated:
     def drift(self) -> Tensor:
         return self.flow.drift(self.logits, self.rows)
 
+    @functools.cached_property
+    def size(self) -> Tensor:
+        """How large what adds up to the gradient is, E_y max_k, (N, 1): the drift is measured by it. Of rows that are
+        far smaller than the largest, a share of that, as they are rounded."""
+        n, v = self.logits.shape
+        t = self._every_token
+        largest = Pulled.of(t, self.flow.m.pulls(t)).magnitude.view(n, v, v).amax(-1)
+        size = (self.flow.truth * largest).sum(-1, keepdim=True)
+        return size.clamp(min=max(1e-5 * float(size.max()), 1e-300))
+
+    @property
+    def relative(self) -> Tensor:
+        """The drift in units of `size`."""
+        return self.drift / self.size
+
     @property
     def violation(self) -> Tensor:
-        """|Σ_k b_k|, (N,): above rounding the loss is not shift-invariant."""
-        return self.drift.sum(-1).abs()
+        """|Σ_k b_k| in units of `size`, (N,): above rounding the loss is not shift-invariant."""
+        return self.relative.sum(-1).abs()
+
+    @property
+    def _every_token(self) -> TensorToken:
+        n, v = self.logits.shape
+        return self.flow.token(self.logits.repeat_interleave(v, 0), self.rows.repeat_interleave(v), every_label(n, v))
 
     def by_pull(self) -> list[Tensor]:
-        """The part of the drift that each pull makes, (N, V) each; they add up to `drift`."""
+        """The part of the drift that each pull makes, (N, V) each; they add up to `relative`."""
         n, v = self.logits.shape
-        t = self.flow.token(self.logits.repeat_interleave(v, 0), self.rows.repeat_interleave(v), every_label(n, v))
+        t = self._every_token
         parts = [logit_gradient(t, [pull]).view(n, v, v) for pull in self.flow.m.pulls(t)]
-        return [-torch.einsum("ny,nyk->nk", self.flow.truth, g) for g in parts]
+        return [-torch.einsum("ny,nyk->nk", self.flow.truth, g) / self.size for g in parts]
 
 
 def every_label(n: int, v: int) -> Tensor:
@@ -69,14 +91,19 @@ def calibrated(
     m: QMap, vocab: int, count: int, *, spread: tuple[float, float], through_link: bool = False
 ) -> Calibrated:
     """Random predictions, from nearly flat to sharp: logits of a standard deviation from spread[0] to spread[1]. Token
-    weights are positive, and no token is masked."""
+    weights are positive, and no token is masked. Through a link that flattens, logits are larger by as much."""
     batch = at_predictions(vocab, count, spread)
     z = batch.logits
     given = {name: batch.token.given[name] for name in m.needs}
     truth = torch.softmax(z, -1)
     if through_link:
-        t = Flow(m, truth, given).token(z, torch.arange(count), torch.zeros(count, dtype=torch.long))
-        truth = m.prediction(t).probs
+        flow, rows, labels = Flow(m, truth, given), torch.arange(count), torch.zeros(count, dtype=torch.long)
+        for _ in range(8):
+            truth = m.prediction(flow.token(z, rows, labels)).probs
+            flattens = float((batch.logits.std(-1) / truth.log().std(-1)).nanmedian())  # no number beside zeros
+            if not flattens > 4:
+                break
+            z = z * min(flattens, 1e8)
     return Calibrated(Flow(m, truth, given), z)
 
 
@@ -85,7 +112,7 @@ def drift_direction(m: QMap, *, through_link: bool = False) -> str:
     """Where a calibrated model is led, in a few words: one direction that holds for all predictions and contexts tried,
     else that of each pull, else "mixed"."""
     groups = [calibrated(m, v, 150, spread=(0.2, 3.0), through_link=through_link) for v in (3, 5)]
-    whole = _common([(c, c.drift) for c in groups])
+    whole = _common([(c, c.relative) for c in groups])
     if whole is not None:
         return whole
     parts = zip(*([(c, b) for b in c.by_pull()] for c in groups), strict=True)

@@ -27,6 +27,7 @@ from qunify.token import TensorToken
 ZERO_MASS_LOGIT = -600.0
 
 _NUDGE = 1e-6  # finite-difference step, in logits
+_PUSH = 1e-5  # of a logit, to see whether a point is stable: far more than what is left of a zero
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,12 @@ class Flow:
     @functools.cached_property
     def unit(self) -> Tensor:
         """The size of the gradient, (B, 1), at uniform and at the truth: what it is divided by. A power of two, so that
-        it rounds nothing."""
+        it rounds nothing; an ordinary size is left as it is."""
         b, v = self.truth.shape
         inside = (0.999 * self.truth + 0.001 / v).log()
         size = torch.maximum(*(self.size(z, torch.arange(b)) for z in (torch.zeros_like(inside), inside)))
-        return torch.where(size > 0, size.log2().round().exp2(), 1.0)[:, None]
+        power = torch.where(size > 0, size.log2().round(), 0.0)
+        return torch.where(power.abs() > 6, power.exp2(), 1.0)[:, None]
 
     def size(self, z: Tensor, rows: Tensor) -> Tensor:
         """max_k Σ_y truth_y |g_k(z, y)|, (N,)."""
@@ -101,27 +103,30 @@ class Flow:
 
     def attracts(self, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
         """Whether every eigenvalue of the Jacobian among the tokens that are not `gone` is negative, (N,), but for the
-        one that is always 0: adding one number to all logits moves nothing.
+        one that is always 0: adding one number to all logits moves nothing. And whether every token that is pushed, up
+        or down, is answered: at the end of a segment at rest the Jacobian, which looks at both sides, may not tell.
 
         At a zero of the drift ∂b/∂z = P ∂(b/p)/∂z with P = diag(p), since b itself vanishes. Differences of b/p keep
         the digits that those of b lose at small probabilities. The eigenvalues are those of the similar matrix
         √P ∂(b/p)/∂z √P.
         """
         n, v = z.shape
-        nudge = 10 * _NUDGE * torch.eye(v, dtype=z.dtype)
-        around = torch.stack([z[:, None] + nudge, z[:, None] - nudge]).view(-1, v)
+        push = _PUSH * torch.eye(v, dtype=z.dtype)
+        around = torch.stack([z[:, None] + push, z[:, None] - push]).view(-1, v)
         rates = self.rate(around, rows.repeat_interleave(v).repeat(2)) / torch.softmax(around, -1)
-        ahead, behind = rates.view(2, n, v, v)
+        both = rates.view(2, n, v, v)
         p = torch.softmax(z, -1)
         root = p.sqrt()
-        jacobian = root[:, :, None] * remaining((ahead - behind).mT / (20 * _NUDGE), gone) * root[:, None, :]
+        jacobian = root[:, :, None] * remaining((both[0] - both[1]).mT / (2 * _PUSH), gone) * root[:, None, :]
         # The drift sums to zero, so √p is a left null vector. Its eigenvalue 0, and those of tokens that are gone, are
         # moved to −1, where they do not disturb the test.
         away = torch.einsum("ni,nj->nij", root, root) + torch.diag_embed(gone.to(p.dtype))
         least = torch.where(gone, torch.inf, p).amin(-1)
         bounded = torch.nan_to_num(jacobian - away).clamp(-1e12, 1e12)  # LAPACK does not converge beside overflow
         values = torch.linalg.eigvals(bounded).real
-        return (values < -1e-5 * least[:, None]).all(-1)
+        answers = remaining((both - (self.rate(z, rows) / p)[:, None]).abs().amin(0), gone).amax(-1)
+        answered = (answers > 1e-5 * _PUSH) | gone | ((~gone).sum(-1, keepdim=True) == 1)
+        return (values < -1e-5 * least[:, None]).all(-1) & answered.all(-1)
 
 
 class EndPoint(NamedTuple):
@@ -130,6 +135,7 @@ class EndPoint(NamedTuple):
     probs: Tensor  # (N, V)
     converged: Tensor  # (N,) bool: it stands still there
     stable: Tensor  # (N,) bool: and it comes back when pushed a little
+    exact: Tensor  # (N,) bool: Newton's method has found it; where the drift jumps there is no zero to find
 
 
 def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
@@ -202,15 +208,18 @@ def _centred(z: Tensor) -> Tensor:
 
 def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int = 30) -> tuple[Tensor, Tensor]:
     """Follow stuck flows by explicit steps along b/p, whose length shrinks by 0.7 from stage to stage: around a point
-    where the drift jumps, they circle ever closer. Also returns whether they do circle, (N,): then the drift averages
-    out over the last stage, to less than a tenth of its size."""
+    where the drift jumps, they circle ever closer. Where b/p is large the whole step is shortened, which moves no
+    point at which the two sides of a jump balance (Filippov's sliding mode). Also returns whether they do circle, (N,):
+    then the drift averages out over the last stage, to less than a tenth of its size."""
     step = 0.5
     for _ in range(stages):
         total, size = torch.zeros_like(z), torch.zeros_like(z)
         for _ in range(steps):
-            b, p = flow.rate(z, rows), torch.softmax(z, -1)
-            z = _centred(z + (step * b / p).clamp(-1, 1)).clamp(min=ZERO_MASS_LOGIT)
-            total, size = total + b, size + b.abs()
+            p = torch.softmax(z, -1)
+            way = (flow.rate(z, rows) / p).clamp(-1e4, 1e4)
+            way = way * (2 / way.abs().amax(-1, keepdim=True)).clamp(max=1)
+            z = _centred(z + step * way).clamp(min=ZERO_MASS_LOGIT)
+            total, size = total + p * way, size + (p * way).abs()
         step *= 0.7
     rising = torch.where(torch.softmax(z, -1) < 1e-7, total.clamp(min=0), total)
     return z, rising.abs().amax(-1) < 0.1 * size.amax(-1)
@@ -228,7 +237,7 @@ def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
     # Tokens that are gone were still falling: only the remaining ones can make the point unstable. A point that
     # shrinking steps close in on attracts: an unstable one would have sent them away.
     stable = torch.where(zero, flow.attracts(z, rows, gone), settled)
-    return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable)
+    return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable, zero)
 
 
 def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -> Tensor:

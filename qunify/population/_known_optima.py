@@ -131,12 +131,15 @@ _ARGMAX = Known(r"p^*=\delta_{\arg\max\eta}", lambda m, eta, given: _leader(eta)
 KNOWN: dict[str, Known] = {
     "brier": _TRUTH,
     "spherical": _TRUTH,
-    "eaft": _TRUTH._replace(holds=_positive),
+    "eaft": _TRUTH,
     "mile": _TRUTH,
     "dft": _ARGMAX,
     "mae": _ARGMAX,
     "infosft": Known(
-        r"p^*=\sigma\Bigl(\bigl(1-\tfrac{C}{\eta}\bigr)\,\mathrm{logit}\,P\Bigr)", _below_certainty, of="certain"
+        r"p^*=\sigma\Bigl(\bigl(1-\tfrac{C}{\eta}\bigr)\,\mathrm{logit}\,P\Bigr)",
+        _below_certainty,
+        lambda m, eta, given: bool(((eta > 0).sum(-1) * m.certain > 1).all()),  # else no pull is left at certainty
+        of="certain",
     ),
     "target_sft": Known(
         r"p^*\propto\pi_{\mathrm{tea}}(1-\eta)^{-1/\beta},\quad\beta\text{ the parameter eta}",
@@ -170,7 +173,7 @@ KNOWN: dict[str, Known] = {
     "bi_tempered": Known(
         r"p^*\propto\exp\Bigl(\frac{\eta^{1-t_2}}{1-t_2}\Bigr)",
         lambda m, eta, given: torch.softmax((eta.pow(1 - m.t2) - 1) / (1 - m.t2), -1),
-        lambda m, eta, given: m.t2 > 1 and _positive(m, eta, given),
+        lambda m, eta, given: m.t2 > 1,
         of="t2",
     ),
 }

@@ -197,7 +197,7 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
         only = exact.probs
     if only is not None:
         certain = torch.ones(len(starts), dtype=torch.bool)
-        return list(only[:, None]), EndPoint(only, certain, certain)
+        return list(only[:, None]), EndPoint(only, certain, certain, certain)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape
@@ -205,12 +205,13 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
     found = []
     for i in range(count):
         mine = slice(i * many, (i + 1) * many)
-        points = ends.probs[mine][ends.stable[mine]]
+        stable = ends.stable[mine]
+        points = _distinct(ends.probs[mine][stable], ends.exact[mine][stable])
         if exact is not None:
             likeliest = flow.truth[i].topk(min(v, _VERTICES)).indices.sort().values
             alone = likeliest[exact.vertex_is_stable[i, likeliest]]
             points = torch.cat([points, torch.nn.functional.one_hot(alone, v).to(points.dtype)])
-        found.append(_distinct(points))
+        found.append(_distinct(points, torch.ones(len(points), dtype=torch.bool)))
     return found, EndPoint(*(x[::many] for x in ends))
 
 
@@ -232,11 +233,12 @@ def _ends(flow: Flow, starts: Tensor) -> EndPoint:
     return EndPoint(*map(torch.cat, zip(*(follow(flow, z, at) for z, at in pieces), strict=True)))
 
 
-def _distinct(points: Tensor) -> Tensor:
-    """The points (n, V) without those that repeat an earlier one."""
+def _distinct(points: Tensor, exact: Tensor) -> Tensor:
+    """The points (n, V) without those that repeat an earlier one; those on a jump of the drift, which are not `exact`,
+    are known less well."""
     kept: list[Tensor] = []
-    for point in points:
-        if all(float((point - other).abs().max()) > SAME_POINT for other in kept):
+    for point, well in zip(points, exact.tolist(), strict=True):
+        if all(float((point - other).abs().max()) > (SAME_POINT if well else ARRIVED) for other in kept):
             kept.append(point)
     return torch.stack(kept) if kept else points
 

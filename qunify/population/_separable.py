@@ -205,6 +205,7 @@ def _shape_of(flow: SeparableFlow) -> _Shape:
     parts: list[tuple[Tensor, ...]] = []
     for tokens in torch.arange(v).split(max(_BLOCK // (4 * b * _GRID), 1)):
         u, field = _sample(flow, x.expand(b, len(tokens), -1), tokens)
+        field = field / flow.unit[..., None]
         phi = field / u
         rounding = 1e-9 * phi[..., 1:].abs() + 8 * torch.finfo(u.dtype).eps / u[..., :-1]  # of a weight near 1, over u
         falls &= (phi.diff(dim=-1) <= rounding).all(-1).all(-1)
@@ -252,16 +253,11 @@ def separated_flow(flow: Flow) -> SeparableFlow | None:
 def _separates(flow: SeparableFlow, rest: Tensor, rows: Tensor, labels: Tensor, own: Tensor) -> bool:
     weight, pulled = flow.read(flow.m, flow.token(_with_label_at(rest, labels, own), rows, labels))
     try:
-        if not _equal(weight[:, 0], flow.weights(own, rows, labels)):
-            return False
-        total, share = flow.others
+        joined, (total, share), unit = flow.weights(own, rows, labels), flow.others, float(flow.unit.amax())
     except (RuntimeError, ValueError, IndexError):  # a user's function may have numbers of its own for each token
         return False
-    return _equal(pulled, total[rows, labels][:, None] * share[rows])
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return torch.allclose(a, b, rtol=1e-9, atol=1e-12)
+    found = (weight[:, 0], joined), (pulled, total[rows, labels][:, None] * share[rows])
+    return all(torch.allclose(x, y, rtol=1e-9, atol=1e-12 * unit) for x, y in found)
 
 
 def _with_label_at(rest: Tensor, labels: Tensor, own: Tensor) -> Tensor:
