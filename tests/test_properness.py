@@ -339,7 +339,10 @@ def test_a_loss_times_a_constant_is_judged_as_the_loss(factor: float) -> None:
     assert (v.unbiased, v.proper, v.direction) == (False, False, "sharpening")
     v = qu.is_proper(qu.get("symmetric_ce", ce_weight=factor, rce_weight=0))
     assert (v.unbiased, v.proved, v.attracts, v.proper, v.strict) == (True, True, True, True, True)
-    v = qu.is_proper(qu.design("constant", trust=lambda t: factor, residual=lambda t: t.policy))
+
+
+def test_a_large_trust_in_the_label_attracts_as_a_small_one() -> None:
+    v = qu.is_proper(qu.design("constant", trust=lambda t: 1e6, residual=lambda t: t.policy))
     assert (v.unbiased, v.attracts, v.proper) == (True, True, False)
 
 
