@@ -169,9 +169,9 @@ def run(
             losses = function(leaf.clone(), labels.clone(), **given)
         except Exception as error:
             names = "".join(f", {name}" for name in context)
-            given = f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}{names}"
+            called = f"logits {tuple(logits.shape)}, labels {tuple(labels.shape)}{names}"
             what = type(error).__name__
-            raise ValueError(f"{who} raised {what} when called with {given}{_said(error)}") from error
+            raise ValueError(f"{who} raised {what} when called with {called}{_said(error)}") from error
         check_losses(who, losses, tuple(labels.shape), reduced=reduced)
         if not losses.requires_grad:
             raise ValueError(
