@@ -32,7 +32,7 @@ def remembered(ask: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P
         known = vars(m).setdefault(_ANSWERS, {})
         if (ask, rest) not in known:
             known[ask, rest] = ask(m, *rest, **named)
-        return known[ask, rest]  # type: ignore[no-any-return]
+        return known[ask, rest]
 
     return answer
 
