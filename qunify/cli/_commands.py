@@ -1,5 +1,6 @@
 """The commands of `qunify`. A new one is a file here with one `Command`, and a line below."""
 
+from qunify.cli._audit import Audit
 from qunify.cli._base import Command
 from qunify.cli._check import Check
 from qunify.cli._compare import Compare
@@ -17,4 +18,5 @@ COMMANDS: dict[str, Command] = {
     "identify": Identify(),
     "plot": Plot(),
     "explore": Explore(),
+    "audit": Audit(),
 }

@@ -151,6 +151,12 @@ def _eps(x: Pulled) -> float:
     return 8 * torch.finfo(x.policy.dtype).eps
 
 
+def in_simplex(x: Pulled, target: Tensor | None = None) -> Tensor:
+    """Whether the unit target (N, V), by default p − g, is a distribution up to rounding, (N,); False where it is NaN."""
+    q = x.policy - x.gradient if target is None else target
+    return (q >= -_eps(x) * (x.policy + x.magnitude) * x.log_conditioning).all(-1)
+
+
 def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tensor) -> QTarget:
     """Assemble a QTarget; `invariant` is declared (bool) or measured per token, (N, 1)."""
     good = torch.as_tensor(invariant, device=loss.device).expand_as(pulled.on_label)
@@ -161,7 +167,7 @@ def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tenso
         gradient=spread(pulled.gradient),
         target=spread(q),
         mask=layout.mask,
-        in_simplex=spread((q >= -_eps(pulled) * (pulled.policy + pulled.magnitude) * pulled.log_conditioning).all(-1)),
+        in_simplex=spread(in_simplex(pulled, q)),
         shift_invariant=bool(good.all()),
         violation=spread(pulled.gradient.sum(-1).abs()),
         _layout=layout,

@@ -7,18 +7,14 @@ from pathlib import Path
 
 import jinja2
 
+from qunify._lib import page
+
 
 def environment(*, markdown: bool = False, folders: Sequence[Path] = ()) -> jinja2.Environment:
     """What renders them, and templates in `folders`, which may extend them. What fills HTML is escaped; Markdown has
     the filters `plain`, `code` and `linked` for texts that are not its own, `capital` and `full_stop` for sentences.
     """
-    found = jinja2.Environment(
-        loader=jinja2.ChoiceLoader([jinja2.FileSystemLoader(folders), jinja2.PackageLoader("qunify.pictures", ".")]),
-        autoescape=not markdown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    found = page.environment([*folders, Path(__file__).parent], escape=not markdown)
     if markdown:
         from qunify.pictures import _markdown
 

@@ -1,0 +1,17 @@
+"""What would each recipe do to my model, on my data, before I train? Names are loaded when first used."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING
+
+from qunify._lib.exports import exported
+
+for _package in ("transformers", "trl", "datasets", "peft"):
+    if importlib.util.find_spec(_package) is None:
+        raise ImportError(f"qunify.audit needs {_package}: install qunify with its extra `hf`", name=_package)
+
+if TYPE_CHECKING:
+    from qunify.audit._audit import Audit, load, run
+else:
+    __getattr__, __dir__ = exported(__name__)

@@ -1,0 +1,80 @@
+"""A causal language model and its tokenizer, from a folder or as they are. Nothing is unpickled, nothing fetched."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def load_model(model: Any, device: str | torch.device | None = None, what: str = "model") -> Any:
+    """A model in evaluation mode: the one given, or that of a folder with `config.json` and safetensors weights, or with
+    an adapter's `adapter_config.json` and safetensors weights, whose base is another such folder.
+
+    Raises
+    ------
+    ValueError
+        No such folder, no configuration, or no safetensors weights in it.
+    """
+    if not isinstance(model, str | Path):
+        if not isinstance(model, torch.nn.Module):
+            raise ValueError(f"audit: {what}: expected a model or its folder, got {type(model).__name__}")
+        loaded = model
+    else:
+        folder = Path(model)
+        _check(folder, what)
+        loaded = _load(folder)
+    return loaded.to(device).eval() if device is not None else loaded.eval()
+
+
+def _check(folder: Path, what: str) -> None:
+    where = f"audit: {what}: {folder}"
+    if folder.is_file() and folder.suffix == ".gguf":
+        raise ValueError(
+            f"{where}: expected a folder with safetensors weights, got a GGUF file: read it with transformers' "
+            "`from_pretrained(folder, gguf_file=name, dtype=torch.float32)` and write it by `save_pretrained`"
+        )
+    if not folder.is_dir():
+        raise ValueError(f"{where}: no such folder")
+    if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+        raise ValueError(f"{where}: expected a folder with config.json or adapter_config.json, got neither")
+    if not any(folder.glob("*.safetensors")):
+        pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
+        got = "pickled ones, which could run any code: convert them to safetensors" if pickled else "none"
+        raise ValueError(f"{where}: expected weights in safetensors files, got {got}")
+
+
+def _load(folder: Path) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    options = {"local_files_only": True, "use_safetensors": True, "dtype": "auto"}
+    if not (folder / "adapter_config.json").is_file():
+        return AutoModelForCausalLM.from_pretrained(folder, **options)
+    from peft import PeftModel
+
+    base = Path(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
+    _check(base, "the adapter's base")
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **options), folder)
+
+
+def load_tokenizer(tokenizer: Any, model: Any) -> Any:
+    """A tokenizer: the one given, that of a folder, or where none is given, that beside the model.
+
+    Raises
+    ------
+    ValueError
+        None there.
+    """
+    source = model if tokenizer is None else tokenizer
+    if not isinstance(source, str | Path):
+        if tokenizer is None:
+            raise ValueError("audit: tokenizer: expected one beside a model that is loaded already, got none")
+        return tokenizer
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"audit: tokenizer: {source}: none found there ({str(error).splitlines()[0]})") from None

@@ -1,0 +1,124 @@
+"""The page of an audit: sentences, groups, methods, demonstrations as text coloured by trust, in one file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from qunify.audit._tables import SHARES
+from qunify.catalogue import PAPER
+from qunify._lib.page import environment
+
+#: At most so many methods have their trust in the text, and so many tokens of demonstrations are shown.
+SHOWN, TOKENS = 8, 30_000
+DISTRUSTED = 10
+LEVELS = 10  # of trust in the text: 0 is none, 9 is full
+
+
+def page(
+    tokens: pd.DataFrame,
+    methods: pd.DataFrame,
+    groups: pd.DataFrame,
+    examples: pd.DataFrame,
+    about: dict[str, Any],
+    sentences: tuple[str, ...],
+) -> str:
+    names = [str(name) for name in methods["method"]]
+    shown = _shown(names)
+    return (
+        environment([Path(__file__).parent])
+        .get_template("audit.html.j2")
+        .render(
+            sentences=sentences,
+            about=about,
+            shown=shown,
+            groups=_groups(groups, shown),
+            methods=[_method(row) for row in methods.to_dict("records")],
+            has_flag="auc" in methods,
+            agreement=_agreement(methods, shown),
+            distrusted=_distrusted(tokens, examples, shown[0] if shown[0] != "sft" else shown[-1]),
+            texts=_texts(tokens, examples, shown),
+            number=number,
+            percent=percent,
+        )
+    )
+
+
+def _shown(names: list[str]) -> list[str]:
+    """Those of the paper first, sft at the head."""
+    return sorted(names, key=lambda name: (name != "sft", name not in PAPER))[:SHOWN]
+
+
+def number(x: Any) -> str:
+    """Three digits; a dash where there is none."""
+    if x is None or (isinstance(x, float) and math.isnan(x)):
+        return "–"
+    if math.isinf(x):
+        return "never"
+    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
+
+
+def percent(x: Any) -> str:
+    return "–" if x is None or math.isnan(x) else f"{100 * x:.1f} %"
+
+
+def _groups(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for group, rows in groups.groupby("group", sort=False):
+        by = rows.set_index("method")
+        first = rows.iloc[0]
+        cells = [
+            {name: by.loc[method, name] for name in ("trust", "push", "patience")} | {"method": method}
+            for method in shown
+        ]
+        found.append({"name": group, "share": first["share"], "u": first["u"], "cells": cells})
+    return found
+
+
+def _method(row: dict[str, Any]) -> dict[str, Any]:
+    shares = [0.0 if math.isnan(row[name]) else row[name] for name in SHARES]
+    starts = np.concatenate([[0.0], np.cumsum(shares)])[:-1]
+    return {**row, "bars": [(100 * a, 100 * b) for a, b in zip(starts, shares, strict=True)]}
+
+
+def _agreement(methods: pd.DataFrame, shown: list[str]) -> tuple[list[str], list[list[float]]]:
+    """Cosines of gradients, methods ordered so that neighbours agree."""
+    table = methods.set_index("method").loc[shown, [f"cosine_{name}" for name in shown]].to_numpy(float)
+    order, left = [0], set(range(1, len(shown)))
+    while left:
+        following = max(left, key=lambda i: (np.nan_to_num(table[order[-1], i], nan=-1.0), -i))
+        order.append(following)
+        left.remove(following)
+    return [shown[i] for i in order], table[np.ix_(order, order)].tolist()
+
+
+def _distrusted(tokens: pd.DataFrame, examples: pd.DataFrame, method: str) -> dict[str, Any]:
+    rows = examples.nsmallest(DISTRUSTED, f"trust_{method}")
+    texts = tokens.groupby("example")["text"].agg("".join)
+    return {
+        "method": method,
+        "rows": [
+            {**row, "trust": row[f"trust_{method}"], "text": " ".join(texts[row["example"]].split())[:160]}
+            for row in rows.to_dict("records")
+        ],
+    }
+
+
+def _texts(tokens: pd.DataFrame, examples: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
+    """Demonstrations as pieces of text, with a digit of trust per piece and method, until TOKENS are shown."""
+    found, count = [], 0
+    columns = [f"trust_{name}" for name in shown]
+    for example, rows in tokens.groupby("example", sort=True):
+        if count and count + len(rows) > TOKENS:
+            break
+        count += len(rows)
+        levels = np.clip(np.nan_to_num(rows[columns].to_numpy(float)) * LEVELS, 0, LEVELS - 1).astype(int)
+        digits = ["".join(map(str, column)) for column in levels.T]
+        found.append({"example": example, "pieces": [*rows["text"]], "digits": digits})
+    return found
+
+

@@ -1,0 +1,65 @@
+"""`qunify audit`: what each recipe would ask of a model on demonstrations, as a page and a folder of tables."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qunify.cli._base import Command, UsageError, output
+from qunify.cli._settings import NAME, add_set, methods
+
+
+class Audit(Command):
+    help = "what each recipe would do to your model, on your data, before you train"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        say = parser.add_argument
+        say("--model", type=Path, required=True, metavar="DIR", help="a causal language model, safetensors weights only")
+        say("--data", type=Path, required=True, metavar="FILE", help="jsonl, json, csv, tsv, parquet, or a datasets folder")
+        say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
+        say("--reference", type=Path, metavar="DIR", help="a model that methods stay close to")
+        say("--teacher", type=Path, metavar="DIR", help="a model that methods distil from")
+        say("--methods", metavar="A,B,…", help=f"each {NAME} (default: all that what is given serves)")
+        say("--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable")
+        say("--flag", metavar="COLUMN", help="true of demonstrations that are known to be bad")
+        say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
+        say("--completion", metavar="COLUMN", help="the completion's column")
+        say("--limit", type=int, metavar="N", help="take the first N demonstrations")
+        say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
+        say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
+        add_set(parser)
+        say("--out", type=Path, default=Path("audit.html"), metavar="FILE", help="an .html file (default: %(default)s)")
+
+    def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+        out = output(args.out, (".html", ".htm"))
+        groups = _groups(args.group)
+        try:
+            from qunify import audit
+        except ImportError as error:
+            raise UsageError(str(error)) from None
+        chosen = methods(args.methods.split(","), args.set) if args.methods else None
+        try:
+            found = audit.run(
+                args.model, args.data, args.tokenizer, chosen, args.reference, args.teacher, groups, args.flag,
+                prompt=args.prompt, completion=args.completion, limit=args.limit, max_length=args.max_length,
+                device=args.device, progress=not args.json,
+            )  # fmt: skip
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        folder = found.save(out.with_suffix(""))
+        found.page(out)
+        return {"file": str(out), "tables": str(folder), "sentences": list(found.sentences), **found.about}
+
+    def render(self, data: dict[str, Any]) -> str:
+        return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
+
+
+def _groups(given: list[str]) -> dict[str, str]:
+    found = {}
+    for text in given:
+        name, sign, pattern = text.partition("=")
+        if not sign or not name:
+            raise UsageError(f"--group {text}: expected NAME=REGEX")
+        found[name] = pattern
+    return found

@@ -1,0 +1,327 @@
+"""An audit, with a model and tokenizer made in code: every number against the methods themselves."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import qunify as qu
+
+pytestmark = pytest.mark.slow  # TRL takes seconds to load
+
+pytest.importorskip("trl")
+from datasets import Dataset
+
+from qunify import audit
+from qunify.audit._demonstrations import examples, rows
+from qunify.audit._encoding import encode, pieces
+from qunify.audit._groups import of_pieces, own_groups
+from qunify.audit._patience import times
+from tests import small_llama
+
+QUESTIONS = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
+WITHOUT = [name for name in qu.names() if not qu.get(name).needs]
+
+
+@pytest.fixture(scope="module")
+def model() -> Any:
+    return small_llama.model().eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Any:
+    return small_llama.tokenizer()
+
+
+@pytest.fixture(scope="module")
+def found(model: Any, tokenizer: Any) -> audit.Audit:
+    return audit.run(model, QUESTIONS, tokenizer, batch_tokens=40)
+
+
+def logits_of(model: Any, tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (N, V) and labels (N,) of what the assistant says, one demonstration at a time, without the audit."""
+    asked = [{"role": "user", "content": row["question"]}]
+    said = [*asked, {"role": "assistant", "content": row["answer"]}]
+    start = tokenizer.apply_chat_template(asked, tokenize=True, return_dict=True)["input_ids"]
+    ids = torch.tensor([tokenizer.apply_chat_template(said, tokenize=True, return_dict=True)["input_ids"]])
+    assert ids[0, : len(start)].tolist() == start
+    with torch.no_grad():
+        return model(input_ids=ids).logits[0, len(start) - 1 : -1], ids[0, len(start) :]
+
+
+# ---- every number is the method's own ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", WITHOUT)
+def test_trust_push_and_simplex_are_those_of_the_method(
+    name: str, found: audit.Audit, model: Any, tokenizer: Any
+) -> None:
+    parts = [logits_of(model, tokenizer, row) for row in QUESTIONS]
+    q = qu.get(name)(torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts]))
+    table = found.tokens
+    assert table["id"].tolist() == torch.cat([y for _, y in parts]).tolist()
+    push = table[f"push_{name}"].to_numpy()
+    np.testing.assert_allclose(push, q.gradient.abs().sum(-1) / 2, rtol=2e-4, atol=2e-6)
+    trust = q.trust.numpy() if q.shift_invariant else np.full(len(table), np.nan)
+    np.testing.assert_allclose(table[f"trust_{name}"], trust, rtol=2e-4, atol=2e-6)
+    assert table[f"in_simplex_{name}"].tolist() == (q.in_simplex & q.shift_invariant).tolist()
+
+
+def test_what_the_model_thinks(found: audit.Audit, model: Any, tokenizer: Any) -> None:
+    z, y = (torch.cat(parts) for parts in zip(*[logits_of(model, tokenizer, row) for row in QUESTIONS], strict=True))
+    p = z.softmax(-1)
+    u = p.gather(-1, y[:, None])
+    np.testing.assert_allclose(found.tokens["u"], u[:, 0], rtol=1e-4)
+    np.testing.assert_allclose(found.tokens["entropy"], -(p * p.log()).sum(-1), rtol=1e-4)
+    assert found.tokens["rank"].tolist() == (1 + (p > u).sum(-1)).tolist()
+
+
+def test_cosines_are_those_of_all_gradients(found: audit.Audit, model: Any, tokenizer: Any) -> None:
+    z, y = (torch.cat(parts) for parts in zip(*[logits_of(model, tokenizer, row) for row in QUESTIONS], strict=True))
+    g = torch.stack([qu.get(name)(z, y).gradient.flatten() for name in WITHOUT]).double()
+    expected = torch.nn.functional.cosine_similarity(g[:, None], g[None], dim=-1)
+    rests = g.norm(dim=-1) == 0
+    expected[rests, :] = expected[:, rests] = torch.nan
+    got = found.methods[[f"cosine_{name}" for name in WITHOUT]].to_numpy()
+    np.testing.assert_allclose(got, expected, atol=1e-4)
+
+
+def test_methods_with_a_reference_and_a_teacher(model: Any, tokenizer: Any) -> None:
+    other = small_llama.model(seed=1).eval()
+    both = audit.run(model, QUESTIONS, tokenizer, ["target_sft", "asft"], reference=other, teacher=other)
+    for name, context in (("target_sft", "teacher_logits"), ("asft", "reference_logits")):
+        pushes = []
+        for row in QUESTIONS:
+            z, y = logits_of(model, tokenizer, row)
+            theirs, _ = logits_of(other, tokenizer, row)
+            pushes.append(qu.get(name)(z, y, **{context: theirs}).gradient.abs().sum(-1) / 2)
+        np.testing.assert_allclose(both.tokens[f"push_{name}"], torch.cat(pushes), rtol=1e-4, atol=1e-6)
+    everything = audit.run(model, QUESTIONS[:1], tokenizer, reference=other, teacher=other).methods["method"]
+    wanted = [name for name in qu.names() if set(qu.get(name).needs) <= {"reference_logits", "teacher_logits"}]
+    assert everything.tolist() == wanted
+
+
+def test_a_loss_function_and_two_settings_of_one_method(model: Any, tokenizer: Any) -> None:
+    def mine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        ce = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return ce * (-ce).exp().detach()
+
+    both = audit.run(model, QUESTIONS, tokenizer, ["dft", mine, qu.get("gce", q=0.5), qu.get("gce", q=1.0)])
+    np.testing.assert_allclose(both.tokens["push_mine"], both.tokens["push_dft"], rtol=1e-4)
+    np.testing.assert_allclose(both.tokens["push_gce(q=1.0)"], both.tokens["push_dft"], rtol=1e-4)
+
+
+# ---- tables ------------------------------------------------------------------------------------------------------
+
+
+def test_tables_add_up(found: audit.Audit) -> None:
+    tokens, methods, groups, per = found.tokens, found.methods, found.groups, found.examples
+    assert len(tokens) == per["tokens"].sum() == found.about["tokens"]
+    assert groups[groups["method"] == "sft"]["tokens"].sum() == len(tokens)
+    for name in ("sft", "dft", "gem"):
+        row = methods.set_index("method").loc[name]
+        assert row["push"] == pytest.approx(tokens[f"push_{name}"].mean())
+        assert groups[groups["method"] == name]["push"].sum() == pytest.approx(1)
+        assert per[f"push_{name}"].sum() == pytest.approx(1)
+        below = tokens["u"] < 0.05
+        expected = tokens.loc[below, f"push_{name}"].sum() / tokens[f"push_{name}"].sum()
+        assert row["push_below_0.001"] + row["push_below_0.05"] == pytest.approx(expected)
+        assert row["push_low"] <= row["push"] <= row["push_high"]
+    np.testing.assert_allclose(per["nll"], -np.log(tokens["u"]).groupby(tokens["example"]).mean(), rtol=1e-6)
+
+
+def test_half_of_the_push(found: audit.Audit) -> None:
+    push = found.tokens["push_dft"].sort_values(ascending=False).to_numpy()
+    count = round(found.methods.set_index("method").loc["dft", "half_of_push"] * len(push))
+    assert push[:count].sum() >= push.sum() / 2 > push[: count - 1].sum()
+
+
+def test_intervals_are_of_demonstrations(model: Any, tokenizer: Any) -> None:
+    """The same demonstration again and again has no spread, however many tokens it has."""
+    same = audit.run(model, QUESTIONS[:1] * 6, tokenizer, ["dft"]).methods.iloc[0]
+    assert same["trust_low"] == pytest.approx(same["trust_high"])
+    one = audit.run(model, QUESTIONS[:1], tokenizer, ["dft"]).methods.iloc[0]
+    assert math.isnan(one["trust_low"])
+
+
+def test_flagged_demonstrations(model: Any, tokenizer: Any) -> None:
+    by = audit.run(model, QUESTIONS, tokenizer, ["dft"]).examples["trust_dft"]
+    order = by.argsort().argsort()
+    told = [{**row, "bad": bool(rank < 3)} for row, rank in zip(QUESTIONS, order, strict=True)]
+    assert audit.run(model, told, tokenizer, ["dft"], flag="bad").methods["auc"][0] == 1
+    untold = [{**row, "bad": str(rank >= 5).lower()} for row, rank in zip(QUESTIONS, order, strict=True)]
+    turned = audit.run(model, untold, tokenizer, ["dft"], flag="bad")
+    assert turned.methods["auc"][0] == 0
+    assert turned.examples["flag"].sum() == 3
+
+
+def test_saved_and_read_again(found: audit.Audit, tmp_path: Path) -> None:
+    again = audit.load(found.save(tmp_path / "audit"))
+    for name in ("tokens", "methods", "groups", "examples"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(again, name), check_dtype=False, rtol=1e-6)
+    assert again.sentences == found.sentences
+    (tmp_path / "audit" / "groups.csv").unlink()
+    with pytest.raises(ValueError, match=r"expected groups\.csv there"):
+        audit.load(tmp_path / "audit")
+
+
+# ---- patience ----------------------------------------------------------------------------------------------------
+
+
+def walked(m: qu.QMap, z: torch.Tensor, step: float = 0.05) -> float:
+    """How long steps of the logits along −g, by the midpoint rule, take from the start to p_y = 1/2."""
+    z, label, before = z.clone()[None], torch.tensor([0]), -math.inf
+    for i in range(2000):
+        now = float(torch.logit(z.softmax(-1)[0, 0]))
+        if now >= 0:
+            return (i - now / (now - before)) * step
+        z, before = z - step * m(z - step / 2 * m(z, label).gradient, label).gradient, now
+    return math.inf
+
+
+@pytest.mark.parametrize("rest", [1, 4], ids=["one other token", "a uniform rest"])
+def test_patience_is_the_time_that_small_steps_take(rest: int) -> None:
+    z = torch.tensor([-1.5] + [0.0] * rest, dtype=torch.float64)
+    chosen = [qu.get(name) for name in ("sft", "dft", "gce", "label_smoothing", "eaft")]
+    np.testing.assert_allclose(times(chosen, z, 0, {}), [walked(m, z) for m in chosen], rtol=1e-3)
+
+
+def test_patience_of_dft_in_closed_form() -> None:
+    """With log-odds x, SFT takes ∫ du/(2u(1−u)²) and DFT ∫ du/(2u²(1−u)²) at V = 2."""
+    z = torch.tensor([math.log(0.01 / 0.99), 0.0], dtype=torch.float64)
+    u, w = np.polynomial.legendre.leggauss(400)
+    u = 0.01 + 0.49 * (u + 1) / 2
+    expected = [(w * 0.245 / (2 * u**k * (1 - u) ** 2)).sum() for k in (1, 2)]
+    np.testing.assert_allclose(times([qu.get("sft"), qu.get("dft")], z, 0, {}), expected, rtol=1e-6)
+
+
+def test_who_never_gets_there() -> None:
+    z = torch.tensor([-4.0, 0.0, 0.0], dtype=torch.float64)
+    never, there = times([qu.get("profit"), qu.get("sft")], z, 0, {})
+    assert math.isinf(never)
+    assert there > 0
+    assert np.isnan(times([qu.get("sft")], -z, 0, {})).all()
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+TEXTS = [{"prompt": "the cat", "completion": "sees a bird"}, {"prompt": "a dog", "completion": "likes, it"}]
+
+
+def written(kind: str, folder: Path) -> Any:
+    file = folder / f"rows.{kind}"
+    if kind == "jsonl":
+        file.write_text("\n".join(json.dumps(row) for row in TEXTS) + "\n\n")
+    elif kind == "json":
+        file.write_text(json.dumps(TEXTS))
+    elif kind in ("csv", "tsv"):
+        pd.DataFrame(TEXTS).to_csv(file, index=False, sep="," if kind == "csv" else "\t")
+    elif kind == "parquet":
+        Dataset.from_list(TEXTS).to_parquet(str(file))
+    elif kind == "folder":
+        Dataset.from_list(TEXTS).save_to_disk(str(file))
+    return file if file.exists() else Dataset.from_list(TEXTS)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "folder", "dataset"])
+def test_every_kind_of_file_gives_the_same(kind: str, tmp_path: Path) -> None:
+    assert examples(rows(written(kind, tmp_path))) == TEXTS
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"question": "a", "answer": "b"}, {"prompt": "a", "completion": "b"}),
+        ({"instruction": "a", "input": "", "output": "b"}, {"prompt": "a", "completion": "b"}),
+        ({"instruction": "a", "input": "c", "output": "b"}, {"prompt": "a\n\nc", "completion": "b"}),
+        (
+            {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
+            {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
+        ),
+    ],
+    ids=["gsm8k", "alpaca", "alpaca with an input", "sharegpt"],
+)
+def test_columns_that_public_data_use(row: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert examples([row]) == [expected]
+    assert "conversations" not in row or "from" in row["conversations"][0], "the caller's row was changed"
+
+
+def test_columns_by_name() -> None:
+    assert examples([{"q": "a", "a": "b"}], "q", "a") == [{"prompt": "a", "completion": "b"}]
+
+
+def counted(tokenizer: Any, example: dict[str, Any], **how: Any) -> str:
+    e = encode(example, tokenizer, **how)
+    return " ".join(tokenizer.decode([token]) for token, counts in zip(e.ids, e.counted, strict=True) if counts)
+
+
+CHAT = [
+    {"role": "user", "content": "the cat"},
+    {"role": "assistant", "content": "sees"},
+    {"role": "user", "content": "a dog"},
+    {"role": "assistant", "content": "likes a bird"},
+]
+
+
+def test_only_what_the_assistant_says_counts(tokenizer: Any) -> None:
+    assert counted(tokenizer, {"messages": CHAT}) == "sees </s> likes a bird </s>"
+    assert counted(tokenizer, {"prompt": CHAT[:1], "completion": CHAT[1:2]}).endswith("sees </s>")
+    unmarked = small_llama.tokenizer()
+    unmarked.chat_template = re.sub(r"{% (end)?generation %}", "", unmarked.chat_template)
+    assert re.sub("<assistant> ", "", counted(unmarked, {"messages": CHAT})) == "sees </s> likes a bird </s>"
+
+
+def test_a_base_model_without_a_template(tokenizer: Any) -> None:
+    base = small_llama.tokenizer()
+    base.chat_template = None
+    assert counted(base, {"prompt": "the cat ", "completion": "sees a bird"}) == "sees a bird </s>"
+    with pytest.raises(ValueError, match="expected a tokenizer with a chat template"):
+        encode({"messages": CHAT}, base)
+
+
+def test_labels_are_those_of_trl(tokenizer: Any, model: Any, tmp_path: Path) -> None:
+    from trl import SFTConfig, SFTTrainer
+
+    config = SFTConfig(str(tmp_path), bf16=False, use_cpu=True, report_to="none", disable_tqdm=True, max_length=7)
+    conversational = [{"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")]
+    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(conversational), processing_class=tokenizer)
+    for example, row in zip(conversational, trainer.train_dataset, strict=True):
+        e = encode(example, tokenizer, max_length=7)
+        assert e.ids == row["input_ids"]
+        assert e.counted == [label != -100 for label in row["labels"]]
+
+
+def test_what_is_cut_off_is_counted(model: Any, tokenizer: Any) -> None:
+    cut = audit.run(model, QUESTIONS, tokenizer, ["sft"], max_length=8)
+    whole = audit.run(model, QUESTIONS, tokenizer, ["sft"])
+    assert cut.about["tokens_cut_off"] == len(whole.tokens) - len(cut.tokens) > 0
+    assert f"{cut.about['cut_off']:,} were cut off" in cut.sentences[0]
+
+
+def test_pieces_join_to_the_text(tokenizer: Any) -> None:
+    ids = tokenizer("the cat sees a bird")["input_ids"]
+    assert "".join(pieces(ids, tokenizer)) == tokenizer.decode(ids)
+
+
+# ---- groups ------------------------------------------------------------------------------------------------------
+
+
+def test_kinds_of_token() -> None:
+    said = ["They", " have", "n't", " ", "12", "<<", "3", "+", "4", "=7", ">>", ".", "</s>"]
+    special = [None] * 12 + ["</s>"]
+    assert of_pieces(said, special, {}) == [
+        "first pieces of words", "first pieces of words", "later pieces of words", "white space", "digits", "punctuation",
+        "digits", "punctuation", "digits", "digits", "punctuation", "punctuation", "special tokens",
+    ]  # fmt: skip
+    own = of_pieces(said, special, own_groups({"marks": r"<<|>>", "sums": r"<<.*>>"}))
+    assert own[4:12] == ["digits", "marks", "sums", "sums", "sums", "sums", "marks", "punctuation"]
+    with pytest.raises(ValueError, match="groups: marks: not a regular expression"):
+        own_groups({"marks": "<<("})
