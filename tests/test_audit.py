@@ -12,20 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-
-import qunify as qu
-
-pytestmark = pytest.mark.slow  # TRL takes seconds to load
-
-pytest.importorskip("trl")
 from datasets import Dataset
 
+import qunify as qu
 from qunify import audit
 from qunify.audit._demonstrations import examples, rows
 from qunify.audit._encoding import encode, pieces
 from qunify.audit._groups import of_pieces, own_groups
 from qunify.audit._patience import times
 from tests import small_llama
+
+pytestmark = pytest.mark.slow  # TRL takes seconds to load
 
 QUESTIONS = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
 WITHOUT = [name for name in qu.names() if not qu.get(name).needs]
@@ -291,7 +288,9 @@ def test_labels_are_those_of_trl(tokenizer: Any, model: Any, tmp_path: Path) -> 
     from trl import SFTConfig, SFTTrainer
 
     config = SFTConfig(str(tmp_path), bf16=False, use_cpu=True, report_to="none", disable_tqdm=True, max_length=7)
-    conversational = [{"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")]
+    conversational = [
+        {"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")
+    ]
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(conversational), processing_class=tokenizer)
     for example, row in zip(conversational, trainer.train_dataset, strict=True):
         e = encode(example, tokenizer, max_length=7)
@@ -318,10 +317,170 @@ def test_kinds_of_token() -> None:
     said = ["They", " have", "n't", " ", "12", "<<", "3", "+", "4", "=7", ">>", ".", "</s>"]
     special = [None] * 12 + ["</s>"]
     assert of_pieces(said, special, {}) == [
-        "first pieces of words", "first pieces of words", "later pieces of words", "white space", "digits", "punctuation",
-        "digits", "punctuation", "digits", "digits", "punctuation", "punctuation", "special tokens",
+        "first pieces of words", "first pieces of words", "later pieces of words", "white space", "digits",
+        "punctuation", "digits", "punctuation", "digits", "digits", "punctuation", "punctuation", "special tokens",
     ]  # fmt: skip
     own = of_pieces(said, special, own_groups({"marks": r"<<|>>", "sums": r"<<.*>>"}))
     assert own[4:12] == ["digits", "marks", "sums", "sums", "sums", "sums", "marks", "punctuation"]
     with pytest.raises(ValueError, match="groups: marks: not a regular expression"):
         own_groups({"marks": "<<("})
+
+
+# ---- bad input ---------------------------------------------------------------------------------------------------
+
+PAIR = {"prompt": "the cat", "completion": "sees"}
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "sentence"),
+    [
+        ("", "rows.jsonl", "expected at least one row, got none"),
+        ('{"prompt": "a", "completion": "b"}\n{"prompt": ', "rows.jsonl", r"rows\.jsonl: line 2: not JSON"),
+        ("[1]", "rows.jsonl", "line 1: expected an object, got list"),
+        ('{"prompt": "a"}', "rows.json", "expected a list of objects"),
+        ("{", "rows.json", "not JSON"),
+        ("a", "rows.txt", r"expected a name that ends in \.jsonl"),
+        ("a", "rows.parquet", "not a parquet file"),
+        ('{"promt": "a", "completion": "b"}', "rows.jsonl", "expected columns prompt and completion; .* got promt"),
+        (
+            '{"prompt": 1, "completion": "b"}',
+            "rows.jsonl",
+            "row 1: column 'prompt': expected text or messages, got int",
+        ),
+        ('{"messages": "hello"}', "rows.jsonl", "row 1: expected messages with `role` and `content`"),
+    ],
+)
+def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=sentence):
+        examples(rows(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"prompt": "promt", "completion": "completion"}, "prompt: no column 'promt', did you mean prompt"),
+        ({"prompt": "prompt"}, "expected both the prompt's and the completion's column"),
+        ({"methods": []}, "methods: expected at least one"),
+        ({"methods": ["kd"]}, "kd needs teacher_logits: expected a teacher, got none"),
+        ({"methods": ["sft", "sft"]}, "expected different methods, got sft"),
+        ({"groups": {"x": "("}}, "groups: x: not a regular expression"),
+        ({"flag": "bad"}, "flag: no column 'bad' in row 1"),
+        ({"flag": "prompt"}, "flag: row 1: expected true or false, got 'the cat'"),
+        ({"limit": -1}, "limit: expected a number of demonstrations, got -1"),
+        ({"max_length": 1}, "expected at least one token to train on, got none in 2 demonstrations cut off"),
+        ({"teacher": small_llama.model(vocab_size=97)}, "teacher: expected the model's vocabulary of 96 tokens"),
+        ({"tokenizer": "/nowhere"}, "tokenizer: /nowhere: none found there"),
+        ({"reference": "/nowhere"}, "reference: /nowhere: no such folder"),
+        ({"reference": 3}, "reference: expected a model or its folder, got int"),
+    ],
+)
+def test_one_sentence_for_what_does_not_fit(how: dict[str, Any], sentence: str, model: Any, tokenizer: Any) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        audit.run(**{"model": model, "demonstrations": [PAIR, PAIR], "tokenizer": tokenizer, **how})
+
+
+def test_an_unknown_method(model: Any, tokenizer: Any) -> None:
+    with pytest.raises(KeyError, match="did you mean sft"):
+        audit.run(model, [PAIR], tokenizer, ["sfft"])
+
+
+def test_folders_that_hold_no_model(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    for name, file, sentence in (
+        ("empty", "readme", "expected a folder with config.json or adapter_config.json"),
+        ("bare", "config.json", "expected weights in safetensors files, got none"),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text("{}")
+        with pytest.raises(ValueError, match=sentence):
+            audit.run(tmp_path / name, [PAIR], tokenizer)
+    (tmp_path / "bare" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="got pickled ones, which could run any code"):
+        audit.run(tmp_path / "bare", [PAIR], tokenizer)
+    with pytest.raises(ValueError, match="expected one beside a model that is loaded already"):
+        audit.run(model, [PAIR])
+
+
+# ---- a folder and a file, the page, the command line ---------------------------------------------------------------
+
+NASTY = "<script>alert(1)</script> & \u05e9\u05dc\u05d5\u05dd"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, model: Any, tokenizer: Any) -> Path:
+    at = tmp_path_factory.mktemp("audited")
+    model.save_pretrained(at / "model")
+    tokenizer.save_pretrained(at / "model")
+    (at / "rows.jsonl").write_text("\n".join(map(json.dumps, [*QUESTIONS, {"question": NASTY, "answer": NASTY}])))
+    return at
+
+
+def test_a_folder_gives_what_the_model_gives(folder: Path, found: audit.Audit) -> None:
+    again = audit.run(folder / "model", folder / "rows.jsonl", limit=len(QUESTIONS))
+    pd.testing.assert_frame_equal(again.methods, found.methods, atol=1e-4)
+
+
+def test_an_adapter_is_put_on_its_base(folder: Path, model: Any, tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    adapted = get_peft_model(
+        type(model).from_pretrained(folder / "model"),
+        LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
+    )
+    adapted.save_pretrained(tmp_path / "adapter")
+    settings = tmp_path / "adapter" / "adapter_config.json"
+    told = json.loads(settings.read_text()) | {"base_model_name_or_path": str(folder / "model")}
+    settings.write_text(json.dumps(told))
+    put = audit.run(tmp_path / "adapter", QUESTIONS, folder / "model", ["dft"])
+    same = audit.run(adapted.eval(), QUESTIONS, folder / "model", ["dft"])
+    np.testing.assert_allclose(put.tokens["u"], same.tokens["u"], rtol=1e-4)
+    bare = audit.run(folder / "model", QUESTIONS, methods=["dft"])
+    assert not np.allclose(put.tokens["u"], bare.tokens["u"], rtol=1e-2)
+
+
+def test_the_command_writes_the_page_and_the_tables(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qunify.cli import main
+
+    out = tmp_path / "page.html"
+    words = ["audit", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), "--out", str(out)]
+    assert main([*words, "--methods", "sft,dft,gem", "--set", "gem.beta=0.5", "--group", f"{NASTY}=cat|dog"]) == 0
+    printed = capsys.readouterr().out
+    told = audit.load(tmp_path / "page")
+    assert printed.startswith(told.sentences[0])
+    assert NASTY in set(told.groups["group"])
+    page = out.read_text(encoding="utf-8")
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;" in page
+    assert ("</s>" in page, "&lt;/s&gt;" in page) == (False, True)
+    assert not re.search(r"(src|href)=\"(?!#|data:)", page)
+    assert main([*words, "--json", "--methods", "sft"]) == 0
+    assert json.loads(capsys.readouterr().out)["demonstrations"] == len(QUESTIONS) + 1
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (["--methods", "sfft"], "unknown method 'sfft', did you mean sft"),
+        (["--group", "x"], "--group x: expected NAME=REGEX"),
+        (["--model", "/nowhere"], "model: /nowhere"),
+        (["--out", "page.pdf"], "expected a file name that ends in .html"),
+        (["--out", "/nowhere/page.html"], "the folder /nowhere does not exist"),
+    ],
+)
+def test_usage_errors(more: list[str], sentence: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from qunify.cli import main
+
+    words = ["audit", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl")]
+    assert main([*words, *more]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_sentences_say_what_the_tables_say(found: audit.Audit) -> None:
+    first, second, *_, last = found.sentences
+    assert first.startswith(f"8 demonstrations with {len(found.tokens):,} tokens")
+    below = found.methods.set_index("method")[["push_below_0.001", "push_below_0.05"]].sum(axis=1, min_count=2)
+    assert f"{100 * below.max():.0f} % of the push of {below.idxmax()}" in second
+    assert f"{100 * below.min():.0f} % of that of {below.idxmin()}" in second
+    assert "share the model's parameters" in last

@@ -20,7 +20,7 @@ from qunify.audit import _demonstrations, _patience, _tables
 from qunify.audit._encoding import Encoded, encode, pieces
 from qunify.audit._groups import of_pieces, own_groups
 from qunify.audit._measure import Asked, asked
-from qunify.audit._models import load_model, load_tokenizer
+from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.audit._page import page
 from qunify.audit._sentences import sentences
 from qunify.catalogue import as_method, get, names
@@ -55,7 +55,7 @@ class Audit:
     @property
     def sentences(self) -> tuple[str, ...]:
         """What to expect, every number read from the tables."""
-        return sentences(self.tokens, self.methods, self.groups, self.examples, self.about)
+        return sentences(self.tokens, self.methods, self.groups, self.about)
 
     def page(self, path: str | Path) -> Path:
         """Write the page: one HTML file that loads nothing from elsewhere."""
@@ -154,6 +154,11 @@ def run(
     rows = _demonstrations.rows(demonstrations)[:limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     flags = _flags(rows, flag)
+    given_models = {
+        what: m for what, m in (("model", model), ("reference", reference), ("teacher", teacher)) if m is not None
+    }
+    for what, m in given_models.items():
+        check_model(m, what)
     read = load_tokenizer(tokenizer, model)
     encoded = [encode(example, read, max_length) for example in given]
     kept = [i for i, e in enumerate(encoded) if any(e.counted)]
@@ -162,10 +167,7 @@ def run(
             f"audit: demonstrations: expected at least one token to train on, got none in {len(given)} demonstrations"
             + (f" cut off after max_length={max_length} tokens" if max_length is not None else "")
         )
-    models = {"model": load_model(model, device)}
-    for what, other in (("reference", reference), ("teacher", teacher)):
-        if other is not None:
-            models[what] = load_model(other, device, what)
+    models = {what: load_model(m, device) for what, m in given_models.items()}
     _check_vocabularies(models, encoded)
     labels = list(chosen)
     parts: list[Asked] = []
@@ -216,7 +218,7 @@ def _methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -> dict
             hint = " or ".join(name.removesuffix("_logits") for name in missing if name in given) or "no audit has"
             raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: expected a {hint}, got none")
         name = m.name
-        if name in found:
+        if name in found and m.params:
             name += "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"
         if name in found:
             raise ValueError(f"audit: methods: expected different methods, got {name} twice")

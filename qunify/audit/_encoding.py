@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from trl.chat_template_utils import get_training_chat_template
+from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.data_utils import common_prefix_length
 
 
@@ -81,7 +81,9 @@ def _of_messages(messages: list[dict[str, Any]], tokenizer: Any) -> tuple[list[i
 def _marked(tokenizer: Any) -> str | None:
     """A chat template that marks what the assistant says: the tokenizer's own, or TRL's of the same text; else None."""
     own = tokenizer.chat_template
-    if own is not None and "{% generation" in own.replace("{%-", "{%"):
+    if own is None:
+        return None
+    if has_generation_markers(own):
         return str(own)
     try:
         return get_training_chat_template(tokenizer)

@@ -9,24 +9,12 @@ from typing import Any
 import torch
 
 
-def load_model(model: Any, device: str | torch.device | None = None, what: str = "model") -> Any:
-    """A model in evaluation mode: the one given, or that of a folder with `config.json` and safetensors weights, or with
-    an adapter's `adapter_config.json` and safetensors weights, whose base is another such folder.
-
-    Raises
-    ------
-    ValueError
-        No such folder, no configuration, or no safetensors weights in it.
-    """
-    if not isinstance(model, str | Path):
-        if not isinstance(model, torch.nn.Module):
-            raise ValueError(f"audit: {what}: expected a model or its folder, got {type(model).__name__}")
-        loaded = model
-    else:
-        folder = Path(model)
-        _check(folder, what)
-        loaded = _load(folder)
-    return loaded.to(device).eval() if device is not None else loaded.eval()
+def check_model(model: Any, what: str) -> None:
+    """ValueError unless this is a model, or a folder with a configuration and safetensors weights."""
+    if isinstance(model, str | Path):
+        _check(Path(model), what)
+    elif not isinstance(model, torch.nn.Module):
+        raise ValueError(f"audit: {what}: expected a model or its folder, got {type(model).__name__}")
 
 
 def _check(folder: Path, what: str) -> None:
@@ -44,6 +32,13 @@ def _check(folder: Path, what: str) -> None:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         got = "pickled ones, which could run any code: convert them to safetensors" if pickled else "none"
         raise ValueError(f"{where}: expected weights in safetensors files, got {got}")
+
+
+def load_model(model: Any, device: str | torch.device | None = None) -> Any:
+    """A model in evaluation mode: the one given, or that of a folder with `config.json` and safetensors weights, or
+    with an adapter's `adapter_config.json` and safetensors weights, whose base is another such folder."""
+    loaded = _load(Path(model)) if isinstance(model, str | Path) else model
+    return loaded.to(device).eval() if device is not None else loaded.eval()
 
 
 def _load(folder: Path) -> Any:

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from qunify._lib.page import environment
 from qunify.audit._tables import SHARES
 from qunify.catalogue import PAPER
-from qunify._lib.page import environment
 
 #: At most so many methods have their trust in the text, and so many tokens of demonstrations are shown.
 SHOWN, TOKENS = 8, 30_000
@@ -120,5 +120,3 @@ def _texts(tokens: pd.DataFrame, examples: pd.DataFrame, shown: list[str]) -> li
         digits = ["".join(map(str, column)) for column in levels.T]
         found.append({"example": example, "pieces": [*rows["text"]], "digits": digits})
     return found
-
-

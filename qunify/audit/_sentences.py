@@ -13,13 +13,15 @@ CLEAR = 4  # a group's push is told where two methods differ by this factor
 
 
 def sentences(
-    tokens: pd.DataFrame, methods: pd.DataFrame, groups: pd.DataFrame, examples: pd.DataFrame, about: dict[str, Any]
+    tokens: pd.DataFrame, methods: pd.DataFrame, groups: pd.DataFrame, about: dict[str, Any]
 ) -> tuple[str, ...]:
+    """Sentences for a reader who knows the data and not the methods' formulas."""
     table = methods.set_index("method")
-    found = [_data(tokens, about), *_doubted(table), *_groups(groups, table), *_outside(table), *_flagged(table)]
+    found = [_data(tokens, about), *_doubted(table), *_groups(groups), *_outside(table), *_flagged(table)]
     found.append(
-        "All of this is what a loss asks at each token, were every token free. In training the tokens share the model's "
-        "parameters, and an optimiser rescales the steps: what is asked of a group is not yet what happens to it."
+        "All of this is what a loss asks at each token, were every token free. In training the tokens share the "
+        "model's parameters, and an optimiser rescales the steps: what is asked of a group is not yet what happens to "
+        "it."
     )
     return tuple(found)
 
@@ -51,7 +53,7 @@ def _doubted(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _groups(groups: pd.DataFrame, table: pd.DataFrame) -> list[str]:
+def _groups(groups: pd.DataFrame) -> list[str]:
     """For every group that methods treat differently: who asks most and least of it, and who needs longest."""
     found = []
     for group, rows in groups.groupby("group", sort=False):
@@ -79,17 +81,14 @@ def _groups(groups: pd.DataFrame, table: pd.DataFrame) -> list[str]:
 
 
 def _outside(table: pd.DataFrame) -> list[str]:
-    inside = table["in_simplex"]
-    outside = [name for name in inside.index if inside[name] < 0.995 and pd.notna(table.loc[name, "trust"])]
-    if not outside:
+    inside = table["in_simplex"][table["trust"].notna()]
+    outside = inside[inside < 0.995]
+    if outside.empty:
         return []
-    worst = str(inside[outside].idxmin())
+    more = f" The same holds somewhere for {len(outside) - 1} other methods." if len(outside) > 1 else ""
     return [
-        f"The target of {worst} is no distribution at {_percent(1 - inside[worst])} of the tokens: it asks to move more "
-        f"than there is. The same holds somewhere for {len(outside) - 1} other methods."
-        if len(outside) > 1
-        else f"The target of {worst} is no distribution at {_percent(1 - inside[worst])} of the tokens: it asks to move "
-        "more than there is."
+        f"The target of {outside.idxmin()} is no distribution at {_percent(1 - outside.min())} of the tokens: it asks "
+        f"to move more than there is.{more}"
     ]
 
 

@@ -12,7 +12,6 @@ import pandas as pd
 BORDERS = (0.001, 0.05, 0.5)
 SHARES = ("push_below_0.001", "push_below_0.05", "push_below_0.5", "push_above_0.5")
 DRAWS = 1000
-NEVER_TRUSTED = 0.05
 
 
 def columns(kind: str, names: Sequence[str]) -> list[str]:
@@ -24,10 +23,10 @@ def methods(
 ) -> pd.DataFrame:
     """A row per method.
 
-    `trust`, `push`, `in_simplex` are means over tokens; `half_of_push` is the share of tokens, those of most push first,
-    that carry half of it; the columns of SHARES are the shares of the push by u; `cosine_NAME` is that of the gradients
-    over all tokens. `trust_low` to `push_high` are 95 % bootstrap intervals over demonstrations. With flags, `auc` is
-    the share of pairs of a flagged and another demonstration in which the flagged is trusted less.
+    `trust`, `push`, `in_simplex` are means over tokens; `half_of_push` is the share of tokens, those of most push
+    first, that carry half of it; the columns of SHARES are the shares of the push by u; `cosine_NAME` is that of the
+    gradients over all tokens. `trust_low` to `push_high` are 95 % bootstrap intervals over demonstrations. With flags,
+    `auc` is the share of pairs of a flagged and another demonstration in which the flagged is trusted less.
     """
     trust, push, inside = (tokens[columns(kind, names)].to_numpy(float) for kind in ("trust", "push", "in_simplex"))
     at = np.searchsorted(BORDERS, tokens["u"].to_numpy(), side="right")
@@ -84,8 +83,8 @@ def groups(tokens: pd.DataFrame, names: Sequence[str], patience: dict[str, np.nd
 
 
 def examples(tokens: pd.DataFrame, names: Sequence[str], flags: pd.Series | None) -> pd.DataFrame:
-    """A row per demonstration: its tokens, mean −log u in nats, and per method its mean trust and its share of the push;
-    the flag, where there is one."""
+    """A row per demonstration: its tokens, mean −log u in nats, and per method its mean trust and its share of the
+    push; the flag, where there is one."""
     by = tokens.assign(nll=-np.log(tokens["u"])).groupby("example")
     push = by[columns("push", names)].sum()
     parts: list[Any] = [by.size().rename("tokens"), by["nll"].mean(), by[columns("trust", names)].mean()]

@@ -15,13 +15,23 @@ class Audit(Command):
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         say = parser.add_argument
-        say("--model", type=Path, required=True, metavar="DIR", help="a causal language model, safetensors weights only")
-        say("--data", type=Path, required=True, metavar="FILE", help="jsonl, json, csv, tsv, parquet, or a datasets folder")
+        say(
+            "--model", type=Path, required=True, metavar="DIR", help="a causal language model, safetensors weights only"
+        )
+        say(
+            "--data",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="jsonl, json, csv, tsv, parquet, or a datasets folder",
+        )
         say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
         say("--reference", type=Path, metavar="DIR", help="a model that methods stay close to")
         say("--teacher", type=Path, metavar="DIR", help="a model that methods distil from")
         say("--methods", metavar="A,B,…", help=f"each {NAME} (default: all that what is given serves)")
-        say("--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable")
+        say(
+            "--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable"
+        )
         say("--flag", metavar="COLUMN", help="true of demonstrations that are known to be bad")
         say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
         say("--completion", metavar="COLUMN", help="the completion's column")

@@ -152,7 +152,7 @@ def _eps(x: Pulled) -> float:
 
 
 def in_simplex(x: Pulled, target: Tensor | None = None) -> Tensor:
-    """Whether the unit target (N, V), by default p − g, is a distribution up to rounding, (N,); False where it is NaN."""
+    """Whether the unit target (N, V), by default p − g, is a distribution up to rounding, (N,); not where it is NaN."""
     q = x.policy - x.gradient if target is None else target
     return (q >= -_eps(x) * (x.policy + x.magnitude) * x.log_conditioning).all(-1)
 
