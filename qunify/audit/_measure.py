@@ -61,7 +61,7 @@ def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapp
 
 def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
     n, count = len(t.index), len(methods)
-    p, rest = t.policy.probs, t.p_rest[:, 0]
+    p, u, rest = t.policy.probs, t.p_label[:, 0], t.p_rest[:, 0]
     trust, push = (torch.zeros(count, n, dtype=p.dtype, device=p.device) for _ in range(2))
     inside = torch.zeros(count, n, dtype=torch.bool, device=p.device)
     weights = torch.zeros_like(trust)  # of the gates; zero for the other methods
@@ -71,7 +71,7 @@ def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
         weight = _gate(t, pulls)
         if weight is not None:
             trust[i], weights[i], push[i] = weight, weight, weight.abs() * rest
-            inside[i] = (weight <= 1 + _EPS) & (weight * rest >= -(1 - rest) - _EPS)
+            inside[i] = _gate_inside(weight, u, rest, t.policy.log.amax(-1))
             continue
         pulled = Pulled.of(t, pulls)
         push[i] = pulled.gradient.abs().sum(-1) / 2
@@ -79,7 +79,7 @@ def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
         inside[i] = in_simplex(pulled) if m.shift_invariant else False
         others.append((i, pulled.gradient))
     return Asked(
-        u=t.p_label[:, 0],
+        u=u,
         rank=1 + (p > p.gather(-1, t.index)).sum(-1),
         entropy=t.entropy(t.policy)[:, 0],
         trust=trust,
@@ -89,7 +89,12 @@ def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
     )
 
 
-_EPS = 1e-5  # of a trust in float32, whose pulls are sums of a few terms
+def _gate_inside(weight: Tensor, u: Tensor, rest: Tensor, largest: Tensor) -> Tensor:
+    """Whether a gate's target, (1 − w) p + w δ, is a distribution up to rounding, as `in_simplex` has it: no entry
+    beside the label may be negative, of which the largest has most digits, nor the label's."""
+    eps = 8 * torch.finfo(u.dtype).eps
+    beside = 1 - weight >= -eps * (1 + weight.abs()) * (1 - largest)
+    return beside & (u + weight * rest >= -eps * (u + weight.abs() * (1 + u)) * (1 - u.log()))
 
 
 def _gate(t: TensorToken, pulls: Sequence[Any]) -> Tensor | None:

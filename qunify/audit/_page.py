@@ -59,6 +59,8 @@ def number(x: Any) -> str:
         return "–"
     if math.isinf(x):
         return "never"
+    if abs(x) >= 1e6:
+        return "> 1,000,000"
     return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
 
 

@@ -117,4 +117,6 @@ def _percent(share: float) -> str:
 
 
 def _number(x: float) -> str:
+    if x >= 1e6:
+        return "more than a million"
     return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}"
