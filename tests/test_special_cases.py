@@ -10,9 +10,10 @@ import torch
 
 import qunify as qu
 from qunify.comparison import Bindings, subsumes
+from qunify.comparison._ranges import Condition
 from tests.battery import batch
 
-gamma, q, alpha, V = sp.symbols("gamma q alpha V")
+gamma, q, alpha, epsilon, V = sp.symbols("gamma q alpha epsilon V")
 eta, beta, temperature, noise = sp.symbols("eta beta temperature noise")
 VOCAB = sp.Symbol("V", integer=True, positive=True)
 
@@ -119,6 +120,58 @@ def test_bindings_make_the_gradients_equal() -> None:
     special = qu.get("tailr", gamma=0.4)
     scaled = float(found.factor.subs(point)) * general(b.logits, b.labels).gradient
     torch.testing.assert_close(scaled, special(b.logits, b.labels).gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("general", "special", "where"),
+    [
+        ("mixce", "poly1", epsilon >= 0),
+        ("symmetric_ce", "poly1", epsilon >= 0),
+        ("talr", "gce", q > 0),
+        ("idft", "gce", q >= 0),
+        ("agce", "tailr", gamma < 1),
+        ("gce", "beyond_log", sp.true),
+    ],
+)
+def test_bindings_say_where_they_are_in_range_and_positive(general: str, special: str, where: Any) -> None:
+    """Within the condition they make the gradients equal, outside it they are refused or have another factor."""
+    found = subsumes(general, special)
+    assert found is not None
+    assert found.where == where
+    assert (f" where {next(iter(where.free_symbols), '')}" in str(found)) == (where != sp.true)
+    b = batch(5)
+    for value in (-1.5, -0.5, 0.0, 0.25, 1.0, 3.0):
+        point = {sp.Symbol(f.name): value for f in qu.get(special).parameters()}
+        try:
+            m = qu.get(special, **{str(k): v for k, v in point.items()})
+        except ValueError:  # out of the special method's own range
+            continue
+        values = {k: sp.sympify(v).subs(point) for k, v in found.items()}
+        factor = found.factor.subs(point)
+        if found.where.subs(point) == sp.true:
+            scaled = (
+                float(factor) * qu.get(general, **{k: float(v) for k, v in values.items()})(b.logits, b.labels).gradient
+            )
+            torch.testing.assert_close(scaled, m(b.logits, b.labels).gradient, rtol=1e-9, atol=1e-12)
+            assert factor > 0
+        else:
+            with pytest.raises((ValueError, TypeError)):  # out of range, or infinite
+                qu.get(general, **{k: float(v) for k, v in values.items()})
+
+
+def test_values_that_are_never_in_range_are_no_special_case() -> None:
+    found = {"eta": 1 + q**2}
+    assert Condition(qu.get("mixce").__class__, qu.get("gce"), ("q",), found, sp.S.One).in_words() == (sp.Eq(q, 0))
+    assert (
+        Condition(qu.get("mixce").__class__, qu.get("gce"), ("q",), {"eta": 2 + q**2}, sp.S.One).in_words() == sp.false
+    )
+
+
+def test_ties_of_a_special_case_are_named() -> None:
+    found = subsumes("threshold", "profit")
+    assert found is not None
+    assert found.ties == ("p_y = threshold",)
+    assert str(found).endswith(", ties apart: p_y = threshold")
 
 
 def test_a_setting_of_ones_own() -> None:

@@ -9,6 +9,7 @@ import sympy as sp
 
 from qunify._lib.simple import simplest
 from qunify.maps import QMap, limits
+from qunify.symbolic import as_text
 from qunify.token import rational
 
 
@@ -23,8 +24,13 @@ class Bindings(dict[str, Any]):
         gradient of special = factor · gradient of general. In a limit it may tend to 0 or ∞ with the parameter.
     limit : bool
         Whether a parameter only tends to its value, which lies outside its range.
+    where : sympy condition
+        What the special method's parameters must meet, within their ranges, for the values to be in range and the
+        factor to be positive: `epsilon >= 0`. True where that is always so.
     proved : bool
         By symbols, for every vocabulary size.
+    ties : tuple of str
+        Tokens at which a quantity is exactly its threshold, where the proof does not hold, as in `Equivalence`.
     at_defaults : bool
         Whether it takes the special method's own parameters at their defaults.
     """
@@ -39,17 +45,22 @@ class Bindings(dict[str, Any]):
         limit: bool,
         proved: bool,
         at_defaults: bool,
+        where: Any = sp.true,
+        ties: tuple[str, ...] = (),
     ) -> None:
         super().__init__(values)
         self.general, self.special, self.factor = general.name, special, sp.sympify(factor)
         self._open = {f.name: (limits(f)["above"], limits(f)["below"]) for f in general.parameters()}
         self.limit, self.proved, self.at_defaults = limit, proved, at_defaults
+        self.where, self.ties = where, ties
 
     def __str__(self) -> str:
         inside = ", ".join(self.texts())
         times = f"{self.factor} · " if self.factor.is_Symbol or self.factor.is_Number else f"({self.factor}) · "
         times = "" if self.factor == 1 else times
-        return f"{self.special} = {times}{self.general}({inside}){'' if self.proved else ' (measured)'}"
+        where = "" if self.where == sp.true else f" where {as_text(self.where)}"
+        ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
+        return f"{self.special} = {times}{self.general}({inside}){where}{ties}{'' if self.proved else ' (measured)'}"
 
     def texts(self) -> list[str]:
         """`a=gamma`, `prior → 0`: one for every parameter."""

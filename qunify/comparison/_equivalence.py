@@ -17,6 +17,7 @@ from qunify.catalogue import signature
 from qunify.comparison._counterexamples import Witness, agree_in_decimals, counterexample
 from qunify.comparison._numeric import Relation, relate
 from qunify.comparison._proofs import Proof, on_one_ray, proportional
+from qunify.comparison._ranges import range_of, symbol_within
 from qunify.comparison._shared_optima import share_optima
 from qunify.maps import Alias, Method, QMap, computed_in, measured_in
 from qunify.symbolic import Step, runs_on_symbols
@@ -223,21 +224,15 @@ _VALUES = tuple(
 
 
 def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
-    """For every symbol among the parameters one of the same name that SymPy knows to be positive, nonnegative or real,
-    as the parameter's range has it."""
-    found: dict[sp.Symbol, sp.Symbol] = {}
+    """For every symbol among the parameters one of the same name, of the sign that the parameter's range gives it."""
+    within: dict[sp.Symbol, sp.Set] = {}
     for m in maps:
-        ranges = {f.name: f.metadata for f in m.parameters()}  # a designed map's parameters have none
+        ranges = {f.name: range_of(f) for f in m.parameters()}  # a designed map's parameters have none
         for name, value in m.params.items():
             for s in getattr(value, "free_symbols", ()):
-                found.setdefault(s, sp.Symbol(s.name, real=True))
-            limits: Mapping[str, Any] = ranges.get(name, {})
-            above, low = limits.get("above"), limits.get("low")
-            if isinstance(value, sp.Symbol) and above is not None and above >= 0:
-                found[value] = sp.Symbol(value.name, positive=True)
-            elif isinstance(value, sp.Symbol) and low is not None and low >= 0:
-                found[value] = sp.Symbol(value.name, nonnegative=True)
-    return found
+                own = ranges.get(name, sp.Reals) if s == value else sp.Reals
+                within[s] = within.get(s, sp.Reals).intersect(own)
+    return {s: symbol_within(s.name, values) for s, values in within.items()}
 
 
 def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:

@@ -17,7 +17,8 @@ from qunify.comparison._bindings import Bindings, exact_number, simple_fraction,
 from qunify.comparison._fitting import Fit, Sample, fit, simplified
 from qunify.comparison._limits import limit_case
 from qunify.comparison._numeric import relate
-from qunify.comparison._proofs import proportional
+from qunify.comparison._proofs import Proof, proportional
+from qunify.comparison._ranges import Condition
 from qunify.comparison._subjects import Measured, gradient_of, is_gate
 from qunify.maps import Gate, LossFunctionMap, Method, QMap, UserDesigned, limits, remembered
 from qunify.samples import spread_over_u
@@ -47,7 +48,8 @@ def subsumes(general: Method, special: Method) -> Bindings | None:
     -------
     Bindings or None
         A dict with a value for every parameter of `general`: a number or a SymPy expression in the parameters of
-        `special` and in V, with the attributes `factor`, `limit` and `proved`. None if no values are found.
+        `special` and in V, with the attributes `factor`, `where`, `limit`, `proved` and `ties`. None if no values
+        are found, or none that are in range with a positive factor.
 
     Raises
     ------
@@ -108,14 +110,19 @@ def _certain(
     cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str, Any], factor: sp.Expr, setting: QMap
 ) -> Bindings | None:
     """The bindings, if they are proved, or else hold at many other tokens and larger vocabularies; None otherwise."""
-    proved = _proved(cls, m, free, found, factor)
+    condition = Condition(cls, m, free, found, factor)
+    where = condition.in_words()
+    if where == sp.false:
+        return None
+    proof = _proof(cls, m, condition.symbols(), found, factor)
     met_at_every_size = any(isinstance(v, sp.Basic) and v.has(V) for v in found.values())
-    if not (proved or met_at_every_size):
+    if proof is None and not met_at_every_size:
         relation = relate(cls(**_values(found, setting)), setting)
         if relation.level not in ("identical", "scaled"):
             return None
     at_defaults = bool(m.params) and not free
-    return Bindings(cls, m.name, found, factor, limit=False, proved=proved, at_defaults=at_defaults)
+    known = {"proved": proof is not None, "ties": proof.ties if proof else (), "where": where}
+    return Bindings(cls, m.name, found, factor, limit=False, at_defaults=at_defaults, **known)
 
 
 def _values(found: Mapping[str, Any], special: QMap) -> dict[str, Any]:
@@ -269,14 +276,15 @@ def _monomials(free: tuple[str, ...]) -> Iterator[sp.Expr]:
             yield sp.Mul(*[f**e for f, e in zip(factors, powers, strict=True)])
 
 
-def _proved(cls: type[QMap], m: QMap, free: tuple[str, ...], found: Mapping[str, Any], factor: sp.Expr) -> bool:
-    """Whether symbols prove the bindings, the special method's parameters being positive."""
-    names = {k: sp.Symbol(k, positive=True) for k in free}
-    own = {sp.Symbol(k): s for k, s in names.items()}
-    bound = {k: v.xreplace(own) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+def _proof(
+    cls: type[QMap], m: QMap, names: Mapping[sp.Symbol, sp.Symbol], found: Mapping[str, Any], factor: sp.Expr
+) -> Proof | None:
+    """The proof of the bindings in symbols, each of the special method's free parameters by one of known sign."""
+    bound = {k: v.xreplace(names) if isinstance(v, sp.Basic) else v for k, v in found.items()}
+    own = {x.name: s for x, s in names.items()}
     try:
         general = with_expressions(cls, bound)
-        special = with_expressions(type(m), {k: names.get(k, v) for k, v in m.params.items()})
-        return proportional(general, special, (), factor.xreplace(own)) is not None
+        special = with_expressions(type(m), {k: own.get(k, v) for k, v in m.params.items()})
+        return proportional(general, special, (), factor.xreplace(names))
     except (TypeError, AttributeError):  # a condition on parameters that symbols do not decide, or a map without any
-        return False
+        return None

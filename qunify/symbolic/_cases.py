@@ -105,7 +105,8 @@ class Cell:
 def _in_words(quantity: sp.Expr, r: Region) -> str:
     name = as_text(quantity)
     if r.at is not None:
-        return f"{name} = {as_text(r.at)}"
+        less = [] if r.at else [t for t in sp.Add.make_args(quantity) if t.could_extract_minus_sign()]
+        return f"{as_text(quantity - sp.Add(*less))} = {as_text(r.at - sp.Add(*less))}"
     natural = _range(quantity)
     low = "" if r.low == natural.low else f"{as_text(r.low)} < "
     high = "" if r.high == natural.high else f" < {as_text(r.high)}"
@@ -232,9 +233,10 @@ def _range(quantity: sp.Expr) -> Region:
 
 
 def _at_threshold(expr: sp.Expr, quantity: sp.Expr, threshold: Any) -> sp.Expr:
-    """The expression at quantity = threshold, solved for a symbol if one enters linearly; else unchanged."""
+    """The expression at quantity = threshold, solved for a symbol if one enters linearly, a parameter rather than one
+    of the token; else unchanged."""
     top = sp.numer(sp.together(quantity - threshold))
-    for s in sorted(top.free_symbols, key=str):
+    for s in sorted(top.free_symbols, key=lambda s: (s == V or s.name.endswith(("_y", "_k")), str(s))):
         if top.is_polynomial(s) and sp.degree(top, s) == 1:
             a, b = sp.Poly(top, s).all_coeffs()
             return expr.subs(s, -b / a)
