@@ -307,7 +307,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("losses.py:ends", "check came to no result: SystemExit: 0 ("),
         ("losses.py:fails", "check came to no result: BaseException: one line ("),
         ("losses.py:broken", "RuntimeError"),
-        ("losses.py:wants", "missing 1 required positional argument: 'more'"),
+        ("losses.py:wants", "needs more, which is no known context"),
         ("losses.py:Divides", "ZeroDivisionError: division by zero"),
     ],
 )

@@ -23,7 +23,7 @@ def mine(logits, labels):
     return 1 - logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
 '''
 #: What is run for a command, as its help has it; one that writes a file shows its help alone.
-EXAMPLES = {name: command.example for name, command in COMMANDS.items() if name not in ("plot", "explore")}
+EXAMPLES = {name: command.example for name, command in COMMANDS.items() if name not in ("plot", "explore", "audit")}
 
 
 def run(words: str) -> str:

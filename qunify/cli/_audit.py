@@ -11,7 +11,8 @@ from qunify.cli._settings import NAME, add_set, methods
 
 
 class Audit(Command):
-    help = "what each recipe would do to your model, on your data, before you train"
+    help = "say what each recipe would ask of your model, on your data, before you train"
+    example = "audit --model path/to/model --data demonstrations.jsonl --methods sft,dft,eaft"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         say = parser.add_argument
