@@ -109,7 +109,7 @@ def test_methods_with_a_reference_and_a_teacher(model: Any, tokenizer: Any) -> N
         pushes = []
         for row in QUESTIONS:
             z, y = logits_of(model, tokenizer, row)
-            theirs, _ = logits_of(other, tokenizer, row)
+            theirs: Any = logits_of(other, tokenizer, row)[0]
             pushes.append(qu.get(name)(z, y, **{context: theirs}).gradient.abs().sum(-1) / 2)
         np.testing.assert_allclose(both.tokens[f"push_{name}"], torch.cat(pushes), rtol=1e-4, atol=1e-6)
     everything = audit.run(model, QUESTIONS[:1], tokenizer, reference=other, teacher=other).methods["method"]
@@ -148,7 +148,7 @@ def test_tables_add_up(found: audit.Audit) -> None:
 
 def test_half_of_the_push(found: audit.Audit) -> None:
     push = found.tokens["push_dft"].sort_values(ascending=False).to_numpy()
-    count = round(found.methods.set_index("method").loc["dft", "half_of_push"] * len(push))
+    count = round(found.methods.set_index("method")["half_of_push"]["dft"] * len(push))
     assert push[:count].sum() >= push.sum() / 2 > push[: count - 1].sum()
 
 
@@ -303,6 +303,7 @@ def test_labels_are_those_of_trl(tokenizer: Any, model: Any, tmp_path: Path) -> 
         {"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")
     ]
     trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(conversational), processing_class=tokenizer)
+    assert isinstance(trainer.train_dataset, Dataset)
     for example, row in zip(conversational, trainer.train_dataset, strict=True):
         e = encode(example, tokenizer, max_length=7)
         assert e.ids == row["input_ids"]
@@ -438,7 +439,7 @@ def test_an_adapter_is_put_on_its_base(folder: Path, model: Any, tmp_path: Path)
         type(model).from_pretrained(folder / "model"),
         LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False),
     )
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
     settings = tmp_path / "adapter" / "adapter_config.json"
     told = json.loads(settings.read_text()) | {"base_model_name_or_path": str(folder / "model")}
     settings.write_text(json.dumps(told))

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -153,7 +154,7 @@ def test_a_witness_says_all_that_it_takes_to_check_it(capsys: pytest.CaptureFixt
     )
     label = torch.tensor([token["label"]])
     for m, side in ((qunify.get("target_sft", eta=1), "gradient_a"), (qunify.get("dft"), "gradient_b")):
-        context = {"teacher_logits": teacher.log()[None]} if m.needs else {}
+        context: dict[str, Any] = {"teacher_logits": teacher.log()[None]} if m.needs else {}
         assert m(p.log()[None], label, **context).gradient[0].tolist() == pytest.approx(token[side], abs=1e-6)
     assert f"teacher ({', '.join(token['contexts']['teacher_logits'])}): gradients (" in told
 

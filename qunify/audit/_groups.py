@@ -38,7 +38,7 @@ def of_pieces(
         length += len(piece)
         ends.append(length)
     text = "".join(pieces)
-    for name, pattern in reversed(own.items()):  # the first comes last, and so stands
+    for name, pattern in reversed([*own.items()]):  # the first comes last, and so stands
         for start, end in (match.span() for match in pattern.finditer(text)):
             for i in _touched(ends, pieces, start, end):
                 found[i] = name

@@ -54,9 +54,9 @@ def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapp
     needs = tuple(dict.fromkeys(name for m in methods for name in m.needs))
     t, _ = read("audit", needs, logits, labels, -100, context)
     blocks = [_block(methods, block) for _, block in t.blocks()]
-    parts = [torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in ("u", "rank", "entropy")]
-    rows = [torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in ("trust", "push", "inside")]
-    return Asked(*parts, *rows, gram=torch.stack([b.gram for b in blocks]).sum(0))
+    of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
+    joined = {name: torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in of_tokens}
+    return Asked(**joined, gram=torch.stack([b.gram for b in blocks]).sum(0))
 
 
 def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:

@@ -81,7 +81,7 @@ def _groups(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
     return found
 
 
-def _method(row: dict[str, Any]) -> dict[str, Any]:
+def _method(row: dict[Any, Any]) -> dict[str, Any]:
     shares = [0.0 if math.isnan(row[name]) else row[name] for name in SHARES]
     starts = np.concatenate([[0.0], np.cumsum(shares)])[:-1]
     return {**row, "bars": [(100 * a, 100 * b) for a, b in zip(starts, shares, strict=True)]}

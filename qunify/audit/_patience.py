@@ -9,6 +9,7 @@ Model parameters are shared by all tokens: the time that training takes is anoth
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,7 +42,7 @@ def times(methods: Sequence[QMap], logits: Tensor, label: int, context: Mapping[
     z = others.log_softmax(-1) + torch.nn.functional.logsigmoid(-x)[:, None]
     z[:, label] = torch.nn.functional.logsigmoid(x)
     labels = torch.full((NODES,), label)
-    shared = {name: value.double().expand_as(z) for name, value in context.items()}
+    shared: dict[str, Any] = {name: value.double().expand_as(z) for name, value in context.items()}
     p = z.softmax(-1)
     found = []
     for g in gradients(methods, z, labels, **shared):

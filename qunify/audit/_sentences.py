@@ -96,11 +96,11 @@ def _flagged(table: pd.DataFrame) -> list[str]:
     if "auc" not in table or table["auc"].isna().all():
         return []
     best = str(table["auc"].idxmax())
-    row = table.loc[best]
-    verdict = "tells the flagged apart" if row["auc_low"] > 0.5 else "does not tell the flagged apart"
+    auc, low, high = (table[key][best] for key in ("auc", "auc_low", "auc_high"))
+    verdict = "tells the flagged apart" if low > 0.5 else "does not tell the flagged apart"
     return [
-        f"Mean trust of {best} {verdict} better than the others': in {_percent(row['auc'])} of pairs "
-        f"({_percent(row['auc_low'])} to {_percent(row['auc_high'])}) the flagged demonstration is trusted less; half "
+        f"Mean trust of {best} {verdict} better than the others': in {_percent(auc)} of pairs "
+        f"({_percent(low)} to {_percent(high)}) the flagged demonstration is trusted less; half "
         "would be chance."
     ]
 
