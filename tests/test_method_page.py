@@ -71,8 +71,8 @@ def normaliser(logits, labels):
     return logits.logsumexp(-1) ** 2
 
 
-def summed(logits, labels):
-    return believed(logits, labels).sum()
+def whole(logits, labels):
+    return logits
 
 
 number = 3
@@ -105,7 +105,7 @@ def alone(page: str) -> None:
 
 
 def test_a_class_in_a_users_own_file_has_the_page_of_an_entry(own: str) -> None:
-    page = method_page(method_of(f"{own}:Doubt", power=2))
+    page = method_page(method_of(f"{own}:Doubt").replace(power=2))
     alone(page)
     words = text_of(page)
     assert "<h1>Doubt</h1>" in page
@@ -121,7 +121,7 @@ def test_a_class_in_a_users_own_file_has_the_page_of_an_entry(own: str) -> None:
 
 
 def test_a_designed_map_has_one(own: str) -> None:
-    page = method_page(method_of(f"{own}:half", share=0.25))
+    page = method_page(method_of(f"{own}:half").replace(share=0.25))
     alone(page)
     words = text_of(page)
     assert "<h1>half</h1>" in page
@@ -280,9 +280,9 @@ def test_show_html_writes_the_page(own: str, tmp_path: Path, capsys: pytest.Capt
     out = tmp_path / "doubt.html"
     assert main(["show", f"{own}:Doubt", "--set", "power=2", "--html", str(out)]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {out} (")
-    assert out.read_text(encoding="utf-8") == method_page(method_of(f"{own}:Doubt", power=2))
+    assert out.read_text(encoding="utf-8") == method_page(method_of(f"{own}:Doubt").replace(power=2))
     assert main(["show", f"{own}:Doubt", "--set", "power=2", "--html", str(out), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"file": str(out), "bytes": out.stat().st_size}
+    assert json.loads(capsys.readouterr().out) == {"file": str(out), "bytes": out.stat().st_size, "replaced": True}
     assert sorted(path.name for path in tmp_path.glob("*.*")) == ["doubt.html", "own.py"]
 
 
@@ -303,11 +303,11 @@ def test_show_prints_a_method_of_ones_own(own: str, name: str, capsys: pytest.Ca
         ("sft --html a.html --derive", "not allowed with argument"),
         ("OWN:Doubt --set power=-1 --html a.html", "parameter power: expected a number in [0, inf), got -1"),
         ("OWN:Doubt --set pwer=1 --html a.html", "unknown parameter 'pwer', expected power"),
-        ("OWN:believed --set a=1", "parameters a: expected none beside a function"),
+        ("OWN:believed --set a=1", "unknown parameter 'a', expected none"),
         ("OWN:Doubbt --html a.html", "has no Doubbt, did you mean Doubt?"),
         ("OWN:Unfinished --html a.html", "abstract"),
         ("OWN:number --html a.html", "expected a loss function or a QMap, got int"),
-        ("OWN:summed --html a.html", "expected one loss per token"),
+        ("OWN:whole --html a.html", "expected one loss per token"),
         ("OWN:believed --derive", "a derivation needs symbols"),
         ("nowhere.py:f --html a.html", "no such file"),
     ],
