@@ -276,6 +276,37 @@ def test_symbolic_parameters(a: QMap, b: QMap | str, level: str, factor: Any) ->
     assert (verdict.factor is None) if factor is None else sp.simplify(verdict.factor - factor) == 0
 
 
+@pytest.mark.parametrize(
+    ("a", "b", "where"),
+    [
+        (m("poly1", epsilon=x), "sft", "x = −2"),
+        (m("taid", mix=x), "kd", "x = 0"),
+        (m("gem", beta=x), "sft", "x = 1/5"),
+    ],
+    ids=str,
+)
+def test_symbols_stand_for_ends_of_ranges_and_negative_values(a: QMap, b: str, where: str) -> None:
+    verdict = compare(a, b)
+    assert (verdict.level, verdict.values, verdict.proved) == ("distinct", (where,), True)
+    assert str(verdict).endswith(f"teach different things, as at {where} (proved).")
+    at = float(sp.Rational(where.partition(" = ")[2].replace("−", "-")))
+    assert compare(a.replace(**{k: at for k, v in a.params.items() if v == x}), b).level == "distinct"
+
+
+def test_a_measured_verdict_says_for_which_values_of_its_symbols() -> None:
+    verdict = compare(m("taylor_ce", order=x), "sft")
+    assert (verdict.level, verdict.proved) == ("directional", False)
+    assert {"x = 1", "x = 40"} <= set(verdict.values)
+    assert "differ in weight at x = 1; x = 40" in str(verdict)
+    assert compare(m("gce", q=x), "sft").values == ()
+
+
+def test_two_methods_that_teach_nothing_are_one() -> None:
+    nothing = m("profit", threshold=1)
+    assert compare(nothing, m("threshold", low=1)).level == "identical"
+    assert compare(nothing, "sft").level == "distinct"
+
+
 def test_what_is_no_method_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"compare: method: expected an id of the catalogue, a QMap or a loss function"

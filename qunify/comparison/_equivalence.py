@@ -20,7 +20,7 @@ from qunify.comparison._proofs import Proof, on_one_ray, proportional
 from qunify.comparison._ranges import range_of, symbol_within
 from qunify.comparison._shared_optima import share_optima
 from qunify.maps import Alias, Method, QMap, computed_in, measured_in
-from qunify.symbolic import Step, runs_on_symbols
+from qunify.symbolic import Step, as_text, runs_on_symbols
 from qunify.token import CONTEXTS
 
 LEVELS = ("identical", "scaled", "directional", "optimum", "distinct")
@@ -62,6 +62,9 @@ class Equivalence:
         What the functions among the two compute in, the narrower one: `float32` where one casts its logits to it.
         Casts are left out of what is measured, so that the level is that of the loss as it is written; the numbers of
         its own are the same to this type's rounding.
+    values : tuple of str
+        With symbols among the parameters: the values of these at which the verdict was measured, or at one of which
+        two distinct methods differ. Empty where symbols prove it for every value.
     """
 
     a: str
@@ -77,6 +80,7 @@ class Equivalence:
     silent_b: bool = False
     ties: tuple[str, ...] = ()
     precision: str = "float64"
+    values: tuple[str, ...] = ()
 
     def meets(self, level: str) -> bool:
         """Whether this level, or a finer one, holds."""
@@ -104,7 +108,9 @@ class Equivalence:
             "distinct": "teach different things",
         }[self.level]
         ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
-        return f"{self.a} and {self.b} {said}{ties} ({measured_in(self.precision, self.proved)})."
+        at = f", as at {' or '.join(self.values)}" if self.level == "distinct" else f" at {'; '.join(self.values)}"
+        at = at if self.values else ""
+        return f"{self.a} and {self.b} {said}{ties}{at} ({measured_in(self.precision, self.proved)})."
 
 
 def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
@@ -115,8 +121,9 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     a, b
         An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
         nats, with the contexts it takes among its parameter names. Functions are measured, never proved, and so are
-        maps written in operations of tensors in place of the Token's own. Parameters may be SymPy symbols: the
-        verdict is then the finest that holds for every value in range.
+        maps written in operations of tensors in place of the Token's own. Parameters may be SymPy symbols: a
+        verdict that is proved holds for every value in range, one that is measured for the `values` that were tried,
+        ends of ranges, negative and large ones among them.
     alias
         Contexts that count as one, as in `{"teacher_logits": "reference_logits"}`.
 
@@ -136,18 +143,25 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     """
     key = _checked_alias(alias)
     a, b = (catalogue.as_method(m, "compare") for m in (a, b))
-    names = _in_range(a, b)
+    within = _ranges(a, b)
+    names = {s: symbol_within(s.name, values) for s, values in within.items()}
     a, b = (_renamed(m, names) for m in (a, b))
-    unknown = sorted(names.values(), key=str)
-    tried = _instances(a, b, unknown) if unknown else [(a, b)]
-    evidence = [_Evidence(x, y, relate(x, y, key)) for x, y in tried]
-    coarsest = max(evidence, key=lambda e: LEVELS.index(e.relation.level))  # its level holds at all values tried
+    unknown = {names[s]: values for s, values in sorted(within.items(), key=str)}
+    tried = _instances(a, b, unknown) if unknown else [_Evidence(a, b)]
+    evidence = [e._replace(relation=relate(e.a, e.b, key)) for e in tried]
+    evidence.sort(key=lambda e: -LEVELS.index(e.relation.level))
+    coarsest = evidence[0]  # its level holds at all values tried
     relation = coarsest.relation
     symbolic = runs_on_symbols(a) and runs_on_symbols(b)
     proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
     if unknown and relation.level in ("identical", "scaled") and proof is None:
         relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
-    together = [share_optima(e.a, e.b, key) for e in evidence] if relation.factor is None else []
+    together = []
+    for e in evidence if relation.factor is None else ():
+        together.append(share_optima(e.a, e.b, key))
+        if not together[-1].same:
+            coarsest = e if e.relation.level == relation.level else coarsest
+            break
     same_optimum = all(v.same for v in together)
     level = relation.level if relation.level != "distinct" else "optimum" if same_optimum else "distinct"
     refuted = counterexample(coarsest.a, coarsest.b, FINER[level], key) if symbolic and level in FINER else None
@@ -155,6 +169,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         "optimum": all(v.proved for v in together) and not unknown,
         "distinct": refuted is not None and not same_optimum,
     }.get(level, proof is not None)
+    shown = (coarsest,) if level == "distinct" else () if proved else evidence
     return Equivalence(
         a=signature(a),
         b=signature(b),
@@ -169,6 +184,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         silent_b=any(e.relation.silent_b for e in evidence),
         ties=proof.ties if proof else (),
         precision=computed_in(a, b),
+        values=tuple(e.at for e in shown if e.at),
     )
 
 
@@ -177,7 +193,8 @@ class _Evidence(NamedTuple):
 
     a: QMap
     b: QMap
-    relation: Relation
+    at: str = ""  # these values: `q = 1/5`
+    relation: Relation = Relation("identical", 1.0, False, False)
 
 
 def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) -> Proof | None:
@@ -218,13 +235,12 @@ def _checked_alias(alias: Mapping[str, str] | None) -> Alias:
 
 # ---- symbolic parameters -------------------------------------------------------------------------------------
 
-_VALUES = tuple(
-    map(sp.Rational, ("1/5", "1/2", "9/10", "1/3", "7/10", "3/2", "5/2", "1/10", "4", "0", "1", "2", "-1/2"))
-)
+#: Values that are tried beside the ends of ranges.
+_VALUES = tuple(map(sp.Rational, ("1/5", "1/2", "9/10", "-2", "40", "3/2", "5/2", "1/3", "4", "0", "1", "2", "-1/2")))
 
 
-def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
-    """For every symbol among the parameters one of the same name, of the sign that the parameter's range gives it."""
+def _ranges(*maps: QMap) -> dict[sp.Symbol, sp.Set]:
+    """For every symbol among the parameters the values that it may have: the ranges of those that it stands for."""
     within: dict[sp.Symbol, sp.Set] = {}
     for m in maps:
         ranges = {f.name: range_of(f) for f in m.parameters()}  # a designed map's parameters have none
@@ -232,7 +248,7 @@ def _in_range(*maps: QMap) -> dict[sp.Symbol, sp.Symbol]:
             for s in getattr(value, "free_symbols", ()):
                 own = ranges.get(name, sp.Reals) if s == value else sp.Reals
                 within[s] = within.get(s, sp.Reals).intersect(own)
-    return {s: symbol_within(s.name, values) for s, values in within.items()}
+    return within
 
 
 def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:
@@ -240,16 +256,23 @@ def _renamed(m: QMap, names: Mapping[sp.Symbol, sp.Symbol]) -> QMap:
     return m.replace(**{k: v.xreplace(dict(names)) for k, v in m.params.items() if isinstance(v, sp.Basic)})
 
 
-def _instances(a: QMap, b: QMap, unknown: list[sp.Symbol], most: int = 4) -> list[tuple[QMap, QMap]]:
-    """Both methods at a few values of their symbols, within all ranges."""
+def _instances(a: QMap, b: QMap, unknown: Mapping[sp.Symbol, sp.Set], most: int = 8) -> list[_Evidence]:
+    """Both methods at a few values of their symbols, within all ranges: the ends of each, and values between."""
     r, found = random.Random(0), []
-    draws = [{s: _VALUES[(i + j) % len(_VALUES)] for j, s in enumerate(unknown)} for i in range(len(_VALUES))]
-    draws += [{s: r.choice(_VALUES) for s in unknown} for _ in range(60)]
+    values = {s: [e for e in (w.inf, w.sup) if e in w] + [v for v in _VALUES if v in w] for s, w in unknown.items()}
+    values = {s: list(dict.fromkeys(v)) for s, v in values.items()}
+    most_values = max(map(len, values.values()))
+    draws = [{s: v[(i + j) % len(v)] for j, (s, v) in enumerate(values.items()) if v} for i in range(most_values)] + [
+        {s: r.choice(v) for s, v in values.items() if v} for _ in range(60)
+    ]
     for point in draws:
         try:
-            found.append((bound(a, point), bound(b, point)))
+            found.append(
+                _Evidence(bound(a, point), bound(b, point), ", ".join(f"{s} = {as_text(v)}" for s, v in point.items()))
+            )
         except (ValueError, TypeError):  # outside a range
             continue
+        found = list(dict.fromkeys(found))
         if len(found) == most:
             break
     if not found:
@@ -264,4 +287,4 @@ def bound(m: QMap, point: Mapping[sp.Symbol, Any]) -> QMap:
     """The method with numbers for the symbols among its parameters; ValueError where one is out of range."""
     given = {k: v.subs(point) for k, v in m.params.items() if isinstance(v, sp.Basic)}
     whole = {f.name for f in m.parameters() if isinstance(f.default, int)}
-    return m.replace(**{k: int(v) if k in whole else float(v) for k, v in given.items()})
+    return m.replace(**{k: int(v) if k in whole and v.is_Integer else float(v) for k, v in given.items()})

@@ -43,13 +43,13 @@ def relate(a: QMap, b: QMap, alias: Alias = ()) -> Relation:
     pairs = [(_seen(a, v, alias), _seen(b, v, alias)) for v in sizes(a, b)]
     silent_a = any(bool((x.silent & ~y.silent).any()) for x, y in pairs)
     silent_b = any(bool((y.silent & ~x.silent).any()) for x, y in pairs)
+    if all(_equal(x, y, 1.0) for x, y in pairs):
+        return Relation("identical", 1.0, False, False)
     alive = all(any(not bool(pair[i].silent.all()) for pair in pairs) for i in (0, 1))
     if not alive or not all(_on_rays(x, y) for x, y in pairs):
         return Relation("distinct", None, silent_a, silent_b)
     x, y = pairs[0]
     factor = float((x.gradient * y.gradient).sum() / (x.gradient**2).sum()) * (y.scale / x.scale)
-    if all(_equal(x, y, 1.0) for x, y in pairs):
-        return Relation("identical", 1.0, False, False)
     if all(_equal(x, y, factor) for x, y in pairs):
         return Relation("scaled", factor, False, False)
     return Relation("directional", None, silent_a, silent_b)
