@@ -158,7 +158,7 @@ def test_rounding_near_certainty_is_no_violation(times: Callable[[Tensor], Tenso
         (qu.get("aue", a=99.5, q=94.6), "sft", "directional"),
         pytest.param(qu.get("agce", a=0.001, q=-60), "sft", "directional", marks=pytest.mark.slow),
         (qu.get("symmetric_ce", ce_weight=1e10, rce_weight=0), "sft", "scaled"),
-        (lambda z, y: 1e-14 * cross_entropy(z, y), lambda z, y: 1e-14 * brier_in(torch.float64)(z, y), "distinct"),
+        (lambda z, y: 1e-14 * cross_entropy(z, y), lambda z, y: 1e-14 * brier_in(torch.float64)(z, y), "optimum"),
         (lambda z, y: 1e-10 * cross_entropy(z, y), lambda z, y: 1.0005e-10 * cross_entropy(z, y), "scaled"),
         (lambda z, y: 1e-100 * cross_entropy(z, y), lambda z, y: 1e100 * cross_entropy(z, y), "scaled"),
     ],
