@@ -17,7 +17,8 @@ def page() -> str:
     trains, others = rows[rows.outcome == "trains"], rows[rows.outcome != "trains"]
     (version,) = rows.transformers.unique()
     counts = ", ".join(f"{len(part)} {outcome}" for outcome, part in others.groupby("outcome"))
-    said = [(f"`{row.family}`", row.outcome, row.words.replace("|", "\\|")) for row in others.itertuples()]
+    told = zip(others.family, others.outcome, others.words, strict=True)
+    said = [(f"`{family}`", outcome, words.replace("|", "\\|")) for family, outcome, words in told]
     return (
         f"Of {len(rows)} families of causal language models in transformers {version}, tried small and with random "
         f"weights, {len(trains)} take a step of SFT whose loss is the cross-entropy of the model's own logits"

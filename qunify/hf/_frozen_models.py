@@ -134,7 +134,7 @@ def _check_base(policy: PeftModel, name: str, argument: str) -> None:
         if (kind := getattr(config, "init_lora_weights", True)) not in _LEAVE_THE_BASE:
             got = f'"base" and init_lora_weights={kind!r}, which changes the weights of the base'
             raise ValueError(f"{name}: {argument}: expected a model, got {got}")
-    marks = (policy.base_model.prefix, "modules_to_save.", "trainable_tokens_")
+    marks = (str(policy.base_model.prefix), "modules_to_save.", "trainable_tokens_")
     outside = [n for n, p in policy.named_parameters() if p.requires_grad and not any(mark in n for mark in marks)]
     if outside:
         got = f'"base" and a parameter outside the adapter that trains, {outside[0]}'

@@ -309,9 +309,10 @@ class SFTTrainer(trl.SFTTrainer):
         self._metrics["eval"].clear()
         output = super().evaluation_loop(*args, **kwargs)
         sums, counts = self._observed["eval"].tolist()  # a mean over batches would depend on their size
-        for key in output.metrics:
+        metrics = output.metrics or {}
+        for key in metrics:
             if key.endswith("_loss") and counts[-1]:
-                output.metrics[key] = sums[-1] / counts[-1]
+                metrics[key] = sums[-1] / counts[-1]
         return output
 
     def _save_optimizer_and_scheduler(self, output_dir: str) -> None:

@@ -11,7 +11,7 @@ from qunify.maps._qmap import QMap
 from qunify.token import EXACT, DecimalToken, Number, Symbolic, decimal, decimals
 
 
-class ExactParameter(EXACT.mpf, Symbolic):  # type: ignore[misc, name-defined]
+class ExactParameter(EXACT.mpf, Symbolic):
     """A parameter to fifty digits. `Symbolic`, so that a method takes it without rounding it to a float."""
 
 

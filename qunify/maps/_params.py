@@ -74,7 +74,7 @@ def checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     fits = (
         isinstance(value, kind)
         and not isinstance(value, bool)
-        and abs(value) <= (_LARGEST_WHOLE if whole else sys.float_info.max)  # type: ignore[arg-type, operator]
+        and abs(value) <= (_LARGEST_WHOLE if whole else sys.float_info.max)  # type: ignore[operator]
         and (known["low"] is None or value >= known["low"])
         and (known["above"] is None or value > known["above"])
         and (known["high"] is None or value <= known["high"])

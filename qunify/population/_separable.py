@@ -51,7 +51,7 @@ class _LabelAndRest(TensorToken):
     """Tokens of which the label comes first and all others are one: the rest, which the uniform distribution gives the
     mass of V − 1."""
 
-    def __init__(self, flow: Flow, log_odds: Tensor, rows: Tensor, labels: Tensor) -> None:
+    def __init__(self, flow: SeparableFlow, log_odds: Tensor, rows: Tensor, labels: Tensor) -> None:
         """Of labels (N,) at truths `rows` (N,), where the label has probability σ(log_odds), (N,)."""
         self._size = flow.vocab
         given = {name: value[rows, labels] if value.dim() == 3 else value[rows] for name, value in flow.joined.items()}
@@ -189,12 +189,12 @@ class _Shape(NamedTuple):
     """How φ_k and f_k run as u goes from 0 to 1."""
 
     falls: Tensor  # (B,) bool: every φ_k falls
+    constant: bool  # no f depends on u
     most: Tensor  # (B, V) the largest value of φ_k, and
     least: Tensor  # (B, V) the smallest
     start: Tensor  # (B, V) φ_k at 0
     end: Tensor  # (B, V) φ_k, which is f_k, at 1
     vanishes: Tensor  # (B, V) bool: f_k at 0 is 0
-    constant: bool  # no f depends on u
 
 
 def _shape_of(flow: SeparableFlow) -> _Shape:
@@ -215,7 +215,7 @@ def _shape_of(flow: SeparableFlow) -> _Shape:
     least, most = torch.cat(low, -1), torch.cat(high, -1)
     size = torch.maximum(least.abs(), most.abs())
     constant = bool((most - least <= 1e-12 * size).all())
-    return _Shape(falls, *(torch.cat(part, -1) for part in zip(*parts, strict=True)), constant)
+    return _Shape(falls, constant, *(torch.cat(part, -1) for part in zip(*parts, strict=True)))
 
 
 def _stable_vertices(shape: _Shape) -> Tensor:

@@ -48,7 +48,7 @@ def without_names(expr: Any) -> Any:
 
 
 def _powers(expr: sp.Expr) -> set[sp.Expr]:
-    return expr.atoms(sp.Pow, sp.exp)  # type: ignore[no-any-return]
+    return expr.atoms(sp.Pow, sp.exp)
 
 
 def _terms(power: sp.Expr) -> Iterator[tuple[sp.Rational, sp.Expr]]:

@@ -191,7 +191,7 @@ def _seal(text: str) -> str:
 def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
     """A name for the table of a part: a hash of all that it depends on, with `key` in place of functions' code."""
     order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # the first job with the data
-    told = []
+    told: list[tuple[Any, ...]] = []
     for i, job in enumerate(jobs):
         first = order[id(job.data)]
         told.append((type(job.method), job.method.name, job.method.params, job.seed, job.lr, job.start, job.order))
