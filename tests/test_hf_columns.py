@@ -278,7 +278,7 @@ def test_weights_beside_pictures_are_refused(tmp_path: Path) -> None:
     config = LlavaConfig(
         vision_config=CLIPVisionConfig(image_size=16, patch_size=8, **size),
         text_config=LlamaConfig(vocab_size=97, pad_token_id=1, eos_token_id=2, bos_token_id=None, **size),
-        image_token_index=tokenizer.convert_tokens_to_ids("<image>"),
+        image_token_index=tokenizer.get_vocab()["<image>"],
     )
     m = LlavaForConditionalGeneration(config)
     m.config._name_or_path = "small"

@@ -225,8 +225,9 @@ def test_a_schedule(tmp_path: Path) -> None:
 # ---- what is refused --------------------------------------------------------------------------------------------
 
 ENCODER = BertConfig(
-    vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24, num_labels=4
-)
+    vocab_size=96, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24,
+    id2label=dict(enumerate("abcd")),
+)  # fmt: skip
 ENCODER_DECODER = BartConfig(
     vocab_size=96, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
     encoder_ffn_dim=24, decoder_ffn_dim=24, pad_token_id=1, bos_token_id=2, eos_token_id=2, decoder_start_token_id=2,

@@ -354,7 +354,7 @@ def test_another_models_head_may_rule_tokens_out() -> None:
 
 def test_a_cap_does_not_hide_an_infinite_product() -> None:
     for key, x in (("hidden", HIDDEN), ("weight", WEIGHT)):
-        bad = {"hidden": HIDDEN, "weight": WEIGHT} | {key: spoilt(x, math.inf)}
+        bad: dict[str, Any] = {"hidden": HIDDEN, "weight": WEIGHT} | {key: spoilt(x, math.inf)}
         bad = {k: v.clone().requires_grad_() for k, v in bad.items()} | {"softcap": 3.0}
         with pytest.raises(ValueError, match=f"dft: {key}: expected finite numbers, got inf"):
             qu.linear_loss(**bad, labels=LABELS, method="dft")
@@ -453,11 +453,7 @@ def test_a_context_that_changes_before_the_backward_pass_is_an_error(kind: str) 
     listed, number = qu.TopK(LISTED.clone(), TOKENS), CONTEXT["token_weight"].clone()
     changed = {"logits": logits, "listed": listed.values, "weights": number, "own bias": bias}.get(kind)
     changed = pair[["hidden", "weight", "bias"].index(kind)] if changed is None else changed
-    given: dict[str, Any] = {
-        "logits": {"teacher": logits},
-        "listed": {"teacher": listed},
-        "own bias": {"teacher": pair},
-    }.get(kind, {"teacher": pair})
+    given: dict[str, Any] = {"teacher": {"logits": logits, "listed": listed}.get(kind, pair)}
     if kind == "weights":
         given = {"token_weight": number}
     name = "iw_sft" if kind == "weights" else "kd"

@@ -150,7 +150,7 @@ def test_an_overview_fits_a_column_of_a_paper(tmp_path: Path) -> None:
     figure.draw_without_rendering()
     texts = [text for text in figure.findobj(Text) if any(map(str.isalpha, text.get_text()))]  # ticks may lie outside
     assert len(texts) > 12
-    assert min(text.get_fontsize() for text in texts) >= 6.5
+    assert min(float(text.get_fontsize()) for text in texts) >= 6.5
     box = figure.bbox.padded(1)
     assert [t.get_text() for t in texts if not box.contains(*t.get_window_extent().max)] == []
     with pytest.raises(ValueError, match="one to three methods in a column, got 4"):
