@@ -301,6 +301,45 @@ def test_a_measured_verdict_says_for_which_values_of_its_symbols() -> None:
     assert compare(m("gce", q=x), "sft").values == ()
 
 
+@pytest.mark.parametrize(
+    ("trust", "against", "level"),
+    [
+        (lambda t: t.where((t.vocab - 3) ** 2 > 0.5, t.p_label, 0 * t.p_label), "dft", "directional"),
+        (lambda t: t.where(t.vocab > 200, 0 * t.p_label, t.p_label), "dft", "directional"),
+        (lambda t: t.where(t.p_label < 1e-10, -1 + 0 * t.p_label, t.p_label), "dft", "opposed"),
+        (lambda t: t.where(t.p_rest < 1e-10, -1 + 0 * t.p_label, t.p_label), "dft", "opposed"),
+        (lambda t: 10 - t.weight, "sft", "opposed"),
+        (lambda t: 6 - t.entropy(t.policy), "sft", "opposed"),
+        (lambda t: 6 - t.log(t.vocab) + 0 * t.p_label, "sft", "opposed"),
+    ],
+)
+def test_what_differs_where_no_ordinary_token_goes_is_told(trust: Any, against: str, level: str) -> None:
+    """Only at V = 3, only in large vocabularies, only near certainty, only under large weights: and not where the
+    gradients that the witness shows are evaluated by tensors."""
+    own = qu.design("own", trust=trust, residual=lambda t: t.policy)
+    verdict = compare(own, against)
+    assert verdict.same_direction == (level == "directional")
+    assert (verdict.level == "directional") == (level == "directional")
+    assert verdict.witness is not None
+    point = verdict.witness.points[-1]
+    logits = torch.tensor([[float(x) for x in point.probs]], dtype=torch.float64).log()
+    weight = {"token_weight": torch.tensor([float(w)])} if (w := point.context.get("token_weight")) else {}
+    for method, shown in ((own, point.gradient_a), (qu.get(against), point.gradient_b)):
+        found = method(logits, torch.tensor([point.label]), **weight).gradient[0]
+        torch.testing.assert_close(found, torch.tensor(shown, dtype=torch.float64), rtol=1e-3, atol=1e-15)
+    if level == "opposed":
+        assert point.gradient_a[0] * point.gradient_b[0] < 0
+
+
+@pytest.mark.parametrize(
+    ("b", "level"),
+    [(m("profit", threshold=1e-12), "directional"), (m("poly1", epsilon=-1.000001), "distinct")],
+    ids=str,
+)
+def test_what_differs_from_sft_near_certainty_alone_is_told(b: QMap, level: str) -> None:
+    assert compare("sft", b).level == level
+
+
 def test_two_methods_that_teach_nothing_are_one() -> None:
     nothing = m("profit", threshold=1)
     assert compare(nothing, m("threshold", low=1)).level == "identical"

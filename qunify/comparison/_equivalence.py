@@ -19,6 +19,7 @@ from qunify.comparison._numeric import Relation, relate
 from qunify.comparison._proofs import Proof, on_one_ray, proportional
 from qunify.comparison._ranges import range_of, symbol_within
 from qunify.comparison._shared_optima import share_optima
+from qunify.comparison._two_values import refuted
 from qunify.maps import Alias, Method, QMap, computed_in, measured_in
 from qunify.symbolic import Step, as_text, runs_on_symbols
 from qunify.token import CONTEXTS
@@ -154,6 +155,12 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     relation = coarsest.relation
     symbolic = runs_on_symbols(a) and runs_on_symbols(b)
     proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
+    corrected = (
+        refuted(a, b, relation, key) if symbolic and not (unknown or proof or relation.level == "distinct") else None
+    )
+    if corrected:
+        relation = corrected[0]
+        evidence = [coarsest := coarsest._replace(relation=relation)]
     if unknown and relation.level in ("identical", "scaled") and proof is None:
         relation = dataclasses.replace(relation, level="directional", factor=None)  # no one factor was found
     together = []
@@ -164,10 +171,11 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
             break
     same_optimum = all(v.same for v in together)
     level = relation.level if relation.level != "distinct" else "optimum" if same_optimum else "distinct"
-    refuted = counterexample(coarsest.a, coarsest.b, FINER[level], key) if symbolic and level in FINER else None
+    witness = counterexample(coarsest.a, coarsest.b, FINER[level], key) if symbolic and level in FINER else None
+    witness = corrected[1] if corrected else witness
     proved = {
         "optimum": all(v.proved for v in together) and not unknown,
-        "distinct": refuted is not None and not same_optimum,
+        "distinct": witness is not None and not same_optimum,
     }.get(level, proof is not None)
     shown = (coarsest,) if level == "distinct" else () if proved else evidence
     return Equivalence(
@@ -179,7 +187,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         factor=_plain(proof.factor, names) if proof else _fraction(relation.factor),
         proved=proved,
         steps=(proof.steps if proof else ()) + (together[0].steps if together else ()),
-        witness=refuted,
+        witness=witness,
         silent_a=any(e.relation.silent_a for e in evidence),
         silent_b=any(e.relation.silent_b for e in evidence),
         ties=proof.ties if proof else (),

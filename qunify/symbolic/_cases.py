@@ -161,6 +161,16 @@ def vanishes_everywhere(*expressions: Any) -> Vanishing:
     return Vanishing(tuple(dict.fromkeys(regions)), tuple(dict.fromkeys(ties)))
 
 
+def thresholds(*expressions: Any) -> dict[sp.Expr, set[Any]]:
+    """What quantities are compared with in the conditions of all of them: {p_y: {1/2}} for "2u if u < ½, else 1"."""
+    found: dict[sp.Expr, set[Any]] = {}
+    for condition in set().union(*(_plain_conditions(sp.sympify(e)) for e in expressions)):
+        if _number_sign(condition) is None:
+            quantity, threshold, _ = _comparison(condition)
+            found.setdefault(quantity, set()).add(threshold)
+    return found
+
+
 def _plain_conditions(expr: sp.Expr) -> set[Relational]:
     """The conditions in the expression's cases, but for those that contain cases themselves."""
     conditions = {r for p in expr.atoms(sp.Piecewise) for _, c in p.args for r in c.atoms(Relational)}
