@@ -23,6 +23,8 @@ from qunify.comparison._counterexamples import agree_in_decimals
 from qunify.comparison._numeric import relate
 from qunify.comparison._proofs import on_one_ray, proportional
 from qunify.maps import QMap
+from qunify.population import _known_optima
+from qunify.population._separable import separable_optima
 from qunify.symbolic import symbolic_gradient, vanishes_everywhere, with_names, without_names
 from qunify.testing import assert_equivalent
 from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, TensorToken, V, rational, sum_over_others
@@ -344,6 +346,20 @@ def test_two_methods_that_teach_nothing_are_one() -> None:
     nothing = m("profit", threshold=1)
     assert compare(nothing, m("threshold", low=1)).level == "identical"
     assert compare(nothing, "sft").level == "distinct"
+
+
+def test_the_optimum_of_a_large_top_k_takes_no_table_of_the_vocabulary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tables are quadratic in the vocabulary, here of 3040 tokens: none is made of more than a hundred."""
+    asked: list[int] = []
+
+    def counted(flow: Any) -> Any:
+        asked.append(flow.truth.shape[-1])
+        return separable_optima(flow)
+
+    monkeypatch.setattr(_known_optima, "separable_optima", counted)
+    verdict = compare("kd", m("topk_kd", k=3000, tail="drop"))
+    assert (verdict.level, verdict.same_optimum) == ("distinct", False)
+    assert max(asked, default=0) <= 100
 
 
 def test_what_is_no_method_is_refused() -> None:

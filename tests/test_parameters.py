@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import mpmath as mp
+import numpy as np
 import pytest
 import sympy as sp
 import torch
@@ -67,3 +69,39 @@ def test_a_design_takes_symbols() -> None:
         qu.is_proper(m)
     assert torch.equal(m.replace(a=1.0)(torch.zeros(1, 3), torch.tensor([0])).gradient,
                        qu.get("dft")(torch.zeros(1, 3), torch.tensor([0])).gradient)  # fmt: skip
+
+
+def test_numbers_of_sympy_are_checked_and_computed_with() -> None:
+    with pytest.raises(ValueError, match=r"label_smoothing: parameter smoothing: expected a number in \[0, 1\], got 5"):
+        qu.get("label_smoothing", smoothing=sp.Integer(5))
+    third = qu.get("gce", q=sp.Rational(1, 3))
+    assert third.params["q"] == sp.Rational(1, 3)
+    logits, labels = torch.tensor([[0.0, 1.0, 2.0]], dtype=torch.float64), torch.tensor([1])
+    assert torch.equal(third(logits, labels).gradient, qu.get("gce", q=1 / 3)(logits, labels).gradient)
+    assert qu.loss(third).method.params == {"q": 1 / 3}
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda m: m(torch.zeros(1, 3), torch.tensor([0])),
+        lambda m: qu.loss(m),
+        lambda m: qu.linear_loss(torch.zeros(1, 2), torch.zeros(3, 2), torch.tensor([0]), m),
+        lambda m: qu.optimum(m, [0.5, 0.3, 0.2]),
+        lambda m: qu.drift(m, [0.5, 0.5], [0.5, 0.5]),
+        lambda m: qu.identify(m),
+    ],
+)
+def test_a_symbol_is_refused_where_a_number_is_needed(use: Any) -> None:
+    with pytest.raises(ValueError, match="gce: parameter q: expected a number, got the symbol q"):
+        use(qu.get("gce", q=sp.Symbol("q")))
+
+
+@pytest.mark.parametrize("half", [torch.tensor(0.5), np.array(0.5), np.float64(0.5), sp.Rational(1, 2)])
+def test_a_designed_map_takes_one_number_of_any_kind(half: Any) -> None:
+    own = qu.design("own", trust=lambda t, a: t.p_label**a, residual=lambda t: t.policy, a=half)
+    assert qu.compare(own, qu.get("gce", q=0.5)).proved
+    saved = qu.loss(own).state_dict()
+    qu.loss(own).load_state_dict(saved)
+    with pytest.raises(ValueError, match=r"own: parameter a: expected one number, got an array of shape \(2,\)"):
+        own = qu.design("own", trust=lambda t, a: t.p_label**a, residual=lambda t: t.policy, a=torch.ones(2))

@@ -9,10 +9,11 @@ import difflib
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params
+from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params, with_numbers
 
 #: The order of the families; one that is not named here follows, by the alphabet.
 _FAMILY_ORDER = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
@@ -97,7 +98,7 @@ def signature(m: QMap) -> str:
     return f"{m.name}({changed})" if changed else m.name
 
 
-def as_method(method: Method, caller: str, **params: Any) -> QMap:
+def as_method(method: Method, caller: str, *, symbols: bool = False, **params: Any) -> QMap:
     """The QMap of whatever a caller gives for a method. Every function that takes methods begins here.
 
     Parameters
@@ -107,6 +108,8 @@ def as_method(method: Method, caller: str, **params: Any) -> QMap:
         `(logits, labels, **context)` giving one loss per token, which is measured, never proved.
     caller
         The name that error messages begin with.
+    symbols
+        Whether parameters may be symbols.
 
     Raises
     ------
@@ -115,6 +118,10 @@ def as_method(method: Method, caller: str, **params: Any) -> QMap:
     ValueError
         If `method` is none of these, or the parameters do not fit.
     """
+    return with_numbers(_as_method(method, caller, params), symbols=symbols)
+
+
+def _as_method(method: Method, caller: str, params: Mapping[str, Any]) -> QMap:
     if isinstance(method, str):
         return get(method, **params)
     if isinstance(method, type) and issubclass(method, QMap):

@@ -143,7 +143,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         symbolic parameters for which no value fits.
     """
     key = _checked_alias(alias)
-    a, b = (catalogue.as_method(m, "compare") for m in (a, b))
+    a, b = (catalogue.as_method(m, "compare", symbols=True) for m in (a, b))
     within = _ranges(a, b)
     names = {s: symbol_within(s.name, values) for s, values in within.items()}
     a, b = (_renamed(m, names) for m in (a, b))

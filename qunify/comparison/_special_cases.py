@@ -65,7 +65,7 @@ def subsumes(general: Method, special: Method) -> Bindings | None:
     >>> subsumes("beyond_log", "sft")
     {'alpha': 0}
     """
-    cls, m = type(catalogue.as_method(general, "subsumes")), catalogue.as_method(special, "subsumes")
+    cls, m = type(catalogue.as_method(general, "subsumes")), catalogue.as_method(special, "subsumes", symbols=True)
     if issubclass(cls, UserDesigned):
         raise ValueError(
             "subsumes: general: expected a class that says in which range its parameters are free, as those of the "

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from qunify.maps._params import limits, param, range_text
     from qunify.maps._pulls import Gated, Pulled, logit_gradient
-    from qunify.maps._qmap import Alias, Gate, Pulls, QMap, check_order, check_params, gradients
+    from qunify.maps._qmap import Alias, Gate, Pulls, QMap, check_order, check_params, gradients, with_numbers
     from qunify.maps._remembered import afresh, remembered
     from qunify.maps._target import GAUGES, Gauge, QTarget, in_simplex
 else:

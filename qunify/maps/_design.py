@@ -70,6 +70,19 @@ class UserDesigned(FromFunctions):
         return (gamma, t.label), (1 - gamma, self._residual(t))
 
 
+def _number(method: str, key: str, value: Any) -> Any:
+    """A tensor or array of one number as that number; anything else as it is."""
+    shape = getattr(value, "shape", None)
+    if shape is None or is_symbolic(value):
+        return value
+    if tuple(shape) != ():
+        raise ValueError(
+            f"{method}: parameter {key}: expected one number, got an array of shape {tuple(shape)}; trust and residual "
+            "may use it as a variable of their own"
+        )
+    return value.item()
+
+
 def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., Distribution], **params: Any) -> QMap:
     """A new QMap from two functions of a `Token`: trust γ and residual π̃, Q = γδ + (1 − γ)π̃.
 
@@ -85,7 +98,7 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     ------
     ValueError
         If `trust` or `residual` is no function, fails, does not give one number per token and a distribution, or if
-        neither takes one of `params`.
+        neither takes one of `params`, or one of these is an array of several numbers.
     """
     for what, f in (("trust", trust), ("residual", residual)):
         if not callable(f):
@@ -94,6 +107,7 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
     for key in params:
         if key not in named:
             raise ValueError(f"{name}: unknown parameter {key!r}, expected a name that trust or residual takes")
+    params = {key: _number(name, key, value) for key, value in params.items()}
     m = UserDesigned(name=name, trust=trust, residual=residual, settings=tuple(params.items()))
     t, tried = two_tokens(), m.replace(**{k: 0.5 for k, v in params.items() if is_symbolic(v)})
     for what, ask in (("trust", tried._trust), ("residual", tried._residual)):

@@ -60,8 +60,11 @@ def limits(f: dataclasses.Field[Any]) -> Mapping[str, Any]:
 
 
 def checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
-    """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value."""
+    """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value. A number
+    of SymPy stays the fraction that it is."""
     if is_symbolic(value):
+        if getattr(value, "is_number", False) is True:
+            checked(method, f, int(value) if value.is_Integer else float(value))
         return value
     known = f.metadata
     if known["choices"]:

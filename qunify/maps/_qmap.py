@@ -7,7 +7,7 @@ import inspect
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, ClassVar, Self, cast, dataclass_transform
+from typing import Any, ClassVar, Self, TypeVar, cast, dataclass_transform
 
 import torch
 
@@ -32,6 +32,9 @@ def _facts(doc: str, name: str) -> dict[str, str]:
     for key, text in re.findall(rf"^({'|'.join(_SECTIONS)})\s+(.*?)(?=^\S|\Z)", body, re.M | re.S):
         facts[_SECTIONS[key]] = " ".join(text.split())
     return facts
+
+
+M = TypeVar("M", bound="QMap")
 
 
 # `param` is no field specifier: to a type checker its result is a default, which every parameter has.
@@ -147,6 +150,8 @@ class QMap(ABC):
 
     @torch.no_grad()
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
+        if self is not (m := with_numbers(self)):
+            return m(logits, labels, ignore_index=ignore_index, **context)
         t, layout = read(self.name, self.needs, logits, labels, ignore_index, context)
         pulled = Pulled.of(t, self.pulls(t))
         loss = torch.zeros_like(pulled.on_label) + self.loss(t)
@@ -198,6 +203,25 @@ def check_params(m: QMap | type[QMap], names: Iterable[str], argument: str = "")
             expected = " or ".join(known) or "none: it has no parameters"
             given = f"{argument}: " if argument else ""
             raise ValueError(f"{m.name}: {given}unknown parameter {key!r}, expected {expected}")
+
+
+def with_numbers(m: M, *, symbols: bool = False) -> M:
+    """The same method, each number of SymPy among its parameters as a float or an int.
+
+    Raises
+    ------
+    ValueError
+        A parameter that is a symbol, unless `symbols` lets it stand for any value.
+    """
+    found = {}
+    for name, value in m.params.items():
+        if is_symbolic(value):
+            if getattr(value, "is_number", False) is not True:
+                if symbols:
+                    continue
+                raise ValueError(f"{m.name}: parameter {name}: expected a number, got the symbol {value}")
+            found[name] = int(value) if value.is_Integer else float(value)
+    return m.replace(**found) if found else m
 
 
 def check_order(m: QMap, low: str, high: str) -> None:

@@ -17,6 +17,9 @@ from qunify.maps import QMap
 from qunify.population._gradient_flow import Flow
 from qunify.population._separable import separable_optima
 
+#: Up to this many tokens numbers decide at once whether a drift separates; of more, symbols are asked first.
+FEW = 100
+
 
 class Known(NamedTuple):
     """One line of the table, LaTeX beside the numbers: `value(m, η, context)`, with η (B, V) and the distributions
@@ -47,11 +50,13 @@ def closed_form_of(flow: Flow) -> ClosedForm | None:
 
 
 def _derived(flow: Flow) -> ClosedForm | None:
+    from qunify.population._derived_optima import derived_optimum  # SymPy takes a while to load
+
+    if flow.truth.shape[-1] > FEW and derived_optimum(flow.m) is None:
+        return None  # without the tables that numbers take, quadratic in the vocabulary
     exact = separable_optima(flow)
     if exact is None or not bool(exact.unique.all()):
         return None
-    from qunify.population._derived_optima import derived_optimum  # SymPy takes a while to load
-
     found = derived_optimum(flow.m)
     if found is None:
         return None

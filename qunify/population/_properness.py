@@ -38,7 +38,7 @@ from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
 from qunify.samples import in_fractions, sizes
 from qunify.symbolic import LONGEST_BIAS, as_latex, as_text, runs_on_symbols, vanishes_everywhere
-from qunify.token import TensorToken, decimal, is_symbolic
+from qunify.token import TensorToken, decimal
 
 _VOCABS = (2, 3, 5, 24)
 _LARGEST = 1100  # the drift costs V² numbers: larger vocabularies are left to the symbols
@@ -186,14 +186,7 @@ def is_proper(m: Method) -> Properness:
     ValueError
         Neither id, QMap nor function, or parameters that are symbols.
     """
-    return _decide(_with_numbers(catalogue.as_method(m, "is_proper")))
-
-
-def _with_numbers(m: QMap) -> QMap:
-    for name, value in m.params.items():
-        if is_symbolic(value):
-            raise ValueError(f"{m.name}: parameter {name}: expected a number, got the symbol {value}")
-    return m
+    return _decide(catalogue.as_method(m, "is_proper"))
 
 
 @remembered
