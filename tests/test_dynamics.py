@@ -71,13 +71,14 @@ def test_tokens_begin_as_they_are_called() -> None:
     assert p[:, runs.RIVAL].tolist() == pytest.approx([runs.SURE] * 3)
 
 
-@pytest.mark.slow
 # ---- the rows ---------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_quick_rows_are_among_the_committed_ones(full: pd.DataFrame, quick: pd.DataFrame) -> None:
     both = quick.merge(full, on=KEYS, suffixes=("", "_full"), how="left", validate="one_to_one")
-    for column in ("steps", "end", "rested", "optimum"):
+    flow = 1e-7  # where a flow ends that runs onto a plateau, as psft's, is known to so much
+    for column, near in (("steps", 1e-9), ("end", 1e-9), ("rested", 0), ("optimum", flow)):
         pd.testing.assert_series_equal(
-            both[column], both[f"{column}_full"], check_names=False, rtol=0, atol=1e-9, obj=column
+            both[column], both[f"{column}_full"], check_names=False, rtol=0, atol=near, obj=column
         )
 
 

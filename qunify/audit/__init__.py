@@ -9,7 +9,7 @@ from qunify._lib.exports import exported
 
 for _package in ("transformers", "trl", "datasets", "peft"):
     if importlib.util.find_spec(_package) is None:
-        raise ImportError(f"qunify.audit needs {_package}: install qunify with its extra `hf`", name=_package)
+        raise ImportError(f"qunify.audit needs {_package}: in a checkout of qunify, pip install '.[hf]'", name=_package)
 
 if TYPE_CHECKING:
     from qunify.audit._audit import Audit, load, run
