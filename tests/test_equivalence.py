@@ -325,7 +325,7 @@ def test_what_differs_where_no_ordinary_token_goes_is_told(trust: Any, against: 
     assert verdict.witness is not None
     point = verdict.witness.points[-1]
     logits = torch.tensor([[float(x) for x in point.probs]], dtype=torch.float64).log()
-    weight = {"token_weight": torch.tensor([float(w)])} if (w := point.context.get("token_weight")) else {}
+    weight: dict[str, Any] = {k: torch.tensor([float(w)]) for k, w in point.context.items() if k == "token_weight"}
     for method, shown in ((own, point.gradient_a), (qu.get(against), point.gradient_b)):
         found = method(logits, torch.tensor([point.label]), **weight).gradient[0]
         torch.testing.assert_close(found, torch.tensor(shown, dtype=torch.float64), rtol=1e-3, atol=1e-15)

@@ -9,7 +9,6 @@ import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -121,7 +120,7 @@ def as_method(method: Method, caller: str, *, symbols: bool = False, **params: A
     return with_numbers(_as_method(method, caller, params), symbols=symbols)
 
 
-def _as_method(method: Method, caller: str, params: Mapping[str, Any]) -> QMap:
+def _as_method(method: Method, caller: str, params: dict[str, Any]) -> QMap:
     if isinstance(method, str):
         return get(method, **params)
     if isinstance(method, type) and issubclass(method, QMap):

@@ -102,5 +102,6 @@ def _tokens(symbols: set[sp.Symbol], at: dict[sp.Expr, set[Any]]) -> Iterator[_T
     labels = (*_LABELS, *[u for x in steps for u in (x / 2, x * Fraction(999, 1000), x + (1 - x) / 1000, (x + 1) / 2)])
     turns = [int(x) for x in at.get(V, ()) if x.is_number]
     sizes = sorted({v for x in turns for v in (x - 1, x, x + 1, 10 * x) if v >= 2} | set(_SIZES))
-    for size, label, *values in itertools.product(sizes, labels, *[_GIVEN[n] for n in given]):
-        yield _Token(size, label, dict(zip(given, values, strict=True)))
+    for size, label in itertools.product(sizes, labels):
+        for values in itertools.product(*[_GIVEN[n] for n in given]):
+            yield _Token(size, label, dict(zip(given, values, strict=True)))
