@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import sympy as sp
 import torch
-from hypothesis import given, settings, strategies
+from hypothesis import example, given, settings, strategies
 from torch import Tensor
 
 import qunify as qu
@@ -492,6 +492,7 @@ def test_renaming_the_vocabulary_changes_nothing(name: str, order: list[int]) ->
 @pytest.mark.slow
 @settings(max_examples=15)
 @given(NAMES, strategies.floats(0.1, 30))
+@example("logit_std_kd", 1.7617293973514663)  # whose formula is 0/0 at a uniform token
 def test_a_scaled_copy_is_scaled(name: str, factor: float) -> None:
     original = qu.get(name)
 

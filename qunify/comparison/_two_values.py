@@ -82,10 +82,14 @@ def refuted(a: QMap, b: QMap, relation: Relation, alias: Alias) -> tuple[Relatio
 
 
 def _gradient_at_label(m: QMap, alias: Alias) -> Callable[[_Token], Any] | None:
-    """The gradient's entry at the label as a function of a token; the others are the rest of zero, all the same."""
+    """The gradient's entry at the label as a function of a token; the others are the rest of zero, all the same. None
+    for standardised logits: their deviation, the root of a difference, has no digits at tokens that are all but
+    uniform."""
     if not m.shift_invariant:
         return None
     g = symbolic_gradient(m, alias).label.replace(SumOverOthers, lambda summand: (V - 1) * summand)
+    if any(power.base.is_Add and abs(power.exp) == sp.Rational(1, 2) for power in g.atoms(sp.Pow)):
+        return None
     known = _Token(2, _LABELS[0], {n: v[0] for n, v in _GIVEN.items()}).numbers()
     symbols = sorted(g.free_symbols, key=str)
     if any(s.name not in known for s in symbols):
