@@ -407,7 +407,8 @@ SUMS = [
         lambda z, y: -u_of(z, y).detach() * log_u(z, y) + 1e-2 * z.logsumexp(-1) ** 2,
         {"dft": 1, "z_loss(0.01)": 1, "sft": -1},
     ),
-    (lambda z, y: -log_u(z, y) * (1 + (1 - u_of(z, y)) ** 2) - 3 * u_of(z, y), {"sft": 1, "dft": 3, "focal(2.0)": 1}),
+    # As cross-entropy, focal and three times DFT: two of these are poly1.
+    (lambda z, y: -log_u(z, y) * (1 + (1 - u_of(z, y)) ** 2) - 3 * u_of(z, y), {"poly1(3.0)": 1, "focal(2.0)": 1}),
 ]
 
 

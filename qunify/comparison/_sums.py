@@ -17,8 +17,8 @@ from qunify.comparison._fitting import Array, Axis, Sample
 from qunify.maps import QMap, limits
 
 MOST_STARTS = 30  # parameter settings of one entry that are tried in sums
-FOLLOWED = 3  # sums of each number of terms that are followed downhill
-WORTH = 0.05  # relative error of the gradient above which none is
+FOLLOWED = 4  # sums of each number of terms that are followed downhill
+WORTH = 0.2  # relative error of the gradient above which none is
 ALIKE = 1e-6  # 1 − cos² of the angle below which two gradients count as one
 
 
@@ -148,7 +148,7 @@ class _Sums:
 
         x0 = [axis.off_end(axis.coordinate(getattr(terms[i], axis.name))) for i, axis in axes]
         done = least_squares(
-            residual, x0, method="lm", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=8 * (len(axes) + 1)
+            residual, x0, method="lm", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=20 * (len(axes) + 1)
         )
         return moved(done.x.tolist()) if done.cost < 0.5 * self.error(terms) ** 2 else terms
 
