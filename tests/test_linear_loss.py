@@ -540,6 +540,7 @@ def over_the_teachers_mean(logits: Tensor, labels: Tensor, teacher_logits: Tenso
     [weights_of_mean_one, discounted_by_what_precedes, weighted_by_what_follows, over_the_teachers_mean],
 )
 def test_tokens_that_interact_are_refused(loss_fn: Any, chunk_size: int | None) -> None:
+    torch.manual_seed(0)
     hidden, weight, labels = torch.randn(60, 8), torch.randn(10, 8), torch.randint(10, (60,))
     teacher = torch.randn(60, 10) if loss_fn is over_the_teachers_mean else None
     with pytest.raises(ValueError, match=f"{loss_fn.__name__}: expected the loss of a token to depend on that token"):
@@ -554,6 +555,7 @@ def test_tokens_by_themselves_and_by_chance_are_not(n: int) -> None:
     def random(logits: Tensor, labels: Tensor) -> Tensor:
         return F.cross_entropy(F.dropout(logits, 0.5), labels, reduction="none")
 
+    torch.manual_seed(0)
     hidden, weight, labels = torch.randn(n, 8), torch.randn(10, 8), torch.randint(10, (n,))
     exact = qu.linear_loss(hidden, weight, labels, "sft")
     assert qu.linear_loss(hidden, weight, labels, half_precision).item() == pytest.approx(exact.item(), rel=0.02)
