@@ -489,6 +489,17 @@ def test_usage_errors(more: list[str], sentence: str, folder: Path, capsys: pyte
     assert sentence in capsys.readouterr().err
 
 
+def test_a_place_that_cannot_be_written_to_is_named_before_the_model_runs(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qunify.cli import main
+
+    (tmp_path / "page").write_text("a file where the tables' folder would be")
+    words = ["--model", str(folder / "model"), "--data", "/nowhere.jsonl", "--out", str(tmp_path / "page.html")]
+    assert main(["audit", *words]) == 2
+    assert "page.html: cannot be written" in capsys.readouterr().err
+
+
 def test_sentences_say_what_the_tables_say(found: audit.Audit) -> None:
     first, second, *_, last = found.sentences
     assert first.startswith(f"8 demonstrations with {len(found.tokens):,} tokens")

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from qunify._lib import files
 from qunify.cli._base import Command, UsageError, output
 from qunify.cli._settings import NAME, add_set, methods
 
@@ -51,6 +52,10 @@ class Audit(Command):
             raise UsageError(str(error)) from None
         chosen = methods(args.methods.split(","), args.set) if args.methods else None
         try:
+            tables = files.prepared(out.with_suffix(""))
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+        try:
             found = audit.run(
                 args.model, args.data, args.tokenizer, chosen, args.reference, args.teacher, groups, args.flag,
                 prompt=args.prompt, completion=args.completion, limit=args.limit, max_length=args.max_length,
@@ -58,9 +63,9 @@ class Audit(Command):
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(str(error)) from None
-        folder = found.save(out.with_suffix(""))
+        found.save(tables)
         found.page(out)
-        return {"file": str(out), "tables": str(folder), "sentences": list(found.sentences), **found.about}
+        return {"file": str(out), "tables": str(tables), "sentences": list(found.sentences), **found.about}
 
     def render(self, data: dict[str, Any]) -> str:
         return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
