@@ -26,8 +26,8 @@ def against_labels(probs: Any, labels: Any, bins: int = 15) -> dict[str, float]:
         `log_loss` (nats; a probability below 2.2e-16, the spacing of float64 at 1, counts as that) and `brier`
         (Σ_k (p_k − δ_k)²), by scikit-learn; `smooth_ece` of the confidence in the likeliest token (Błasiok & Nakkiran
         2024, relplot); `ece` the same by bins of equal width, the last one closed, and `classwise_ece`, the mean over
-        tokens of the binned error of p_k. With few labels these three are biased upward: the gap of a
-        bin of n tokens is of the order of 1/√n where the prediction is right.
+        tokens of the binned error of p_k. With few labels these three are biased upward: the gap of a bin
+        of n tokens is of the order of 1/√n where the prediction is right.
 
         `brier_miscalibration`, `brier_discrimination` and `brier_uncertainty` with brier = miscalibration −
         discrimination + uncertainty, one token against the rest, summed. The uncertainty is the score of the base

@@ -62,6 +62,7 @@ def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapp
 def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
     n, count = len(t.index), len(methods)
     p, u, rest = t.policy.probs, t.p_label[:, 0], t.p_rest[:, 0]
+    largest = t.policy.log.amax(-1)
     trust, push = (torch.zeros(count, n, dtype=p.dtype, device=p.device) for _ in range(2))
     inside = torch.zeros(count, n, dtype=torch.bool, device=p.device)
     weights = torch.zeros_like(trust)  # of the gates; zero for the other methods
@@ -71,7 +72,7 @@ def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
         weight = _gate(t, pulls)
         if weight is not None:
             trust[i], weights[i], push[i] = weight, weight, weight.abs() * rest
-            inside[i] = _gate_inside(weight, u, rest, t.policy.log.amax(-1))
+            inside[i] = _gate_inside(weight, u, rest, largest)
             continue
         pulled = Pulled.of(t, pulls)
         push[i] = pulled.gradient.abs().sum(-1) / 2

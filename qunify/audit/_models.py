@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from qunify.hf import from_folder
+
 
 def check_model(model: Any, what: str) -> None:
     """ValueError unless this is a model, or a folder with a configuration and safetensors weights."""
@@ -42,16 +44,13 @@ def load_model(model: Any, device: str | torch.device | None = None) -> Any:
 
 
 def _load(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    options = {"local_files_only": True, "use_safetensors": True, "dtype": "auto"}
     if not (folder / "adapter_config.json").is_file():
-        return AutoModelForCausalLM.from_pretrained(folder, **options)
+        return from_folder(folder)
     from peft import PeftModel
 
     base = Path(json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["base_model_name_or_path"])
     _check(base, "the adapter's base")
-    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, **options), folder)
+    return PeftModel.from_pretrained(from_folder(base), folder)
 
 
 def load_tokenizer(tokenizer: Any, model: Any) -> Any:

@@ -18,7 +18,7 @@ from qunify.comparison._counterexamples import Point, Witness
 from qunify.comparison._numeric import Relation
 from qunify.maps import Alias, QMap
 from qunify.symbolic import P_Y, symbolic_gradient, thresholds
-from qunify.token import EXACT, SumOverOthers, V, decimal
+from qunify.token import EXACT, SYMBOLS, SumOverOthers, V, decimal
 
 _LABELS = tuple(map(Fraction, ("1/5", "1/2", "9/10", "1/100", "99/100", "1e-6", "1e-12", "1e-15")))
 _LABELS += tuple(1 - Fraction(x) for x in ("1e-6", "1e-9", "1e-12"))
@@ -30,8 +30,7 @@ _GIVEN = {
     "w": tuple(map(Fraction, ("1/20", "1", "20", "10007"))),
     "c": (Fraction(1), Fraction(0)),
 }
-_NAMES = {"tea": "teacher_logits", "ref": "reference_logits", "old": "old_logits", "prior": "prior_logits",
-          "w": "token_weight", "c": "token_mask"}  # fmt: skip
+_NAMES = {symbol: name for name, symbol in SYMBOLS.items()}
 
 _CLEAR = EXACT.mpf(10) ** -30  # of fifty digits, twenty may be lost
 

@@ -89,7 +89,12 @@ def loaded(given: Any) -> Any:
     """A model where the folder of one is given; else what is given."""
     if given == "base" or not isinstance(given, str | Path) or not Path(given).is_dir():
         return given
-    return AutoModelForCausalLM.from_pretrained(given, dtype="auto", use_safetensors=True, local_files_only=True)
+    return from_folder(given)
+
+
+def from_folder(folder: str | Path) -> Any:
+    """A causal language model as transformers has saved it, in its own type: safetensors alone, and nothing fetched."""
+    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
 
 
 def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:

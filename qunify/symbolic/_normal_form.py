@@ -22,7 +22,7 @@ from typing import Any
 
 import sympy as sp
 
-from qunify.symbolic._size import with_names
+from qunify.symbolic._size import exponent_terms, with_names
 from qunify.token import SumOverOthers, V, evaluate, expanded, is_mask, sum_over_others, varies
 
 E = sp.S.Exp1
@@ -151,7 +151,7 @@ class _Generators:
             return expr.func(*[self.rational(a) for a in expr.args])
         if expr.is_Pow or isinstance(expr, sp.exp):
             base, exponent = expr.as_base_exp()
-            return sp.Mul(*[self._power(base, c, monomial) for c, monomial in _exponent_terms(exponent)])
+            return sp.Mul(*[self._power(base, c, monomial) for c, monomial in exponent_terms(expanded(exponent))])
         return self._generator(expr, expr)
 
     def meaning(self, expr: sp.Expr) -> sp.Expr:
@@ -213,7 +213,7 @@ class _Generators:
         elif expr.is_Pow or isinstance(expr, sp.exp):
             base, exponent = expr.as_base_exp()
             divisor = base.is_Add and exponent.is_negative and any(a.has(SumOverOthers) for a in base.args)
-            for c, monomial in _exponent_terms(exponent):
+            for c, monomial in exponent_terms(expanded(exponent)):
                 if divisor or monomial != 1 or base == E or not c.is_Integer:
                     self._roots[base, monomial] = lcm(self._roots.get((base, monomial), 1), int(c.q))
             self._collect(base)
@@ -260,9 +260,3 @@ def _in_field(expr: sp.Expr, definitions: dict[sp.Symbol, sp.Expr], field: Any) 
         return of(definitions[e]) if e in definitions else field.from_expr(e)
 
     return of(expr)
-
-
-def _exponent_terms(exponent: sp.Expr) -> Iterator[tuple[sp.Rational, sp.Expr]]:
-    """An exponent as pairs (c, m) with Σ c · m and rational c: (7/10, 1) and (−2, t) of 7/10 − 2 t."""
-    for term in sp.Add.make_args(expanded(exponent)):
-        yield term.as_coeff_Mul(rational=True)

@@ -28,14 +28,19 @@ def with_names(expr: Any) -> Any:
     What holds for every a holds at 0.372. Exponents that belong together share a symbol: u^0.628 is u^(1 − a), so that
     u^1.372 u^0.628 is still u².
     """
-    numbers = {c for e in _powers(expr) for c, _ in _terms(e) if max(c.q, abs(c)) > SIMPLE and not c.is_Integer}
+    numbers = {
+        c
+        for e in _powers(expr)
+        for c, _ in exponent_terms(_exponent(e))
+        if max(c.q, abs(c)) > SIMPLE and not c.is_Integer
+    }
     if not numbers:
         return expr
     known: list[sp.Rational] = []
     named = {c: _named(c, known) for c in sorted(numbers, key=lambda c: (abs(c), c))}
 
     def renamed(e: sp.Expr) -> sp.Expr:
-        return e.as_base_exp()[0] ** sp.Add(*[named.get(c, c) * of for c, of in _terms(e)])
+        return e.as_base_exp()[0] ** sp.Add(*[named.get(c, c) * of for c, of in exponent_terms(_exponent(e))])
 
     return expr.replace(lambda e: isinstance(e, sp.Pow | sp.exp), renamed)
 
@@ -51,9 +56,13 @@ def _powers(expr: sp.Expr) -> set[sp.Expr]:
     return expr.atoms(sp.Pow, sp.exp)
 
 
-def _terms(power: sp.Expr) -> Iterator[tuple[sp.Rational, sp.Expr]]:
-    """An exponent as pairs (c, m) with Σ c · m: (7/10, 1) and (−2, t) of 7/10 − 2 t."""
-    for term in sp.Add.make_args(power.as_base_exp()[1]):
+def _exponent(power: sp.Expr) -> sp.Expr:
+    return power.as_base_exp()[1]
+
+
+def exponent_terms(exponent: sp.Expr) -> Iterator[tuple[sp.Rational, sp.Expr]]:
+    """An exponent as pairs (c, m) with Σ c · m and rational c: (7/10, 1) and (−2, t) of 7/10 − 2 t."""
+    for term in sp.Add.make_args(exponent):
         yield term.as_coeff_Mul(rational=True)
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from qunify.token._symbols import (
         LSE,
         SOFTMAX,
+        SYMBOLS,
         Prediction,
         SumOverOthers,
         SymbolicToken,

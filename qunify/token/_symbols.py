@@ -96,6 +96,18 @@ def _has_only_parameters(exponent: sp.Expr) -> bool:
 AT_K = "_k"  # symbols with this suffix vary over the vocabulary
 
 
+#: What stands for a context in symbols: tea_y and tea_k for the teacher's probabilities of y and of k ≠ y.
+SYMBOLS = {
+    "reference_logits": "ref",
+    "teacher_logits": "tea",
+    "old_logits": "old",
+    "prior_logits": "prior",
+    "token_weight": "w",
+    "token_mask": "c",
+    "negative_mask": "neg",
+}
+
+
 def per_token(name: str, *, mask: bool = False) -> tuple[sp.Symbol, sp.Symbol]:
     """Symbols for the entries of a new vector, `name_y` and `name_k`: positive, or with `mask` 0 or 1."""
     if mask:
@@ -206,12 +218,11 @@ class SymbolicToken(Token):
         return sp.log(1 - self.p_y)
 
     def context(self, name: str) -> Any:
-        short = {"reference_logits": "ref", "teacher_logits": "tea", "old_logits": "old", "prior_logits": "prior"}
-        if name in short:
-            return self._free(short[name])
+        if name.endswith("_logits"):
+            return self._free(SYMBOLS[name])
         if name == "negative_mask":
-            return SymbolicVector(*per_token("neg", mask=True))
-        return sp.Symbol({"token_weight": "w", "token_mask": "c"}[name], real=True)
+            return SymbolicVector(*per_token(SYMBOLS[name], mask=True))
+        return sp.Symbol(SYMBOLS[name], real=True)
 
     def _free(self, name: str) -> Distribution:
         """A distribution of free symbols: all that is known of it is that it sums to one."""
