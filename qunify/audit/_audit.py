@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 from tqdm.auto import tqdm
 
 from qunify._lib import files
 from qunify.audit import _demonstrations, _patience, _tables
 from qunify.audit._encoding import Encoded, encode, pieces
+from qunify.audit._forward import Place, batches, contexts, logits
 from qunify.audit._groups import of_pieces, own_groups
 from qunify.audit._measure import Asked, asked
 from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.audit._page import page
 from qunify.audit._sentences import sentences
 from qunify.catalogue import as_method, get, names
-from qunify.hf import Head, last_hidden
+from qunify.hf import Head
 from qunify.maps import Method, QMap
 
 TABLES = ("tokens", "methods", "groups", "examples")
@@ -171,15 +171,13 @@ def run(
     _check_vocabularies(models, encoded)
     labels = list(chosen)
     parts: list[Asked] = []
-    places: list[tuple[int, int]] = []
+    places: list[Place] = []
     total = sum(len(encoded[i].ids) for i in kept)
     with tqdm(total=total, unit="tok", desc="audit", disable=not progress) as bar:
-        for batch in _batches(kept, encoded, batch_tokens):
-            logits, at = _logits(models, [encoded[i] for i in batch])
-            targets = torch.tensor([encoded[batch[b]].ids[t] for b, t in at], device=logits["model"].device)
-            context = {f"{name}_logits": value for name, value in logits.items() if name != "model"}
-            parts.append(asked(list(chosen.values()), logits["model"], targets, context))
-            places += [(batch[b], t) for b, t in at]
+        for batch in batches(kept, encoded, batch_tokens):
+            for found, ids, at in logits(models, [encoded[i] for i in batch]):
+                parts.append(asked(list(chosen.values()), found["model"], ids, contexts(found)))
+                places += [(batch[b], t) for b, t in at]
             bar.update(sum(len(encoded[i].ids) for i in batch))
     tokens = _tokens(parts, places, encoded, read, compiled, labels)
     gram = torch.stack([part.gram for part in parts]).sum(0).cpu().numpy()
@@ -255,42 +253,15 @@ def _check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) -
         raise ValueError(f"audit: tokenizer: expected ids below the model's {vocab}, got {largest}: another model's?")
 
 
-def _batches(kept: Sequence[int], encoded: Sequence[Encoded], tokens: int) -> list[list[int]]:
-    """Demonstrations of like length together, as many as fit with their padding, at least one."""
-    batches: list[list[int]] = []
-    for i in sorted(kept, key=lambda i: len(encoded[i].ids)):
-        if batches and len(encoded[i].ids) * (len(batches[-1]) + 1) <= tokens:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-@torch.no_grad()
-def _logits(models: Mapping[str, Any], batch: Sequence[Encoded]) -> tuple[dict[str, Tensor], list[tuple[int, int]]]:
-    """Every model's logits (N, V) at the trained tokens, in float32, and their places (demonstration, position)."""
-    longest = max(len(e.ids) for e in batch)
-    device = next(iter(models["model"].parameters())).device
-    ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in batch], device=device)
-    mask = torch.tensor([[1] * len(e.ids) + [0] * (longest - len(e.ids)) for e in batch], device=device)
-    at = [(b, t) for b, e in enumerate(batch) for t, counts in enumerate(e.counted) if counts]
-    rows, positions = torch.tensor([b for b, _ in at]), torch.tensor([t - 1 for _, t in at])
-    found = {}
-    for name, model in models.items():
-        hidden = last_hidden(model, {"input_ids": ids, "attention_mask": mask, "use_cache": False})
-        found[name] = Head.of(model).logits(hidden[rows, positions])
-    return found, at
-
-
 def _tokens(
     parts: Sequence[Asked],
-    places: Sequence[tuple[int, int]],
+    places: Sequence[Place],
     encoded: Sequence[Encoded],
     tokenizer: Any,
     own: Mapping[str, re.Pattern[str]],
     labels: Sequence[str],
 ) -> pd.DataFrame:
-    texts: dict[tuple[int, int], tuple[str, str]] = {}
+    texts: dict[Place, tuple[str, str]] = {}
     names_of_special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=False))
     for i in sorted({i for i, _ in places}):
         e = encoded[i]
@@ -320,8 +291,8 @@ def _group_patience(
         middle = rows.sort_values(["u", "example", "position"]).iloc[(len(rows) - 1) // 2]
         i, t = int(middle["example"]), int(middle["position"])
         e = encoded[i]
-        logits, _ = _logits(models, [Encoded(e.ids[: t + 1], [False] * t + [True])])
-        context = {f"{name}_logits": value[0].cpu() for name, value in logits.items() if name != "model"}
-        took = _patience.times(methods, logits["model"][0].cpu(), e.ids[t], context)
+        values, _, _ = next(logits(models, [Encoded(e.ids[: t + 1], [False] * t + [True])]))
+        one = {name: value[0].cpu() for name, value in values.items()}
+        took = _patience.times(methods, one["model"], e.ids[t], contexts(one))
         found[str(group)] = took[1:] / took[0]
     return found

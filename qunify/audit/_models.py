@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from qunify.hf import from_folder
+from qunify.hf import from_folder, from_gguf
 
 
 def check_model(model: Any, what: str) -> None:
-    """ValueError unless this is a model, or a folder with a configuration and safetensors weights."""
+    """ValueError unless this is a model, a folder with a configuration and safetensors weights, or a GGUF file."""
     if isinstance(model, str | Path):
         _check(Path(model), what)
     elif not isinstance(model, torch.nn.Module):
@@ -21,11 +22,10 @@ def check_model(model: Any, what: str) -> None:
 
 def _check(folder: Path, what: str) -> None:
     where = f"audit: {what}: {folder}"
-    if folder.is_file() and folder.suffix == ".gguf":
-        raise ValueError(
-            f"{where}: expected a folder with safetensors weights, got a GGUF file: read it with transformers' "
-            "`from_pretrained(folder, gguf_file=name, dtype=torch.float32)` and write it by `save_pretrained`"
-        )
+    if _gguf(folder) is not None:
+        if importlib.util.find_spec("gguf") is None:
+            raise ValueError(f"{where}: the package gguf is needed to read it: pip install gguf")
+        return
     if not folder.is_dir():
         raise ValueError(f"{where}: no such folder")
     if not any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
@@ -36,14 +36,25 @@ def _check(folder: Path, what: str) -> None:
         raise ValueError(f"{where}: expected weights in safetensors files, got {got}")
 
 
+def _gguf(path: Path) -> Path | None:
+    """The GGUF file that this is, or the only one in a folder without safetensors weights."""
+    if path.is_file():
+        return path if path.suffix == ".gguf" else None
+    there = [*path.glob("*.gguf")]
+    return there[0] if len(there) == 1 and not any(path.glob("*.safetensors")) else None
+
+
 def load_model(model: Any, device: str | torch.device | None = None) -> Any:
     """A model in evaluation mode: the one given, or that of a folder with `config.json` and safetensors weights, or
-    with an adapter's `adapter_config.json` and safetensors weights, whose base is another such folder."""
+    with an adapter's `adapter_config.json` and safetensors weights, whose base is another such folder; or that of a
+    GGUF file, or of a folder with one."""
     loaded = _load(Path(model)) if isinstance(model, str | Path) else model
     return loaded.to(device).eval() if device is not None else loaded.eval()
 
 
 def _load(folder: Path) -> Any:
+    if (file := _gguf(folder)) is not None:
+        return from_gguf(file)
     if not (folder / "adapter_config.json").is_file():
         return from_folder(folder)
     from peft import PeftModel
@@ -68,7 +79,9 @@ def load_tokenizer(tokenizer: Any, model: Any) -> Any:
         return tokenizer
     from transformers import AutoTokenizer
 
+    file = _gguf(Path(source))
+    where, how = (source, {}) if file is None else (file.parent, {"gguf_file": file.name})
     try:
-        return AutoTokenizer.from_pretrained(source, local_files_only=True)
+        return AutoTokenizer.from_pretrained(where, local_files_only=True, **how)
     except (OSError, ValueError) as error:
         raise ValueError(f"audit: tokenizer: {source}: none found there ({str(error).splitlines()[0]})") from None

@@ -14,6 +14,7 @@ for _package in ("transformers", "trl", "datasets", "accelerate", "peft"):
 if TYPE_CHECKING:
     from qunify.hf._compute_loss import CausalLoss, loss
     from qunify.hf._frozen_models import from_folder
+    from qunify.hf._gguf import from_gguf
     from qunify.hf._heads import Head, last_hidden
     from qunify.hf._schedule import Schedule
     from qunify.hf._trainer import SFTTrainer

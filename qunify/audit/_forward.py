@@ -1,0 +1,63 @@
+"""Demonstrations through models: batches of like length, and logits at the tokens that are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qunify.audit._encoding import Encoded
+from qunify.hf import Head, last_hidden
+
+#: Rows of logits that are there at a time.
+ROWS = 1024
+
+#: A demonstration and the position of a token in it.
+Place = tuple[int, int]
+
+
+def batches(kept: Sequence[int], encoded: Sequence[Encoded], tokens: int) -> list[list[int]]:
+    """Demonstrations of like length together, as many as fit with their padding, at least one."""
+    found: list[list[int]] = []
+    for i in sorted(kept, key=lambda i: len(encoded[i].ids)):
+        if found and len(encoded[i].ids) * (len(found[-1]) + 1) <= tokens:
+            found[-1].append(i)
+        else:
+            found.append([i])
+    return found
+
+
+def hidden_states(model: Any, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor, list[Place]]:
+    """Before every trained token the last hidden state, (N, d), the tokens' ids (N,), and their places: the number
+    within the batch, and the position."""
+    longest = max(len(e.ids) for e in batch)
+    device = next(iter(model.parameters())).device
+    ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in batch], device=device)
+    mask = torch.tensor([[1] * len(e.ids) + [0] * (longest - len(e.ids)) for e in batch], device=device)
+    at = [(b, t) for b, e in enumerate(batch) for t, counts in enumerate(e.counted) if counts]
+    rows, positions = torch.tensor(at, device=device).T
+    hidden = last_hidden(model, {"input_ids": ids, "attention_mask": mask, "use_cache": False})
+    return hidden[rows, positions - 1], ids[rows, positions], at
+
+
+@torch.no_grad()
+def logits(
+    models: Mapping[str, Any], batch: Sequence[Encoded], rows: int = ROWS
+) -> Iterator[tuple[dict[str, Tensor], Tensor, list[Place]]]:
+    """Every model's logits (n, V), in float32, at so many rows at a time, with the tokens' ids (n,) and places."""
+    read = {name: hidden_states(model, batch) for name, model in models.items()}
+    _, ids, at = read["model"]
+    for start in range(0, len(at), rows):
+        part = slice(start, start + rows)
+        yield (
+            {name: Head.of(models[name]).logits(hidden[part]) for name, (hidden, _, _) in read.items()},
+            ids[part],
+            at[part],
+        )
+
+
+def contexts(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the models beside the one in question predict, under the names of contexts."""
+    return {f"{name}_logits": value for name, value in found.items() if name != "model"}
