@@ -404,6 +404,9 @@ class LogitStdKD(QMap):
         2.0, above=0, letter="T", telling=1.37, doc="T, softening of both standardised distributions"
     )
 
+    def teacher_tokens(self, vocab: int) -> int:
+        return vocab  # mean and spread are those of all logits, most of them in the tail
+
     def _centred(self, t: Token, d: Distribution) -> tuple[Vector, Scalar]:
         """Logits less their mean (0 where ruled out), and their standard deviation."""
         centred = (d.logits - t.expect(t.uniform, d.logits)) * t.support
@@ -456,6 +459,9 @@ class TopKKD(QMap):
         elsewhere="`distillation_add_tail` in TRL chooses between a bucket and renormalising",
         doc="what becomes of the tail",
     )
+
+    def teacher_tokens(self, vocab: int) -> int:
+        return min(self.k, vocab)
 
     def loss(self, t: Token) -> Scalar:
         if self.tail == "renormalise":

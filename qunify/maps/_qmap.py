@@ -105,6 +105,11 @@ class QMap(ABC):
         class attribute unless it depends on the parameters."""
         return "sometimes"
 
+    def teacher_tokens(self, vocab: int) -> int:
+        """How many of a teacher's likeliest tokens the method must be told, of `vocab`: 1 where those that are not may
+        count as equally likely, which comes close as more are told."""
+        return 1
+
     @classmethod
     def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:
         """The fields that are parameters, with default, range and meaning, in the order in which they are written."""

@@ -87,12 +87,19 @@ class TopK:
             got = int(ordered[:, 1:][twice][0])
             raise ValueError(f"{method}: {name}: expected different indices in every row, got {got} twice")
 
+    def fewest(self, rows: Tensor) -> int:
+        """How many tokens are listed at that one of `rows` (n,) where they are fewest."""
+        return int((self._at(rows, torch.float32)[0] > -torch.inf).sum(-1).min())
+
     def logits(self, rows: Tensor, vocab: int, dtype: torch.dtype) -> Tensor:
         """Logits over the whole vocabulary, (n, vocab), at `rows` (n,) of the flattened positions."""
         values, tokens = self._at(rows, dtype)
         listed, mass = values > -torch.inf, values.exp().sum(-1, keepdim=True)
         others = vocab - listed.sum(-1, keepdim=True)
-        rest = torch.log1p(-mass.clamp(max=1)) - others.clamp(min=1).log()
+        # Where the list adds up to 1, as rounding may have it, the others are all but impossible, and no more: an
+        # infinity would be all that methods see which take the model's mean of the teacher's logarithms.
+        left = (1 - mass).clamp(min=max(torch.finfo(dtype).eps, _eps(self.values)))
+        rest = left.log() - others.clamp(min=1).log()
         if self.tail == "renormalise":
             rest.fill_(-torch.inf)
         rest.masked_fill_(others == 0, -torch.inf)
@@ -100,6 +107,11 @@ class TopK:
         tokens = torch.where(listed, tokens, tokens.gather(-1, likeliest))
         values = torch.where(listed, values, values.gather(-1, likeliest))
         return rest.expand(-1, vocab).scatter(-1, tokens, values)
+
+
+def _eps(values: Tensor) -> float:
+    """The rounding of a number near 1; of half precision, in which only what was given is kept, that of float32."""
+    return float(torch.finfo(torch.promote_types(values.dtype, torch.float32)).eps)
 
 
 #: A context: logits (…, V) or (V,); hidden states and the head that reads them, with or without a bias; or a TopK.
@@ -188,6 +200,9 @@ def linear_loss(
     for key, source in given.items():
         if isinstance(source, TopK):
             source.check(name, key, rows, head.vocab)
+            least = qmap.teacher_tokens(head.vocab) if key == "teacher_logits" else 1
+            if least > 1 and len(rows) and (got := source.fewest(rows)) < least:
+                raise ValueError(f"{name}: {key}: expected the teacher's {least} likeliest tokens at least, got {got}")
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()

@@ -1,0 +1,264 @@
+"""One line of recorded answers, as `qunify record` or a server writes it, to token ids and listed log-probabilities.
+
+At every token stand the log-probabilities with which the tokens before it foretell it, in nats.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from qunify.hf._token_texts import TokenTexts
+
+#: (token, log-probability) of the likeliest tokens, and of the one that stands there.
+Listed = list[tuple[int, float]]
+#: What stands for −∞, which JSON has not: vLLM clamps to it, and OpenAI writes it for whatever is not in its list.
+FLOOR = -9999.0
+_MOST = 2**31  # token ids are kept in 32 bits
+
+_IDS = ("ids", "input_ids", "prompt_token_ids")
+_SGLANG = ("input_token_logprobs", "input_top_logprobs", "output_token_logprobs", "output_top_logprobs")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """One demonstration as it was answered.
+
+    Attributes
+    ----------
+    ids : list of int or None
+        Its tokens; None for a first one that the line does not name.
+    whole : bool
+        Whether they begin where the demonstration does; else some tokens before them are not named.
+    listed : list
+        For each token what was listed there; None where nothing was.
+    """
+
+    ids: Sequence[int | None]
+    whole: bool
+    listed: Sequence[Listed | None]
+
+
+def recorded(line: Mapping[str, Any], texts: TokenTexts) -> Recorded:
+    """Read one line, whichever of the known formats it has.
+
+    - qunify: `ids`, and for each of `positions` a list of `tokens` and one of `logprobs`.
+    - vLLM (0.9 to 0.20; server or `LLM.generate`): `prompt_logprobs`, for each token `{"17": {"logprob": -0.1, …}, …}`
+      with k or k + 1 entries, that of the token itself first; null at the first token.
+    - SGLang (0.4 to 0.5, `/generate`): `meta_info` with `input_token_logprobs` and `input_top_logprobs`, lists of
+      `[logprob, id, text]`, null at the first token asked for; or the same of its own output.
+    - OpenAI's completions, also as vLLM and SGLang serve them: `choices[0].logprobs` with `tokens`, `token_logprobs`,
+      `top_logprobs`; with `echo` it begins at the first token.
+    - OpenAI's chat completions: `choices[0].logprobs.content`, what was generated.
+
+    Bodies may be those of OpenAI's batch files (`response.body`). Token ids beside them, `ids` or `prompt_token_ids`,
+    are taken where they are there.
+
+    Raises
+    ------
+    ValueError
+        What was expected, and got; the file and the line are for the caller to say.
+    """
+    fields = _fields(line)
+    ids = next((_integers(fields[name], name) for name in _IDS if fields.get(name) is not None), None)
+    if "positions" in fields:
+        return _own(fields, ids)
+    if fields.get("prompt_logprobs") is not None:
+        return _vllm(fields["prompt_logprobs"], ids)
+    if any(name in fields for name in _SGLANG):
+        return _sglang(fields, ids)
+    found = fields.get("logprobs")
+    if isinstance(found, Mapping) and ("content" in found or "tokens" in found):
+        said = fields.get("token_ids")
+        return _openai(found, ids, None if said is None else _integers(said, "token_ids"), texts)
+    raise ValueError(
+        "expected positions, tokens and logprobs (as qunify record writes), prompt_logprobs (vLLM), meta_info with "
+        "input_top_logprobs (SGLang) or choices with logprobs (OpenAI), got "
+        + (", ".join(map(str, line)) or "an empty object")
+    )
+
+
+def _fields(line: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that a line says, out of what is wrapped around it; the outer word counts."""
+    body: Any = line
+    if "response" in line:  # OpenAI's batch files
+        response = line["response"]
+        if line.get("error") or not isinstance(response, Mapping) or not isinstance(response.get("body"), Mapping):
+            raise ValueError(f"expected an answer, got the error {line.get('error') or response!r:.120}")
+        body = response["body"]
+    found: dict[str, Any] = {}
+    for inner in (_one(body.get("choices", ()), "choice"), body.get("meta_info", {}), body, line):
+        if not isinstance(inner, Mapping):
+            raise ValueError(f"expected an object, got {inner!r:.80}")
+        found |= {k: v for k, v in inner.items() if v is not None}
+    return found
+
+
+def _one(choices: Any, what: str) -> Mapping[str, Any]:
+    if isinstance(choices, Sequence) and len(choices) == 0:
+        return {}
+    if not isinstance(choices, Sequence) or len(choices) != 1 or not isinstance(choices[0], Mapping):
+        got = len(choices) if isinstance(choices, Sequence) else type(choices).__name__
+        raise ValueError(f"expected one {what} in a line, got {got}")
+    return choices[0]
+
+
+# ---- one format each ---------------------------------------------------------------------------------------------
+def _own(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
+    if ids is None:
+        raise ValueError("expected ids beside positions, got none")
+    at, tokens, values = (_list(fields.get(name), name) for name in ("positions", "tokens", "logprobs"))
+    if not len(at) == len(tokens) == len(values):
+        got = f"{len(at)}, {len(tokens)} and {len(values)}"
+        raise ValueError(f"expected as many positions as lists of tokens and of logprobs, got {got}")
+    listed: list[Listed | None] = [None] * len(ids)
+    for t, row, numbers in zip(at, tokens, values, strict=True):
+        if not isinstance(t, int) or not 0 < t < len(ids):
+            raise ValueError(f"expected positions from 1 to {len(ids) - 1}, got {t!r}")
+        if len(_list(row, f"position {t}: tokens")) != len(_list(numbers, f"position {t}: logprobs")):
+            got = f"{len(row)} and {len(numbers)}"
+            raise ValueError(f"position {t}: expected as many tokens as logprobs, got {got}")
+        listed[t] = _merged(t, zip(_integers(row, "tokens"), numbers, strict=True))
+    return Recorded(ids, True, listed)
+
+
+def _vllm(found: Any, ids: list[int] | None) -> Recorded:
+    listed: list[Listed | None] = []
+    named: list[int | None] = []
+    for t, entries in enumerate(_list(found, "prompt_logprobs")):
+        if entries is None:
+            listed.append(None)
+            named.append(None)
+            continue
+        if not isinstance(entries, Mapping) or not entries:
+            raise ValueError(f"position {t}: expected an object of token ids, got {entries!r:.80}")
+        pairs = [(_key(t, key), _logprob_of(value)) for key, value in entries.items()]
+        listed.append(_merged(t, pairs))
+        named.append(pairs[0][0])
+    if ids is not None:
+        if len(ids) < len(listed):
+            raise ValueError(f"expected token ids for {len(listed)} entries of prompt_logprobs, got {len(ids)}")
+        return Recorded(ids, True, [*listed, *[None] * (len(ids) - len(listed))])
+    if None in named[1:]:
+        t = named.index(None, 1)
+        raise ValueError(f"position {t}: expected prompt_logprobs, which only the first token lacks, got null")
+    return Recorded(named, True, listed)
+
+
+def _key(t: int, key: Any) -> int:
+    if not str(key).isdigit():
+        raise ValueError(f"position {t}: expected token ids as keys of prompt_logprobs, got {key!r}")
+    return int(key)
+
+
+def _logprob_of(value: Any) -> Any:
+    return value.get("logprob") if isinstance(value, Mapping) else value
+
+
+def _sglang(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
+    asked = _sglang_part(fields, "input")
+    said = _sglang_part(fields, "output")
+    named: list[int | None] = [token for token, _ in asked + said]
+    listed = [listing for _, listing in asked + said]
+    if ids is None:
+        return Recorded(named, bool(asked) and fields.get("prompt_tokens", len(asked)) == len(asked), listed)
+    # The ids on the line are the whole prompt's, or with what was said after it.
+    before = len(ids) - len(asked)
+    if before < 0:
+        raise ValueError(f"expected token ids for {len(asked)} entries of input_token_logprobs, got {len(ids)}")
+    return Recorded([*ids, *(token for token, _ in said)], True, [*[None] * before, *listed])
+
+
+def _sglang_part(fields: Mapping[str, Any], part: str) -> list[tuple[int, Listed | None]]:
+    own, top = (
+        _list(fields.get(f"{part}_{kind}_logprobs", []), f"{part}_{kind}_logprobs") for kind in ("token", "top")
+    )
+    if not own and not top:
+        return []
+    if len(own) != len(top):
+        raise ValueError(
+            f"expected {part}_token_logprobs and {part}_top_logprobs (asked for by top_logprobs_num) of one length, "
+            f"got {len(own)} and {len(top)}"
+        )
+    found: list[tuple[int, Listed | None]] = []
+    for t, (token, entries) in enumerate(zip(own, top, strict=True)):
+        for triple in (token, *(entries or ())):
+            if not isinstance(triple, list) or len(triple) < 2:
+                raise ValueError(f"position {t}: expected [logprob, id, text], got {triple!r:.80}")
+            _integers(triple[1:2], f"position {t}: the second of [logprob, id, text]")
+        if entries is None or token[0] is None:
+            found.append((token[1], None))
+        else:
+            found.append((token[1], _merged(t, [(triple[1], triple[0]) for triple in (*entries, token)])))
+    return found
+
+
+def _openai(found: Mapping[str, Any], ids: list[int] | None, said: list[int] | None, texts: TokenTexts) -> Recorded:
+    """`ids` are the prompt's, `said` those of what was generated, where they are known."""
+    named: list[int] = []
+    listed: list[Listed | None] = []
+    for t, (text, value, entries) in enumerate(_content(found) if "content" in found else _completion(found)):
+        try:
+            named.append(said[t] if said is not None and len(said) > t else texts.id(text))
+            pairs = [(texts.id(other), number) for other, number in entries or ()]
+        except ValueError as error:
+            raise ValueError(f"position {t}: {error}") from None
+        listed.append(None if value is None else _merged(t, [*pairs, (named[-1], value)]))
+    echoed = bool(listed) and listed[0] is None
+    if echoed or ids is None:
+        return Recorded(named, echoed, listed)
+    return Recorded([*ids, *named], True, [*[None] * len(ids), *listed])
+
+
+def _content(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
+    rows = _list(found["content"], "logprobs.content")
+    for t, row in enumerate(rows):
+        for entry in (row, *((row.get("top_logprobs") or ()) if isinstance(row, Mapping) else ())):
+            if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str) or "logprob" not in entry:
+                raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
+    return [
+        (row["token"], row["logprob"], [(e["token"], e["logprob"]) for e in row.get("top_logprobs") or ()])
+        for row in rows
+    ]
+
+
+def _completion(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
+    tokens, own, top = (_list(found.get(name), name) for name in ("tokens", "token_logprobs", "top_logprobs"))
+    if not len(tokens) == len(own) == len(top):
+        got = f"{len(tokens)}, {len(own)} and {len(top)}"
+        raise ValueError(f"expected tokens, token_logprobs and top_logprobs of one length, got {got}")
+    for t, (token, entries) in enumerate(zip(tokens, top, strict=True)):
+        if not isinstance(token, str) or not isinstance(entries, Mapping | None):
+            raise ValueError(f"position {t}: expected text and an object, got {token!r:.40} and {entries!r:.40}")
+    return [(token, value, list((e or {}).items())) for token, value, e in zip(tokens, own, top, strict=True)]
+
+
+# ---- numbers -----------------------------------------------------------------------------------------------------
+def _merged(t: int, pairs: Any) -> Listed | None:
+    """Each token once, without those of probability 0; None where nothing is left."""
+    found: dict[int, float] = {}
+    for token, value in pairs:
+        if not 0 <= token < _MOST:
+            raise ValueError(f"position {t}: expected a token id, got {token}")
+        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+            raise ValueError(f"position {t}: expected a log-probability, got {value!r} for token {token}")
+        if abs(found.setdefault(token, value) - value) > 1e-3:
+            got = f"{found[token]:.6g} and {value:.6g} for token {token}"
+            raise ValueError(f"position {t}: expected one log-probability for a token, got {got}")
+    kept = [(token, value) for token, value in found.items() if value > FLOOR]
+    return kept or None
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list of {name}, got {value!r:.80}")
+    return value
+
+
+def _integers(value: Any, name: str) -> list[int]:
+    found = _list(value, name)
+    for number in found:
+        if isinstance(number, bool) or not isinstance(number, int) or not 0 <= number < _MOST:
+            raise ValueError(f"expected token ids as {name}, got {number!r:.80}")
+    return found

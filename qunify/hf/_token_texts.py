@@ -1,0 +1,55 @@
+"""From the text of a token, as servers of OpenAI's kind write it, back to its id."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from functools import cached_property
+from typing import Any
+
+#: vLLM's text of a token where it is asked for ids (`return_tokens_as_token_ids`).
+_ID = "token_id:"
+
+
+class TokenTexts:
+    """The ids behind texts. What several tokens look like is refused, and any text where there is no tokenizer."""
+
+    def __init__(self, tokenizer: Any = None) -> None:
+        self.tokenizer = tokenizer
+
+    def id(self, text: str) -> int:
+        """The one token of this text: `token_id:17`, what it is decoded to (" cat"), or as in the vocabulary ("Ġcat").
+
+        Raises
+        ------
+        ValueError
+            No token, or several, or no tokenizer.
+        """
+        if text.startswith(_ID) and text[len(_ID) :].isdigit():
+            return int(text[len(_ID) :])
+        if self.tokenizer is None:
+            raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {text!r}, got none")
+        found = self._decoded.get(text) or self._pieces.get(text, [])
+        if len(found) != 1:
+            which = f"{len(found)} tokens ({found[0]}, {found[1]}, …)" if found else "none of the tokenizer's"
+            raise ValueError(
+                f"expected the text of one token, got {text!r}, that of {which}: let the server write ids (in vLLM "
+                "return_tokens_as_token_ids=true)"
+            )
+        return found[0]
+
+    def text(self, token: int) -> str:
+        """How to name a token in a sentence."""
+        return str(token) if self.tokenizer is None else f"{self.tokenizer.decode([token])!r} ({token})"
+
+    @cached_property
+    def _decoded(self) -> dict[str, list[int]]:
+        found = defaultdict(list)
+        every = range(len(self.tokenizer))
+        texts = self.tokenizer.batch_decode([[i] for i in every], clean_up_tokenization_spaces=False)
+        for i, text in zip(every, texts, strict=True):
+            found[text].append(i)
+        return found
+
+    @cached_property
+    def _pieces(self) -> dict[str, list[int]]:
+        return {text: [i] for text, i in self.tokenizer.get_vocab().items()}

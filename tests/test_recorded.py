@@ -1,0 +1,423 @@
+"""A teacher's recorded answers: files as servers write them, each made of the same model's own log-probabilities."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import qunify as qu
+from qunify import hf
+from qunify.hf._server_formats import recorded
+from qunify.hf._token_texts import TokenTexts
+from tests import small_llama
+
+pytestmark = pytest.mark.slow  # transformers takes seconds to load
+
+TEXTS = small_llama.sentences()
+TOKENIZER = small_llama.tokenizer()
+K = 5
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Any:
+    return small_llama.model(seed=1).eval()
+
+
+def ids_of(text: str) -> Any:
+    return TOKENIZER(f"<user> the cat </s> <assistant> {text} </s>")["input_ids"]
+
+
+#: Where what the assistant says begins.
+START = len(TOKENIZER("<user> the cat </s> <assistant>")["input_ids"])
+DEMONSTRATIONS = [ids_of(text) for text in TEXTS]
+
+
+def log_p(model: Any, ids: list[int]) -> Tensor:
+    """(T, V): at every token but the first, with which log-probabilities it was foretold. The model's vocabulary has
+    more entries than the tokenizer, none of which a trained model would list."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([ids])).logits[0]
+    logits[:, len(TOKENIZER) :] = -torch.inf
+    found = logits.log_softmax(-1)
+    return torch.cat([torch.full_like(found[:1], math.nan), found[:-1]])
+
+
+def counted(ids: list[int], start: int = START) -> list[bool]:
+    return [t >= start for t in range(len(ids))]
+
+
+# ---- bodies, as each server writes them --------------------------------------------------------------------------
+
+
+def text(token: int) -> str:
+    return str(TOKENIZER.decode([token]))
+
+
+def vllm_entries(ids: list[int], p: Tensor, label_first: bool = True) -> list[Any]:
+    entries: list[Any] = [None]
+    for t in range(1, len(ids)):
+        top = p[t].topk(K).indices.tolist()
+        order = dict.fromkeys([ids[t], *top] if label_first else [*top, ids[t]])
+        ranks = {i: int((p[t] > p[t, i]).sum()) + 1 for i in order}
+        entries.append({str(i): {"logprob": p[t, i].item(), "rank": ranks[i], "decoded_token": text(i)} for i in order})
+    return entries
+
+
+def vllm_completion(ids: list[int], p: Tensor) -> dict[str, Any]:
+    choice = {"index": 0, "text": "x", "logprobs": None, "prompt_logprobs": vllm_entries(ids, p)}
+    return {"id": "cmpl-1", "object": "text_completion", "choices": [{**choice, "prompt_token_ids": ids}]}
+
+
+def vllm_chat(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """With the generation prompt after the demonstration, as a chat template adds it, and no token ids."""
+    longer = [*ids, 4]
+    entries = vllm_entries(longer, torch.cat([p, p[-1:]]))
+    return {"choices": [{"index": 0, "message": {"role": "assistant"}, "logprobs": None}], "prompt_logprobs": entries}
+
+
+def vllm_batch(ids: list[int], p: Tensor) -> dict[str, Any]:
+    return {"custom_id": "a", "response": {"status_code": 200, "body": vllm_completion(ids, p)}, "error": None}
+
+
+def vllm_generate(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """What people keep of `LLM.generate`'s outputs of older versions, which list the label last."""
+    return {"prompt_token_ids": ids, "prompt_logprobs": vllm_entries(ids, p, label_first=False)}
+
+
+def triples(row: Tensor, tokens: list[int]) -> list[list[Any]]:
+    return [[row[i].item(), i, None] for i in tokens]
+
+
+def sglang(ids: list[int], p: Tensor, start: int = 0) -> dict[str, Any]:
+    asked = ids[start:]
+    own = [[None, asked[0], None]] + [[p[start + t, i].item(), i, None] for t, i in enumerate(asked) if t]
+    top = [None] + [triples(p[start + t], p[start + t].topk(K).indices.tolist()) for t in range(1, len(asked))]
+    meta = {"prompt_tokens": len(ids), "input_token_logprobs": own, "input_top_logprobs": top, "completion_tokens": 0}
+    return {"text": "", "meta_info": {**meta, "output_token_logprobs": [], "output_top_logprobs": []}}
+
+
+def sglang_end(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """With logprob_start_len one token before what is trained on."""
+    return sglang(ids, p, START - 1)
+
+
+def openai_completion(ids: list[int], p: Tensor, name: Callable[[int], str] = text) -> dict[str, Any]:
+    top: list[Any] = [None]
+    for t in range(1, len(ids)):
+        order = dict.fromkeys([ids[t], *p[t].topk(K).indices.tolist()])
+        top.append({name(i): p[t, i].item() for i in order})
+    own = [None] + [p[t, i].item() for t, i in enumerate(ids) if t]
+    logprobs = {"tokens": [name(i) for i in ids], "token_logprobs": own, "top_logprobs": top, "text_offset": [0]}
+    return {"choices": [{"index": 0, "text": "echoed", "logprobs": logprobs}]}
+
+
+def openai_ids(ids: list[int], p: Tensor) -> dict[str, Any]:
+    return openai_completion(ids, p, "token_id:{}".format)
+
+
+def openai_chat(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """What was generated, its first k alternatives, and a token of its own that is not among them."""
+    content = []
+    for t in range(START, len(ids)):
+        entries = [
+            {"token": text(i), "bytes": list(text(i).encode()), "logprob": p[t, i].item()}
+            for i in p[t].topk(K).indices.tolist()
+        ]
+        own = {"token": text(ids[t]), "bytes": None, "logprob": p[t, ids[t]].item()}
+        content.append({**own, "top_logprobs": entries})
+    return {"choices": [{"index": 0, "message": {"role": "assistant"}, "logprobs": {"content": content}}]}
+
+
+def openai_chat_with_ids(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """vLLM's with return_token_ids."""
+    body = openai_chat(ids, p)
+    return {**body, "prompt_token_ids": ids[:START], "choices": [{**body["choices"][0], "token_ids": ids[START:]}]}
+
+
+def own(ids: list[int], p: Tensor) -> dict[str, Any]:
+    at = list(range(START, len(ids)))
+    tokens = [list(dict.fromkeys([*p[t].topk(K).indices.tolist(), ids[t]])) for t in at]
+    return {"ids": ids, "positions": at, "tokens": tokens,
+            "logprobs": [p[t, i].tolist() for t, i in zip(at, tokens, strict=True)]}  # fmt: skip
+
+
+FORMATS = [
+    vllm_completion, vllm_chat, vllm_batch, vllm_generate, sglang, sglang_end, openai_completion, openai_ids,
+    openai_chat, openai_chat_with_ids, own,
+]  # fmt: skip
+
+
+def file(folder: Path, lines: list[Any]) -> Path:
+    path = folder / "answers.jsonl"
+    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n")
+    return path
+
+
+# ---- every format says the same ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("body", FORMATS, ids=lambda f: f.__name__)
+def test_every_format_gives_what_the_teacher_listed(body: Any, teacher: Any, tmp_path: Path) -> None:
+    lines = [body(ids, log_p(teacher, ids)) for ids in DEMONSTRATIONS]
+    answers = hf.Answers.read(file(tmp_path, list(reversed(lines))), TOKENIZER)
+    answers.check_vocabulary(96)
+    for i, ids in enumerate(DEMONSTRATIONS):
+        rows = answers.rows(ids, counted(ids), f"demonstration {i + 1}")
+        assert (rows >= 0).tolist() == counted(ids)
+        p = log_p(teacher, ids)[START:]
+        found = answers.top_k(torch.from_numpy(rows[START:]))
+        listed = found.values > -torch.inf
+        torch.testing.assert_close(
+            found.values, p.gather(-1, found.indices).masked_fill(~listed, -torch.inf), rtol=0, atol=1e-6
+        )
+        for t, token in enumerate(ids[START:]):
+            tokens = set(found.indices[t][listed[t]].tolist())
+            assert tokens == {token, *p[t].topk(K).indices.tolist()}
+
+
+def test_a_demonstration_that_is_cut_off_is_found(teacher: Any, tmp_path: Path) -> None:
+    ids = DEMONSTRATIONS[3]
+    path = file(tmp_path, [vllm_completion(i, log_p(teacher, i)) for i in DEMONSTRATIONS])
+    answers = hf.Answers.read(path)
+    short = answers.rows(ids[:-3], counted(ids)[:-3], "it")
+    assert short.tolist() == answers.rows(ids, counted(ids), "it")[:-3].tolist()
+
+
+def test_what_stands_for_minus_infinity(teacher: Any, tmp_path: Path) -> None:
+    """vLLM and OpenAI write −9999, Python's json -Infinity, which is no JSON."""
+    ids = DEMONSTRATIONS[0]
+    body = own(ids, log_p(teacher, ids))
+    answers = hf.Answers.read(file(tmp_path, [body]))
+    kept = answers.top_k(torch.from_numpy(answers.rows(ids, counted(ids), "it")[START:]))
+    for least in (-9999.0, -math.inf):
+        more = {**body, "tokens": [[*row, 95] for row in body["tokens"]]}
+        more["logprobs"] = [[*row, least] for row in body["logprobs"]]
+        again = hf.Answers.read(file(tmp_path, [more]))
+        found = again.top_k(torch.from_numpy(again.rows(ids, counted(ids), "it")[START:]))
+        assert torch.equal(found.values, kept.values)
+
+
+def test_answers_travel_by_their_file(teacher: Any, tmp_path: Path) -> None:
+    """A copy for another process reads the file again, and refuses it where it has changed."""
+    path = file(tmp_path, [own(ids, log_p(teacher, ids)) for ids in DEMONSTRATIONS])
+    packed = pickle.dumps(hf.Answers.read(path))
+    assert torch.equal(pickle.loads(packed).values, hf.Answers.read(path).values)
+    assert len(packed) < 500
+    path.write_text(path.read_text() * 2)
+    with pytest.raises(ValueError, match="expected the file as it was when training was set up, got another"):
+        pickle.loads(packed)
+
+
+# ---- which line --------------------------------------------------------------------------------------------------
+
+
+def test_lines_that_name_only_the_end_of_their_tokens(teacher: Any, tmp_path: Path) -> None:
+    """The same answer to two questions: one of the lines must say which."""
+    first = ids_of("sees")
+    other = [*TOKENIZER("<user> a dog </s> <assistant>")["input_ids"], *first[START:]]
+    start = len(other) - len(first) + START
+    lines = [openai_chat(first, log_p(teacher, first))]
+    p = log_p(teacher, other)
+    lines.append(openai_chat([*first[:START], *other[start:]], torch.cat([p[:START], p[start:]])))
+    with pytest.raises(
+        ValueError, match=r"lines 1 and 2, which answer the same tokens differently .* prompt_token_ids"
+    ):
+        hf.Answers.read(file(tmp_path, lines), TOKENIZER).rows(first, counted(first), "demonstration 1")
+    lines[0]["prompt_token_ids"], lines[1]["prompt_token_ids"] = first[:START], other[:start]
+    answers = hf.Answers.read(file(tmp_path, lines), TOKENIZER)
+    for ids, begin in ((first, START), (other, start)):
+        rows = answers.rows(ids, counted(ids, begin), "it")
+        found = answers.top_k(torch.from_numpy(rows[begin:]))
+        expected = log_p(teacher, ids)[begin:].gather(-1, found.indices)
+        torch.testing.assert_close(found.values, expected.masked_fill(found.values.isinf(), -torch.inf))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (
+            lambda ids: [*ids[:-2], 7, ids[-1]],
+            r"line 1, parts from it at position {t}, where the line has '\w+' \(\d+\)",
+        ),
+        (lambda ids: [7, *ids[1:]], r"parts from it at position 0, where the line has '<user>' \(3\) and the demonst"),
+        (lambda ids: [*ids, 7], r"for every token that is trained on, got none for '\w' \(7\) at position {end}"),
+    ],
+)
+def test_other_tokens_are_named(change: Any, sentence: str, teacher: Any, tmp_path: Path) -> None:
+    ids = DEMONSTRATIONS[0]
+    answers = hf.Answers.read(file(tmp_path, [vllm_completion(ids, log_p(teacher, ids))]), TOKENIZER)
+    wanted = change(ids)
+    sentence = sentence.replace("{t}", str(len(ids) - 2)).replace("{end}", str(len(ids)))
+    with pytest.raises(ValueError, match=f"answers: .*answers.jsonl: demonstration 9: expected an answer .*{sentence}"):
+        answers.rows(wanted, counted(wanted), "demonstration 9")
+
+
+# ---- refusals ----------------------------------------------------------------------------------------------------
+
+OWN = {"ids": [3, 4, 5], "positions": [1, 2], "tokens": [[4], [5]], "logprobs": [[-0.1], [-0.2]]}
+LOGIT = {"4": {"logprob": 12.5, "rank": 1, "decoded_token": "a"}, "7": {"logprob": 9.0, "rank": 2}}
+CHAT: dict[str, Any] = {"token": "cat", "bytes": None, "logprob": -0.1, "top_logprobs": []}
+
+
+def chat(**change: Any) -> dict[str, Any]:
+    return {"choices": [{"logprobs": {"content": [{**CHAT, **change}]}}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("{", "line 1: not JSON"),
+        ("[1]", "line 1: expected an object, got list"),
+        ("", "expected an answer in every line, got no lines"),
+        ({"text": "hello"}, r"line 1: expected positions, tokens and logprobs .* got text"),
+        ({"prompt_logprobs": [None, LOGIT], "ids": [3, 4]}, r"position 1: expected log-probabilities, got one of 12"),
+        ({**OWN, "logprobs": [[-0.1], [0.4]]}, r"line 1, position 2: expected log-probabilities, got one of 0\.4: raw"),
+        (
+            {**OWN, "tokens": [[4, 5], [5]], "logprobs": [[-0.1, -0.2], [-1]]},
+            r"line 1, position 1: expected log-probabilities, got probabilities that add up to 1\.724",
+        ),
+        ({**OWN, "logprobs": [[-0.1], [math.nan]]}, "position 2: expected a log-probability, got nan for token 5"),
+        ({**OWN, "logprobs": [[-0.1], ["-1"]]}, "position 2: expected a log-probability, got '-1' for token 5"),
+        ({**OWN, "logprobs": [[-0.1, -3.0], [-1]]}, "position 1: expected as many tokens as logprobs, got 1 and 2"),
+        ({**OWN, "logprobs": [[-0.1]]}, "expected as many positions as lists .* got 2, 2 and 1"),
+        ({**OWN, "positions": [1, 3]}, "expected positions from 1 to 2, got 3"),
+        ({**OWN, "positions": [0, 1]}, "expected positions from 1 to 2, got 0"),
+        ({**OWN, "tokens": [[4], [2**40]]}, "expected token ids as tokens, got 1099511627776"),
+        ({**OWN, "ids": ["a"]}, "expected token ids as ids, got 'a'"),
+        ({**OWN, "ids": None}, "expected ids beside positions, got none"),
+        (
+            {**OWN, "tokens": [[4, 4], [5]], "logprobs": [[-0.1, -3], [-1]]},
+            r"position 1: expected one log-probability for a token, got -0\.1 and -3 for token 4",
+        ),
+        ({"prompt_logprobs": [None, {"cat": -1.0}]}, "position 1: expected token ids as keys .* got 'cat'"),
+        ({"prompt_logprobs": [None, {}]}, "position 1: expected an object of token ids, got {}"),
+        ({"prompt_logprobs": [None, None]}, "position 1: expected prompt_logprobs, which only the first token lacks"),
+        ({"prompt_logprobs": [None, {"4": -1.0}], "ids": [3]}, "expected token ids for 2 entries .* got 1"),
+        ({"meta_info": {"input_token_logprobs": [[None, 3, None]]}}, "top_logprobs_num.* of one length, got 1 and 0"),
+        (
+            {"meta_info": {"input_token_logprobs": [[None, 3, None], -1], "input_top_logprobs": [None, None]}},
+            r"position 1: expected \[logprob, id, text\], got -1",
+        ),
+        ({"response": None, "error": {"message": "busy"}}, "expected an answer, got the error {'message': 'busy'}"),
+        ({"choices": [{}, {}]}, "expected one choice in a line, got 2"),
+        ({"choices": [{"logprobs": {"content": [{"token": "a"}]}}]}, "expected an object with token and logprob"),
+        (
+            {"choices": [{"logprobs": {"tokens": ["a"], "token_logprobs": [], "top_logprobs": []}}]},
+            "expected tokens, token_logprobs and top_logprobs of one length, got 1, 0 and 0",
+        ),
+        (chat(token="catdog"), "position 0: expected the text of one token, got 'catdog', that of none"),
+        (chat(token="twin"), r"got 'twin', that of 2 tokens \(90, 91, …\): let the server write ids"),
+    ],
+)  # fmt: skip
+def test_one_sentence_for_a_line_that_is_none(line: Any, sentence: str, tmp_path: Path) -> None:
+    class Twins(TokenTexts):
+        _decoded = {"cat": [5], "twin": [90, 91]}  # noqa: RUF012
+        _pieces = {}  # noqa: RUF012
+
+    path = file(tmp_path, [line])
+    with pytest.raises(ValueError, match=f"answers: .*answers.jsonl: .*{sentence}"):  # noqa: PT012
+        if isinstance(line, dict) and "choices" in line:
+            try:
+                recorded(line, Twins("one"))
+            except ValueError as error:
+                raise ValueError(f"answers: answers.jsonl: {error}") from None
+        hf.Answers.read(path)
+
+
+def test_text_without_a_tokenizer_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="expected a tokenizer to read tokens that are given as text, such as 'cat'"):
+        hf.Answers.read(file(tmp_path, [chat()]))
+    with pytest.raises(ValueError, match=r"answers: nowhere.jsonl: no such file"):
+        hf.Answers.read("nowhere.jsonl")
+
+
+def test_another_vocabulary(tmp_path: Path) -> None:
+    answers = hf.Answers.read(file(tmp_path, [{"qunify_answers": {"vocab": 90}}, OWN]))
+    with pytest.raises(ValueError, match="expected a vocabulary of 96 tokens, got one of 90"):
+        answers.check_vocabulary(96)
+    answers = hf.Answers.read(file(tmp_path, [OWN]))
+    answers.check_vocabulary(6)
+    with pytest.raises(ValueError, match="expected token ids below the model's 5, got 5 in line 1, position 2"):
+        answers.check_vocabulary(5)
+
+
+# ---- as a teacher ------------------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30, deadline=None)
+@given(k=st.integers(1, 9), seed=st.integers(0, 2**16), name=st.sampled_from(["kd", "reverse_kl", "dkd", "target_sft"]))
+def test_a_record_gives_the_loss_of_the_list_itself(k: int, seed: int, name: str, tmp_path_factory: Any) -> None:
+    n, v = 4, 9
+    generator = torch.Generator().manual_seed(seed)
+    z, t, w = (torch.randn(n, s, generator=generator) * 3 for s in (3, v, v))
+    weight = w[:3].T.contiguous()
+    y = torch.randint(v, (n,), generator=generator)
+    values, indices = t.log_softmax(-1).topk(k)
+    order = torch.randperm(k, generator=generator)
+    ids = [0, *y.tolist()]
+    line = {"ids": ids, "positions": [1, 2, 3, 4], "tokens": indices[:, order].tolist()}
+    line["logprobs"] = values[:, order].tolist()
+    answers = hf.Answers.read(file(tmp_path_factory.mktemp("one"), [line]))
+    rows = torch.from_numpy(answers.rows(ids, [False] + [True] * n, "it")[1:])
+    expected = qu.linear_loss(z, weight, y, name, teacher=qu.TopK(values, indices))
+    found = qu.linear_loss(z, weight, y, name, teacher=answers.top_k(rows))
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_list_that_adds_up_to_one_leaves_the_others_a_little() -> None:
+    """With −inf for them, one that the model believes in at 1 % would outweigh all that the teacher says."""
+    t = torch.full((1, 50), -20.0)
+    t[0, :3] = torch.tensor([0.5, 0.25, 0.25]).log()
+    y, head = torch.tensor([0]), torch.eye(50)
+    z = t.clone()
+    z[0, 7] = -1.0
+    values, indices = t.topk(3)
+    assert float(values.exp().sum()) == 1
+    full = qu.linear_loss(z, head, y, "reverse_kl", teacher=t)
+    found = qu.linear_loss(z, head, y, "reverse_kl", teacher=qu.TopK(values, indices))
+    torch.testing.assert_close(found, full, rtol=0.2, atol=0)
+
+
+@pytest.mark.parametrize(("name", "k"), [("logit_std_kd", 96), ("topk_kd", 96), ("kd", 1)])
+def test_methods_that_must_be_told_more_of_the_teacher_say_so(name: str, k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    t, z, y = torch.randn(4, 96, generator=generator), torch.randn(4, 96, generator=generator), torch.arange(4)
+    assert qu.get(name).teacher_tokens(96) == k
+    whole = qu.TopK(*t.log_softmax(-1).topk(k))
+    if k == 96:
+        full = qu.linear_loss(z, torch.eye(96), y, name, teacher=t)
+        torch.testing.assert_close(qu.linear_loss(z, torch.eye(96), y, name, teacher=whole), full)
+        with pytest.raises(ValueError, match=f"{name}: teacher_logits: expected the teacher's 96 likeliest.* got 95"):
+            qu.linear_loss(z, torch.eye(96), y, name, teacher=qu.TopK(whole.values[:, :95], whole.indices[:, :95]))
+
+
+@pytest.mark.parametrize("name", [m for m in qu.names() if "teacher_logits" in qu.get(m).needs])
+def test_a_longer_list_comes_closer_to_the_teacher(name: str) -> None:
+    """For every method that does not ask for all of it; a quarter of the vocabulary is within half the gradient."""
+    m = qu.get(name)
+    generator = torch.Generator().manual_seed(0)
+    v, n = 400, 32
+    t, own, other = (3 * torch.randn(n, v, generator=generator) for _ in range(3))
+    z, y = t + own / 3, t.softmax(-1).multinomial(1, generator=generator)[:, 0]
+    context: dict[str, Any] = {k: z + other / 3 for k in m.needs if k.endswith("_logits")}
+    full = m(z, y, **{**context, "teacher_logits": t}).gradient
+    apart = []
+    for k in (10, 100, 400):
+        if k < m.teacher_tokens(v):
+            continue
+        listed = qu.TopK(*t.log_softmax(-1).topk(k)).logits(torch.arange(n), v, torch.float32)
+        g = m(z, y, **{**context, "teacher_logits": listed}).gradient
+        apart.append(float(((g - full).abs().sum(-1) / full.abs().sum(-1)).median()))
+    assert apart == sorted(apart, reverse=True)
+    assert apart[-1] < 1e-3
+    assert name in ("logit_std_kd",) or apart[-2] < 0.5
