@@ -16,7 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
-from qunify import hf
+from qunify import audit, hf
+from qunify.audit import _record
+from qunify.audit._encoding import encode
+from qunify.cli import main
 from qunify.hf._server_formats import recorded
 from qunify.hf._token_texts import TokenTexts
 from tests import small_llama
@@ -421,3 +424,158 @@ def test_a_longer_list_comes_closer_to_the_teacher(name: str) -> None:
     assert apart == sorted(apart, reverse=True)
     assert apart[-1] < 1e-3
     assert name in ("logit_std_kd",) or apart[-2] < 0.5
+
+
+# ---- the recorder ------------------------------------------------------------------------------------------------
+
+QUESTIONS = [{"question": "the cat sees", "answer": said} for said in TEXTS]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, teacher: Any) -> Path:
+    at = tmp_path_factory.mktemp("teacher")
+    teacher.save_pretrained(at / "model")
+    TOKENIZER.save_pretrained(at / "model")
+    (at / "rows.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)))
+    return at
+
+
+def written(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("k", [1, 5, 1000])
+def test_what_is_recorded_is_what_the_model_says(k: int, folder: Path, teacher: Any, tmp_path: Path) -> None:
+    out = tmp_path / "answers.jsonl"
+    about = audit.record(folder / "model", folder / "rows.jsonl", out, top_k=k, batch_tokens=40)
+    answers = hf.Answers.read(out)
+    assert answers.vocab == 96
+    lines = written(out)[1:]
+    assert len(lines) == about["demonstrations"] == len(QUESTIONS)
+    assert about["tokens"] == sum(len(line["positions"]) for line in lines)
+    for row, line in zip(QUESTIONS, lines, strict=True):
+        e = encode({"prompt": row["question"], "completion": row["answer"]}, TOKENIZER)
+        assert line["ids"] == e.ids
+        rows = answers.rows(e.ids, e.counted, "it")
+        at = [t for t, counts in enumerate(e.counted) if counts]
+        assert at == line["positions"]
+        with torch.no_grad():
+            p = teacher(input_ids=torch.tensor([e.ids])).logits[0].log_softmax(-1)
+        for t in at:
+            pairs = zip(answers.tokens[rows[t]].tolist(), answers.values[rows[t]].tolist(), strict=True)
+            listed = {token: value for token, value in pairs if value > -math.inf}
+            assert set(listed) == {*p[t - 1].topk(min(k, 96)).indices.tolist(), e.ids[t]}
+            for token, value in listed.items():
+                assert value == pytest.approx(float(p[t - 1, token]), abs=1e-5)
+
+
+@pytest.mark.parametrize("lost", [0, 30], ids=["after a line", "within a line"])
+def test_a_stopped_run_goes_on(lost: int, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_record, "WINDOW", 2)
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "answers.jsonl"
+    audit.record(folder / "model", folder / "rows.jsonl", whole, top_k=5)
+    asked: list[list[int]] = []
+    passes = 0
+
+    def stops(models: Any, batch: Any) -> Any:
+        nonlocal passes
+        passes += 1
+        if passes == 3:
+            raise KeyboardInterrupt
+        asked.extend(e.ids for e in batch)
+        return forward(models, batch)
+
+    forward = _record.logits
+    monkeypatch.setattr(_record, "logits", stops)
+    with pytest.raises(KeyboardInterrupt):
+        audit.record(folder / "model", folder / "rows.jsonl", out, top_k=5)
+    partial = tmp_path / "answers.jsonl.partial"
+    assert not out.exists()
+    finished = len(written(partial)) - 1
+    assert 0 < finished < len(QUESTIONS)
+    partial.write_bytes(partial.read_bytes()[: -lost or None])
+    kept = finished - (lost > 0)
+    asked.clear()
+    about = audit.record(folder / "model", folder / "rows.jsonl", out, top_k=5)
+    assert about["kept"] == kept
+    assert sorted(asked) == sorted(line["ids"] for line in written(whole)[1 + kept :])
+    for one, other in zip(written(out), written(whole), strict=True):
+        assert {**one, "logprobs": 0} == {**other, "logprobs": 0}
+        for a, b in zip(one.get("logprobs", []), other.get("logprobs", []), strict=True):
+            assert a == pytest.approx(b, abs=1e-5)  # in batches of another shape, numbers round differently
+    assert not partial.exists()
+    asked.clear()
+    assert audit.record(folder / "model", folder / "rows.jsonl", out, top_k=5)["kept"] == len(QUESTIONS)
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"top_k": 4}, "got another top_k: remove the file"),
+        ({"limit": 4}, "got another data: remove the file"),
+        ({"max_length": 6}, "got another data: remove the file"),
+        ({"model": small_llama.model(seed=2)}, "got another model: remove the file"),
+    ],
+)
+def test_a_run_of_another_making_does_not_go_on(
+    change: dict[str, Any], sentence: str, folder: Path, tmp_path: Path, teacher: Any
+) -> None:
+    given = {"model": teacher, "demonstrations": QUESTIONS, "out": tmp_path / "answers.jsonl", "tokenizer": TOKENIZER}
+    audit.record(**given, top_k=5)
+    partial = tmp_path / "answers.jsonl.partial"
+    (tmp_path / "answers.jsonl").rename(partial)
+    before = partial.read_bytes()
+    with pytest.raises(ValueError, match=f"record: .*answers.jsonl.partial: .*{sentence}"):
+        audit.record(**{**given, "top_k": 5, **change})
+    assert partial.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"top_k": 0}, "record: top_k: expected a number of at least 1, got 0"),
+        ({"limit": -1}, "record: limit: expected a number of at least 0, got -1"),
+        ({"max_length": 1}, "record: demonstrations: expected a token to train on, got none in 8"),
+        ({"model": "/nowhere"}, "model: /nowhere: no such folder"),
+        ({"model": small_llama.model(vocab_size=6)}, "record: tokenizer: expected ids below the model's 6"),
+    ],
+)
+def test_a_recorder_says_what_does_not_fit(change: dict[str, Any], sentence: str, teacher: Any, tmp_path: Path) -> None:
+    given = {"model": teacher, "demonstrations": QUESTIONS, "out": tmp_path / "a.jsonl", "tokenizer": TOKENIZER}
+    with pytest.raises(ValueError, match=sentence):
+        audit.record(**{**given, **change})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pickled_weights_are_not_recorded(tmp_path: Path, folder: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text("{}")
+    (tmp_path / "model" / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="got pickled ones, which could run any code"):
+        audit.record(tmp_path / "model", QUESTIONS, tmp_path / "a.jsonl", folder / "model")
+
+
+def test_a_demonstration_without_a_token_left_has_its_line(teacher: Any, tmp_path: Path) -> None:
+    rows = [{"question": "the cat " * 9, "answer": "sees"}, *QUESTIONS[:1]]
+    audit.record(teacher, rows, tmp_path / "a.jsonl", TOKENIZER, max_length=9)
+    assert [len(line["positions"]) > 0 for line in written(tmp_path / "a.jsonl")[1:]] == [False, True]
+    hf.Answers.read(tmp_path / "a.jsonl")
+
+
+def test_the_command_records(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["record", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), "--top-k", "3"]
+    out = tmp_path / "answers.jsonl"
+    assert main([*words, "--out", str(out)]) == 0
+    assert capsys.readouterr().out.startswith(f"wrote {out}: ")
+    assert main([*words, "--out", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["kept"] == len(QUESTIONS)
+    for more, sentence in (
+        (["--out", "answers.txt"], "expected a file name that ends in .jsonl"),
+        (["--out", str(out), "--top-k", "0"], "record: top_k"),
+        (["--out", str(tmp_path / "new.jsonl")], "cannot be written"),
+    ):
+        if "new.jsonl" in more[-1]:
+            (tmp_path / "new.jsonl.partial").mkdir()
+        assert main([*words, *more]) == 2
+        assert sentence in capsys.readouterr().err

@@ -23,7 +23,8 @@ def mine(logits, labels):
     return 1 - logits.softmax(-1).gather(-1, labels[:, None])[:, 0]
 '''
 #: What is run for a command, as its help has it; one that writes a file shows its help alone.
-EXAMPLES = {name: command.example for name, command in COMMANDS.items() if name not in ("plot", "explore", "audit")}
+_WRITES = ("plot", "explore", "audit", "record")
+EXAMPLES = {name: command.example for name, command in COMMANDS.items() if name not in _WRITES}
 
 
 def run(words: str) -> str:

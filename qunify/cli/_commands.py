@@ -8,6 +8,7 @@ from qunify.cli._explore import Explore
 from qunify.cli._identify import Identify
 from qunify.cli._list import List
 from qunify.cli._plot import Plot
+from qunify.cli._record import Record
 from qunify.cli._show import Show
 
 COMMANDS: dict[str, Command] = {
@@ -19,4 +20,5 @@ COMMANDS: dict[str, Command] = {
     "plot": Plot(),
     "explore": Explore(),
     "audit": Audit(),
+    "record": Record(),
 }

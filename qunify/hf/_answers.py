@@ -21,7 +21,7 @@ from qunify.hf._token_texts import TokenTexts
 from qunify.training import TopK
 
 #: The first line of a file that `qunify record` writes, under this key, says what it was made of.
-HEADER = "qunify_answers"
+ANSWERS_HEADER = "qunify_answers"
 
 
 class Answers:
@@ -99,8 +99,8 @@ class Answers:
                     sha.update(raw)
                     try:
                         line = _object(raw)
-                        if line is not None and isinstance(line.get(HEADER), Mapping):
-                            header.update(line[HEADER])
+                        if line is not None and isinstance(line.get(ANSWERS_HEADER), Mapping):
+                            header.update(line[ANSWERS_HEADER])
                         elif line is not None:
                             yield number, recorded(line, texts)
                     except ValueError as error:

@@ -1,0 +1,59 @@
+"""`qunify record`: a teacher's likeliest tokens at every token of the demonstrations, as a file to distil from."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from qunify.cli._base import Command, UsageError, output
+
+
+class Record(Command):
+    help = "write down what a teacher says to your demonstrations, once, to audit with and to distil from"
+    example = "record --model path/to/teacher --data demonstrations.jsonl --top-k 20 --out answers.jsonl"
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        say = parser.add_argument
+        say("--model", type=Path, required=True, metavar="DIR", help="the teacher, safetensors weights only")
+        say(
+            "--data",
+            type=Path,
+            required=True,
+            metavar="FILE",
+            help="jsonl, json, csv, tsv, parquet, or a datasets folder",
+        )
+        say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
+        say("--top-k", type=int, default=20, metavar="K", help="tokens at each position (default: %(default)s)")
+        say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
+        say("--completion", metavar="COLUMN", help="the completion's column")
+        say("--limit", type=int, metavar="N", help="take the first N demonstrations")
+        say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
+        say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
+        say(
+            "--out",
+            type=Path,
+            default=Path("answers.jsonl"),
+            metavar="FILE",
+            help="a .jsonl file; a run that was stopped goes on (default: %(default)s)",
+        )
+
+    def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+        out = output(args.out, (".jsonl",))
+        try:
+            from qunify import audit
+        except ImportError as error:
+            raise UsageError(str(error)) from None
+        try:
+            return audit.record(
+                args.model, args.data, out, args.tokenizer, args.top_k, prompt=args.prompt, completion=args.completion,
+                limit=args.limit, max_length=args.max_length, device=args.device, progress=not args.json,
+            )  # fmt: skip
+        except OSError as error:
+            raise UsageError(f"--out {out}: cannot be written ({error.strerror})") from None
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def render(self, data: dict[str, Any]) -> str:
+        before = f" ({data['kept']:,} of them were finished)" if data["kept"] else ""
+        return f"wrote {data['file']}: {data['tokens']:,} tokens of {data['demonstrations']:,} demonstrations{before}"
