@@ -1,5 +1,6 @@
 """A teacher's recorded answers: files as servers write them, each made of the same model's own log-probabilities."""
 
+# ruff: noqa: PD011 - the values are those of a TopK
 from __future__ import annotations
 
 import json
@@ -9,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -579,3 +582,119 @@ def test_the_command_records(folder: Path, tmp_path: Path, capsys: pytest.Captur
             (tmp_path / "new.jsonl.partial").mkdir()
         assert main([*words, *more]) == 2
         assert sentence in capsys.readouterr().err
+
+
+# ---- in an audit -------------------------------------------------------------------------------------------------
+
+DISTILLING = [name for name in qu.names() if set(qu.get(name).needs) == {"teacher_logits"}]
+
+
+@pytest.fixture(scope="module")
+def policy() -> Any:
+    return small_llama.model().eval()
+
+
+@pytest.fixture(scope="module")
+def files(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Files of so many tokens at each position."""
+    at = tmp_path_factory.mktemp("files")
+    found = {k: at / f"{k}.jsonl" for k in (5, 30, 96)}
+    for k, out in found.items():
+        audit.record(folder / "model", folder / "rows.jsonl", out, top_k=k)
+    return found
+
+
+def test_an_audit_with_all_tokens_listed_is_that_with_the_teacher(
+    policy: Any, teacher: Any, files: dict[int, Path]
+) -> None:
+    whole = audit.run(policy, QUESTIONS, TOKENIZER, teacher=teacher, batch_tokens=40)
+    found = audit.run(policy, QUESTIONS, TOKENIZER, teacher=files[96], batch_tokens=60)
+    assert set(DISTILLING) <= set(found.methods["method"])
+    for name in ("tokens", "methods", "groups", "examples"):
+        pd.testing.assert_frame_equal(getattr(found, name), getattr(whole, name), rtol=2e-3, atol=2e-5)
+    assert found.about["teacher_tokens"] == 96
+    assert found.about["teacher_mass"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_longer_list_brings_the_audit_closer(policy: Any, teacher: Any, files: dict[int, Path]) -> None:
+    names = ["kd", "reverse_kl", "target_sft"]
+    whole = audit.run(policy, QUESTIONS, TOKENIZER, names, teacher=teacher).tokens
+    for name in names:
+        apart = [
+            (
+                audit.run(policy, QUESTIONS, TOKENIZER, names, teacher=path).tokens[f"push_{name}"]
+                - whole[f"push_{name}"]
+            )
+            .abs()
+            .mean()
+            for path in files.values()
+        ]
+        assert apart == sorted(apart, reverse=True)
+        assert apart[0] > 100 * apart[-1]
+
+
+def test_methods_that_a_short_list_does_not_serve(policy: Any, files: dict[int, Path]) -> None:
+    found = audit.run(policy, QUESTIONS, TOKENIZER, teacher=files[5])
+    names = set(found.methods["method"])
+    assert set(DISTILLING) - names == {"logit_std_kd", "topk_kd"}
+    assert "topk_kd(k=5)" in names
+    assert f"at least {found.about['teacher_tokens']} tokens are listed everywhere" in found.sentences[0]
+    for method, needed in (("logit_std_kd", 96), (qu.get("topk_kd", k=40), 40)):
+        with pytest.raises(ValueError, match=f"must be told the teacher's {needed} likeliest tokens: .* got 5"):
+            audit.run(policy, QUESTIONS, TOKENIZER, [method], teacher=files[5])
+    audit.run(policy, QUESTIONS, TOKENIZER, [qu.get("topk_kd", k=5)], teacher=files[5])
+
+
+def test_answers_go_to_their_own_tokens(policy: Any, files: dict[int, Path], tmp_path: Path) -> None:
+    """In another order, and where demonstrations are cut off."""
+    lines = files[5].read_text().splitlines()
+    shuffled = tmp_path / "shuffled.jsonl"
+    shuffled.write_text("\n".join(reversed(lines)))
+    hows: list[dict[str, Any]] = [{}, {"max_length": 9}, {"limit": 3}]
+    for how in hows:
+        a, b = (audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=path, **how) for path in (files[5], shuffled))
+        pd.testing.assert_frame_equal(a.tokens, b.tokens)
+    whole, cut = (
+        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=files[5], max_length=most) for most in (None, 9)
+    )
+    both = whole.tokens.merge(cut.tokens, on=["example", "position"])
+    assert len(both) == len(cut.tokens) < len(whole.tokens)
+    np.testing.assert_allclose(both["push_kd_x"], both["push_kd_y"], rtol=1e-4)
+
+
+def test_what_a_server_has_answered(policy: Any, teacher: Any, tmp_path: Path) -> None:
+    encoded = [encode({"prompt": r["question"], "completion": r["answer"]}, TOKENIZER) for r in QUESTIONS]
+    bodies: list[Any] = [vllm_completion, sglang, openai_ids]
+    pushes = []
+    for body in bodies:
+        lines = [body(e.ids, log_p(teacher, e.ids)) for e in encoded]
+        found = audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=file(tmp_path, lines))
+        pushes.append(found.tokens["push_kd"])
+    np.testing.assert_allclose(pushes[1:], pushes[:1] * 2, rtol=1e-5)
+    z = torch.cat(
+        [policy(input_ids=torch.tensor([e.ids])).logits[0, :-1][torch.tensor(e.counted[1:])] for e in encoded]
+    )
+    y = torch.tensor([i for e in encoded for i, counts in zip(e.ids, e.counted, strict=True) if counts])
+    p = torch.cat([log_p(teacher, e.ids)[torch.tensor(e.counted)] for e in encoded])
+    listed = [dict.fromkeys([int(i), *row.topk(K).indices.tolist()]) for i, row in zip(y, p, strict=True)]
+    by_hand = torch.full_like(p, -torch.inf)
+    for t, some in enumerate(listed):
+        at = torch.tensor([*some])
+        by_hand[t] = ((1 - p[t, at].exp().sum()) / (96 - len(at))).log()
+        by_hand[t, at] = p[t, at]
+    expected = qu.get("kd")(z.detach(), y, teacher_logits=by_hand).gradient.abs().sum(-1) / 2
+    np.testing.assert_allclose(pushes[0], expected, rtol=1e-4)
+    with pytest.raises(ValueError, match="demonstration 2: expected an answer for its own tokens, got none"):
+        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=file(tmp_path, lines[:1]))
+    with pytest.raises(ValueError, match=r"answers: nowhere.jsonl: no such file"):
+        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher="nowhere.jsonl")
+    larger = file(tmp_path, [{"qunify_answers": {"vocab": 97}}, *lines])
+    with pytest.raises(ValueError, match="expected a vocabulary of 96 tokens, got one of 97"):
+        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=larger)
+
+
+def test_the_command_takes_a_file(folder: Path, files: dict[int, Path], tmp_path: Path) -> None:
+    words = ["--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), "--methods", "kd,topk_kd"]
+    out = ["--out", str(tmp_path / "page.html"), "--set", "topk_kd.k=5"]
+    assert main(["audit", *words, *out, "--teacher", str(files[5])]) == 0
+    assert "tokens are listed everywhere" in (tmp_path / "page.html").read_text(encoding="utf-8")

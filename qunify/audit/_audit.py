@@ -16,6 +16,8 @@ from tqdm.auto import tqdm
 
 from qunify._lib import files
 from qunify.audit import _demonstrations, _patience, _tables
+from qunify.audit._answered import about as of_answers
+from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import Encoded, encode, pieces
 from qunify.audit._forward import Place, batches, contexts, logits
 from qunify.audit._groups import of_pieces, own_groups
@@ -24,7 +26,7 @@ from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.audit._page import page
 from qunify.audit._sentences import sentences
 from qunify.catalogue import as_method, get, names
-from qunify.hf import Head
+from qunify.hf import Answers, Head
 from qunify.maps import Method, QMap
 
 TABLES = ("tokens", "methods", "groups", "examples")
@@ -110,7 +112,8 @@ def run(
     ----------
     model, reference, teacher : a causal language model or its folder
         Folders with safetensors weights only. A reference or a teacher, of the same vocabulary, adds the methods that
-        need one.
+        need one. A teacher may also be a jsonl file of recorded answers, as `qunify record` or a server writes them;
+        methods that must be told more of it than is listed there are then left out, and `topk_kd` takes as many.
     demonstrations : path, dataset or list of dict
         A jsonl, json, csv, tsv or parquet file, a folder that `datasets` has saved, or rows; with columns `prompt` and
         `completion`, `question` and `answer`, `instruction` and `output`, `messages`, `conversations`, or those named
@@ -154,8 +157,11 @@ def run(
     rows = _demonstrations.rows(demonstrations)[:limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     flags = _flags(rows, flag)
+    is_file = is_answers(teacher)
     given_models = {
-        what: m for what, m in (("model", model), ("reference", reference), ("teacher", teacher)) if m is not None
+        what: m
+        for what, m in (("model", model), ("reference", reference), ("teacher", None if is_file else teacher))
+        if m is not None
     }
     for what, m in given_models.items():
         check_model(m, what)
@@ -167,8 +173,15 @@ def run(
             f"audit: demonstrations: expected at least one token to train on, got none in {len(given)} demonstrations"
             + (f" cut off after max_length={max_length} tokens" if max_length is not None else "")
         )
+    answers = Answers.read(teacher, read) if is_file else None
+    if answers is not None:
+        encoded = answered(answers, given, encoded, read)
     models = {what: load_model(m, device) for what, m in given_models.items()}
     _check_vocabularies(models, encoded)
+    if answers is not None:
+        vocab = Head.of(models["model"]).vocab
+        answers.check_vocabulary(vocab)
+        chosen = told_enough(chosen, encoded, vocab, named=methods is not None)
     labels = list(chosen)
     parts: list[Asked] = []
     places: list[Place] = []
@@ -191,6 +204,7 @@ def run(
         "max_length": max_length,
         "chat_template": getattr(read, "chat_template", None) is not None,
         "flag": flag,
+        **({} if answers is None else of_answers(encoded)),
     }
     return Audit(
         tokens,
@@ -291,7 +305,7 @@ def _group_patience(
         middle = rows.sort_values(["u", "example", "position"]).iloc[(len(rows) - 1) // 2]
         i, t = int(middle["example"]), int(middle["position"])
         e = encoded[i]
-        values, _, _ = next(logits(models, [Encoded(e.ids[: t + 1], [False] * t + [True])]))
+        values, _, _ = next(logits(models, [e.alone(t)]))
         one = {name: value[0].cpu() for name, value in values.items()}
         took = _patience.times(methods, one["model"], e.ids[t], contexts(one))
         found[str(group)] = took[1:] / took[0]

@@ -9,6 +9,8 @@ from typing import Any
 from trl.chat_template_utils import get_training_chat_template, has_generation_markers
 from trl.data_utils import common_prefix_length
 
+from qunify.training import TopK
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -21,11 +23,20 @@ class Encoded:
         Whether the token is trained on. Never the first, which nothing precedes.
     lost : int
         Tokens that would be trained on, had they not been cut off.
+    answers : TopK, optional
+        A teacher's recorded answers, (N, K), at the tokens that count.
     """
 
     ids: list[int]
     counted: list[bool]
     lost: int = 0
+    answers: TopK | None = None
+
+    def alone(self, t: int) -> Encoded:
+        """The demonstration up to the token at `t`, which alone counts."""
+        n = sum(self.counted[:t])
+        one = None if self.answers is None else TopK(self.answers.values[n : n + 1], self.answers.indices[n : n + 1])
+        return Encoded(self.ids[: t + 1], [False] * t + [True], answers=one)
 
 
 def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = None) -> Encoded:

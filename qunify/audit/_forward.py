@@ -10,6 +10,7 @@ from torch import Tensor
 
 from qunify.audit._encoding import Encoded
 from qunify.hf import Head, last_hidden
+from qunify.training import TopK
 
 #: Rows of logits that are there at a time.
 ROWS = 1024
@@ -46,16 +47,26 @@ def hidden_states(model: Any, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor,
 def logits(
     models: Mapping[str, Any], batch: Sequence[Encoded], rows: int = ROWS
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, list[Place]]]:
-    """Every model's logits (n, V), in float32, at so many rows at a time, with the tokens' ids (n,) and places."""
+    """Every model's logits (n, V), in float32, at so many rows at a time, with the tokens' ids (n,) and places. What a
+    teacher has answered stands for its model."""
     read = {name: hidden_states(model, batch) for name, model in models.items()}
     _, ids, at = read["model"]
+    answers = _answers(batch)
     for start in range(0, len(at), rows):
         part = slice(start, start + rows)
-        yield (
-            {name: Head.of(models[name]).logits(hidden[part]) for name, (hidden, _, _) in read.items()},
-            ids[part],
-            at[part],
-        )
+        found = {name: Head.of(models[name]).logits(hidden[part]) for name, (hidden, _, _) in read.items()}
+        if answers is not None:
+            z, some = found["model"], torch.arange(len(at))[part]
+            found["teacher"] = answers.logits(some, z.shape[-1], z.dtype).to(z.device)
+        yield found, ids[part], at[part]
+
+
+def _answers(batch: Sequence[Encoded]) -> TopK | None:
+    """What a teacher has answered at the trained tokens of the batch, in their order."""
+    there = [e.answers for e in batch if e.answers is not None]
+    if not there:
+        return None
+    return TopK(torch.cat([x.values for x in there]), torch.cat([x.indices for x in there]))
 
 
 def contexts(found: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -37,6 +37,11 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
         text += f" {about['cut_off']:,} were cut off, with {about['tokens_cut_off']:,} tokens that would count."
     if about["left_out"]:
         text += f" {about['left_out']:,} more have no token to train on."
+    if "teacher_tokens" in about:
+        text += (
+            f" Of the teacher at least {about['teacher_tokens']:,} tokens are listed everywhere, with "
+            f"{_percent(about['teacher_mass'])} of its probability; the rest counts as spread evenly."
+        )
     return text
 
 

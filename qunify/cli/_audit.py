@@ -29,7 +29,12 @@ class Audit(Command):
         )
         say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
         say("--reference", type=Path, metavar="DIR", help="a model that methods stay close to")
-        say("--teacher", type=Path, metavar="DIR", help="a model that methods distil from")
+        say(
+            "--teacher",
+            type=Path,
+            metavar="DIR|FILE",
+            help="a model to distil from, or a .jsonl of its recorded answers",
+        )
         say("--methods", metavar="A,B,…", help=f"each {NAME} (default: all that what is given serves)")
         say(
             "--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable"
