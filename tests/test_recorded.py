@@ -3,6 +3,7 @@
 # ruff: noqa: PD011 - the values are those of a TopK
 from __future__ import annotations
 
+import copy
 import json
 import math
 import pickle
@@ -25,7 +26,8 @@ from qunify.audit._encoding import encode
 from qunify.cli import main
 from qunify.hf._server_formats import recorded
 from qunify.hf._token_texts import TokenTexts
-from tests import small_llama
+from tests import small_llama, trainers
+from tests.trainers import LAYOUTS, apart, by_hand, examples
 
 pytestmark = pytest.mark.slow  # transformers takes seconds to load
 
@@ -284,7 +286,7 @@ def chat(**change: Any) -> dict[str, Any]:
     [
         ("{", "line 1: not JSON"),
         ("[1]", "line 1: expected an object, got list"),
-        ("", "expected an answer in every line, got no lines"),
+        ("", "expected log-probabilities in its lines, got none"),
         ({"text": "hello"}, r"line 1: expected positions, tokens and logprobs .* got text"),
         ({"prompt_logprobs": [None, LOGIT], "ids": [3, 4]}, r"position 1: expected log-probabilities, got one of 12"),
         ({**OWN, "logprobs": [[-0.1], [0.4]]}, r"line 1, position 2: expected log-probabilities, got one of 0\.4: raw"),
@@ -698,3 +700,139 @@ def test_the_command_takes_a_file(folder: Path, files: dict[int, Path], tmp_path
     out = ["--out", str(tmp_path / "page.html"), "--set", "topk_kd.k=5"]
     assert main(["audit", *words, *out, "--teacher", str(files[5])]) == 0
     assert "tokens are listed everywhere" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+# ---- in training -------------------------------------------------------------------------------------------------
+
+
+def answered(folder: Path, model: Any, rows: Any, k: int) -> tuple[Path, Tensor]:
+    """A file of all positions of these (ids, labels), in another order; and the teacher that it tells, (N, V)."""
+    lines, dense = [], []
+    for ids, _ in rows:
+        with torch.no_grad():
+            p = model(input_ids=torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+        top = p.topk(k)
+        numbers = top.values.float()
+        lines.append({"ids": ids, "positions": [*range(1, len(ids))], "tokens": top.indices.tolist()})
+        lines[-1]["logprobs"] = numbers.tolist()
+        dense.append(qu.TopK(numbers, top.indices).logits(torch.arange(len(p)), 96, torch.float64))
+    path = folder / "answers.jsonl"
+    path.write_text("\n".join(map(json.dumps, lines[::-1])))
+    return path, torch.cat(dense)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("name", ["kd", "target_sft"])
+def test_training_by_answers_that_list_all_is_training_by_the_teacher(name: str, layout: str, tmp_path: Path) -> None:
+    teacher, start = trainers.model(seed=5), trainers.model()
+    path, _ = answered(tmp_path, teacher, examples(), 96)
+    runs = [
+        trainers.train(tmp_path / str(i), model=copy.deepcopy(start), method=name, settings=LAYOUTS[layout], **given)
+        for i, given in enumerate(({"teacher_model": teacher}, {"teacher_answers": path}))
+    ]
+    assert apart(runs[0].model, runs[1].model) < 1e-6
+    assert apart(runs[1].model, start) > 1e-3
+    for number in ("loss", "trust", "gradient_scale"):
+        pairs = zip(*(trainers.logged(run, number) for run in runs), strict=True)
+        for a, b in pairs:
+            assert a == pytest.approx(b, rel=1e-4, nan_ok=True)
+
+
+@pytest.mark.parametrize("layout", ["padded", "padding_free", "packed"])
+def test_training_by_a_short_list(layout: str, tmp_path: Path) -> None:
+    teacher, start = trainers.model(seed=5), trainers.model()
+    path, dense = answered(tmp_path, teacher, examples(), 5)
+    expected, losses = by_hand(start, qu.get("kd"), examples(), context=lambda *_: {"teacher_logits": dense})
+    settings = LAYOUTS[layout]
+    trainer = trainers.train(tmp_path, model=start, method="kd", teacher_answers=path, settings=settings)
+    assert apart(trainer.model, expected) < 1e-8
+    assert trainers.losses(trainer) == pytest.approx(losses, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("layout", "end"), [("padded", "keep_start"), ("padded", "keep_end"), ("packed", "keep_start")]
+)
+def test_answers_follow_what_is_cut_off_and_shuffled(layout: str, end: str, tmp_path: Path) -> None:
+    """A teacher has seen all that stands before, also where the model no longer does."""
+    rows, start = examples(), trainers.model()
+    path, dense = answered(tmp_path, trainers.model(seed=5), rows, 96)
+    cut = slice(-5, None) if end == "keep_end" else slice(None, 5)
+    whole = dense.split([len(ids) - 1 for ids, _ in rows])
+    left = [torch.cat([z[:1], z])[cut][1:] for z, (ids, _) in zip(whole, rows, strict=True)]
+    short = [(x[cut], y[cut]) for x, y in rows]
+    expected, _ = by_hand(start, qu.get("kd"), short, context=lambda *_: {"teacher_logits": torch.cat(left)})
+    settings = {**LAYOUTS[layout], "max_length": 5, "truncation_mode": end, "shuffle_dataset": True}
+    trainer = trainers.train(tmp_path, model=start, method="kd", teacher_answers=path, settings=settings)
+    assert apart(trainer.model, expected) < 1e-8
+
+
+def test_weights_and_answers_of_the_same_tokens(tmp_path: Path) -> None:
+    rows, start = examples(), trainers.model()
+    path, dense = answered(tmp_path, trainers.model(seed=5), rows, 96)
+    method = qu.design("weighted", trust=lambda t: 0.5 * t.weight, residual=lambda t: t.teacher)
+    weight = [0.5 + i / 4 for i in range(len(rows))]
+    spread = torch.tensor([w for w, (ids, _) in zip(weight, rows, strict=True) for _ in ids[1:]]).double()
+    context = {"teacher_logits": dense, "token_weight": spread}
+    expected, _ = by_hand(start, method, rows, context=lambda *_: context)
+    data = trainers.dataset(text=trainers.TEXTS, weight=weight)
+    trainer = trainers.train(tmp_path, model=start, method=method, teacher_answers=path, train_dataset=data)
+    assert apart(trainer.model, expected) < 1e-8
+
+
+def test_what_the_recorder_writes_serves_conversations(folder: Path, tmp_path: Path) -> None:
+    """Prompt and completion as messages: the same tokens to TRL as to the recorder."""
+    teacher = small_llama.model(seed=1).eval()
+    audit.record(teacher, QUESTIONS, tmp_path / "answers.jsonl", TOKENIZER, top_k=96)
+    data = trainers.dataset(
+        prompt=[[{"role": "user", "content": row["question"]}] for row in QUESTIONS],
+        completion=[[{"role": "assistant", "content": row["answer"]}] for row in QUESTIONS],
+    )
+    runs = [
+        trainers.train(tmp_path, model=small_llama.model(), method="kd", train_dataset=data, **given)
+        for given in ({"teacher_model": teacher}, {"teacher_answers": tmp_path / "answers.jsonl"})
+    ]
+    assert apart(runs[0].model, runs[1].model) < 1e-5
+    evaluated = trainers.train(
+        tmp_path, model=small_llama.model(), method="kd", train_dataset=data, eval_dataset=data,
+        teacher_answers=tmp_path / "answers.jsonl",
+    )  # fmt: skip
+    assert evaluated.evaluate()["eval_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"teacher_model": "base"}, "kd: teacher_answers: expected these or a teacher_model, got both"),
+        ({"method": "logit_std_kd"}, "logit_std_kd: teacher_answers: .* 96 likeliest tokens everywhere, got 5"),
+        ({"method": "topk_kd"}, "topk_kd: teacher_answers: expected the teacher's 96 likeliest tokens"),
+        ({"model": "larger"}, "expected a vocabulary of 97 tokens, got one of 96"),
+        ({"teacher_answers": "/nowhere.jsonl"}, r"answers: /nowhere.jsonl: no such file"),
+        ({"texts": ["the cat sees", "the dog"]}, "train dataset, row 1: expected an answer for its own tokens"),
+        ({"more": ["the dog likes"]}, "train dataset, row 9: expected an answer for its own tokens, got none; .*'dog'"),
+        ({"settings": {"dataset_kwargs": {"skip_prepare_dataset": True}}}, "got one whose preparation is skipped"),
+        ({"packed": True}, "expected a train dataset of examples, got one that is packed already"),
+    ],
+)
+def test_training_says_before_it_begins_what_does_not_fit(given: dict[str, Any], sentence: str, tmp_path: Path) -> None:
+    teacher = trainers.model(seed=5)
+    path, _ = answered(tmp_path, teacher, examples(), 5)
+    path.write_text(json.dumps({"qunify_answers": {"vocab": 96}}) + "\n" + path.read_text())
+    given = {"method": "kd", "teacher_answers": path, **given}
+    texts = given.pop("texts", trainers.TEXTS) + given.pop("more", [])
+    given["train_dataset"] = trainers.dataset(text=texts)
+    if given.get("settings"):
+        given["train_dataset"] = trainers.dataset(
+            input_ids=[x for x, _ in examples()], labels=[y for _, y in examples()]
+        )
+    if given.pop("packed", False):
+        ids = [examples()[0][0] + examples()[1][0]]
+        lengths = [[len(examples()[0][0]), len(examples()[1][0])]]
+        given["train_dataset"] = trainers.dataset(input_ids=ids, labels=ids, seq_lengths=lengths)
+    if given.get("model") == "larger":
+        given["model"] = trainers.model(vocab_size=97)
+    with pytest.raises(ValueError, match=sentence):
+        trainers.train(tmp_path, **given)
+
+
+def test_answers_that_the_method_does_not_need_are_not_read(tmp_path: Path) -> None:
+    trainers.train(tmp_path, method="sft", teacher_answers="/nowhere.jsonl")

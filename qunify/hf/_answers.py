@@ -108,8 +108,8 @@ class Answers:
 
         found = cls(path, lines(), texts, None)
         found.vocab, found.digest = header.get("vocab"), sha.hexdigest()
-        if not found._numbers:
-            raise ValueError(f"answers: {path}: expected an answer in every line, got no lines")
+        if not len(found.counts):
+            raise ValueError(f"answers: {path}: expected log-probabilities in its lines, got none")
         if digest not in (None, found.digest):
             raise ValueError(f"answers: {path}: expected the file as it was when training was set up, got another")
         return found
@@ -163,13 +163,8 @@ class Answers:
 
     def top_k(self, rows: Tensor) -> TopK:
         """The teacher at these rows (…), as a method takes it; anything where a row is −1."""
-        at = rows.clamp(min=0)
-        values, tokens = (x.to(rows.device) for x in (self.values, self.tokens))
-        return TopK(values[at], tokens[at].long())
-
-    def least(self, rows: Tensor) -> int:
-        """The fewest tokens that are listed at any of these rows."""
-        return int(self.counts[rows].min())
+        at = rows.clamp(min=0).cpu()
+        return TopK(self.values[at].to(rows.device), self.tokens[at].long().to(rows.device))
 
     # ---- which line ---------------------------------------------------------------------------------------------
     def _index(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,46 +13,47 @@ from trl.data_utils import common_prefix_length, pack_dataset
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import global_then_local_main_first
 
-from qunify.hf._token_columns import COLUMNS
+from qunify.hf._answers import Answers
+from qunify.hf._token_columns import ANSWER, COLUMNS
 from qunify.token import checked_number
+
+#: The type of a token's numbers, and what stands at padding.
+_PER_TOKEN = {**dict.fromkeys(COLUMNS, (torch.float32, 0)), ANSWER: (torch.int64, -1)}
 
 
 class Collator(DataCollatorForLanguageModeling):
-    """TRL's collator, which also lays out token weights and masks, as (B, T) like the labels."""
+    """TRL's collator, which also lays out what there is for each token, as (B, T) like the labels."""
 
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
         batch: dict[str, Any] = super().torch_call(examples)
-        for name in COLUMNS:
+        for name, (dtype, fill) in _PER_TOKEN.items():
             if name in examples[0]:
-                rows = [torch.tensor(example[name], dtype=torch.float32) for example in examples]
-                batch[name] = torch.zeros(batch["labels"].shape)
+                rows = [torch.tensor(example[name], dtype=dtype) for example in examples]
+                batch[name] = torch.full(batch["labels"].shape, fill, dtype=dtype)
                 for row, values in zip(batch[name], [torch.cat(rows)] if self.padding_free else rows, strict=True):
                     row[: len(values)] = values
         return batch
 
 
+#: From an example that TRL has prepared, and its number, to columns with a number for each of its tokens.
+Spread = Callable[[dict[str, Any], int], dict[str, list[Any]]]
+
+
 def prepared(
     dataset: Any,
-    needs: Mapping[str, str],
+    names: Sequence[str],
+    spread: Spread,
     prepare: Callable[[Any, Any], Any],
     args: Any,
     packing: bool,
-    tokenize: Callable[[Any, dict[str, Any]], list[int]],
-    special: set[int],
 ) -> Any:
-    """A dataset with one number per token for each of `needs`.
+    """A dataset with one number per token in each of the columns `names`, which `spread` gives.
 
     Parameters
     ----------
-    needs : mapping
-        Names of contexts, and the columns that hold them.
     prepare : function of (dataset, args)
         TRL's own preparation, without packing; it must neither truncate nor shuffle: that is done here, where the
         numbers can follow.
-    tokenize : function of (messages, example)
-        The token ids of a part of a conversation.
-    special : set of int
-        The ids of tokens that are no part of what is said.
 
     Raises
     ------
@@ -64,21 +65,13 @@ def prepared(
     if args.truncation_mode not in ("keep_start", "keep_end"):
         got = args.truncation_mode
         raise ValueError(f'SFTTrainer: truncation_mode: expected "keep_start" or "keep_end", got {got!r}')
-    aligned = "input_ids" in next(iter(dataset))
     whole = copy.copy(args)
     whole.max_length, whole.shuffle_dataset = None, False
     dataset = prepare(dataset, whole)
-
-    def spread(example: dict[str, Any]) -> dict[str, Any]:
-        return {
-            name: _per_token(example, name, column, aligned, lambda messages: tokenize(messages, example), special)
-            for name, column in needs.items()
-        }
-
-    kept = ["input_ids", "labels", *needs]
+    kept = ["input_ids", "labels", *names]
     workers = {"num_proc": args.dataset_num_proc} if isinstance(dataset, Dataset) else {}
     with global_then_local_main_first():
-        dataset = dataset.map(spread, **workers).select_columns(kept)
+        dataset = dataset.map(spread, with_indices=True, **workers).select_columns(kept)
         if packing:
             dataset = dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
             dataset = pack_dataset(dataset, args.max_length, args.packing_strategy, workers)
@@ -87,6 +80,50 @@ def prepared(
             dataset = dataset.map(lambda example: {name: example[name][cut] for name in kept}, **workers)
             dataset = dataset.filter(lambda example: any(label != -100 for label in example["labels"]), **workers)
         return dataset.shuffle(seed=args.seed) if args.shuffle_dataset else dataset
+
+
+def numbers_of(
+    needs: Mapping[str, str],
+    aligned: bool,
+    tokenize: Callable[[Any, dict[str, Any]], list[int]],
+    special: set[int],
+) -> Spread:
+    """Weights and masks.
+
+    Parameters
+    ----------
+    needs : mapping
+        Names of contexts, and the columns that hold them.
+    aligned : bool
+        Whether lists have a number for each token, else for each message.
+    tokenize : function of (messages, example)
+        The token ids of a part of a conversation.
+    special : set of int
+        The ids of tokens that are no part of what is said.
+    """
+
+    def spread(example: dict[str, Any], row: int) -> dict[str, list[Any]]:
+        return {
+            name: _per_token(example, name, column, aligned, lambda messages: tokenize(messages, example), special)
+            for name, column in needs.items()
+        }
+
+    return spread
+
+
+def answers_of(answers: Answers, dataset_name: str) -> Spread:
+    """A token's row among a teacher's recorded answers."""
+
+    def spread(example: dict[str, Any], row: int) -> dict[str, list[Any]]:
+        counted = [i > 0 and label != -100 for i, label in enumerate(example["labels"])]
+        return {ANSWER: answers.rows(example["input_ids"], counted, f"{dataset_name} dataset, row {row + 1}").tolist()}
+
+    return spread
+
+
+def together(*parts: Spread) -> Spread:
+    """All of their columns."""
+    return lambda example, row: {name: x for part in parts for name, x in part(example, row).items()}
 
 
 def _per_token(

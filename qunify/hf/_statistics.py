@@ -11,8 +11,9 @@ from torch import Tensor
 
 from qunify.hf._heads import Head
 from qunify.maps import QMap
+from qunify.training import TopK
 
-Source = Tensor | tuple[Tensor, Tensor, Tensor | None]
+Source = Tensor | TopK | tuple[Tensor, Tensor, Tensor | None]
 
 NAMES = ("entropy", "mean_token_accuracy", "trust", "gradient_scale", "in_simplex", "nll", "loss")
 LIMIT = 256  # tokens of a micro-batch
@@ -55,6 +56,8 @@ def _at(source: Source, rows: Tensor, head: Head) -> Tensor:
     if isinstance(source, tuple):
         hidden, weight, bias = source
         return dataclasses.replace(head, weight=weight, bias=bias).logits(hidden.flatten(0, -2)[rows])
+    if isinstance(source, TopK):
+        return source.logits(rows, head.vocab, torch.promote_types(head.weight.dtype, torch.float32))
     if source.dim() == 1:  # (V,), alike for all
         return source.expand(len(rows), -1)
     return source.flatten()[rows] if source.dim() == 2 else source.flatten(0, -2)[rows]

@@ -10,6 +10,8 @@ from torch import Tensor
 
 #: What a method needs → the dataset's column that holds it.
 COLUMNS = {"token_weight": "weight", "token_mask": "mask"}
+#: A token's row among a teacher's recorded answers; −1 where it has none.
+ANSWER = "teacher_answer"
 
 
 def shifted(inputs: dict[str, Any]) -> dict[str, Tensor]:

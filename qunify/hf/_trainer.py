@@ -18,13 +18,14 @@ from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
 from qunify import catalogue
 from qunify.hf import _dataset_columns as columns
-from qunify.hf._dataset_columns import Collator, prepared
+from qunify.hf._answers import Answers
+from qunify.hf._dataset_columns import Collator, answers_of, numbers_of, prepared, together
 from qunify.hf._frozen_models import MODELS, Given, Snapshot, Use, check, loaded, needed, use_frozen
 from qunify.hf._heads import Head, last_hidden
 from qunify.hf._objective import add_objective, parts
 from qunify.hf._schedule import bind
 from qunify.hf._statistics import NAMES, Source, observe
-from qunify.hf._token_columns import COLUMNS, previous_tokens, shifted
+from qunify.hf._token_columns import ANSWER, COLUMNS, previous_tokens, shifted
 from qunify.maps import Method
 from qunify.token import as_tensor
 from qunify.training import KEYWORDS, linear_loss
@@ -59,6 +60,10 @@ class SFTTrainer(trl.SFTTrainer):
     reference_model, teacher_model : Module, folder or "base", optional
         A frozen causal language model over the same tokens, the folder that one was saved to (as safetensors), or the
         trained model with its adapter switched off. Run only if the method needs it.
+    teacher_answers : path or Answers, optional
+        In place of a teacher, a jsonl file of its recorded answers, as `qunify record` or a server writes them. They
+        are found by the token ids of each example, before it is truncated or packed; every token that is trained on
+        must have one.
     old_every : int, optional
         For a method with an older policy: how many optimizer steps until the present one takes its place. Costs a
         second copy of the parameters in training.
@@ -98,6 +103,7 @@ class SFTTrainer(trl.SFTTrainer):
         method_params: Mapping[str, Any] | None = None,
         reference_model: Given | str | Path | None = None,
         teacher_model: Given | str | Path | None = None,
+        teacher_answers: str | Path | Answers | None = None,
         old_every: int | None = None,
         prior_logits: Tensor | None = None,
         **kwargs: Any,
@@ -110,6 +116,12 @@ class SFTTrainer(trl.SFTTrainer):
             "old_logits": old_every,
             "prior_logits": prior_logits,
         }
+        self._answers: Answers | str | Path | None = None
+        if teacher_answers is not None and "teacher_logits" in self.method.needs:
+            if teacher_model is not None:
+                raise ValueError(f"{name}: teacher_answers: expected these or a teacher_model, got both")
+            self._answers = teacher_answers
+            del given["teacher_logits"]
         given = needed(self.method, given, _ARGUMENTS)
         every = given.get("old_logits", 1)
         if not (isinstance(every, int) and every >= 1):
@@ -119,6 +131,7 @@ class SFTTrainer(trl.SFTTrainer):
         super().__init__(model, args, **kwargs)
 
         self._refuse_layouts()
+        self._check_answers()
         self._loss_shifts_labels = self.model_accepts_loss_kwargs = True  # labels are counted as they are used here
         add_objective(self.model)
         self._uses: dict[str, Use] = {}
@@ -177,10 +190,17 @@ class SFTTrainer(trl.SFTTrainer):
         for context, column in COLUMNS.items():
             if column in present and context not in needs:
                 warnings.warn(f"{name}: {dataset_name} dataset: column {column!r} is not used", stacklevel=2)
-        if not columns_needed:
+        if self._answers is not None and not isinstance(self._answers, Answers):
+            self._answers = Answers.read(self._answers, self._tokenizer)
+        answers = self._answers
+        made = [*columns_needed, *([] if answers is None else [ANSWER])]
+        if not made:
             return self._with_labels(prepare(dataset, args, packing), dataset, args, dataset_name)
-        if {*columns_needed, "seq_lengths"} <= present.keys():  # packed before
+        if {*made, "seq_lengths"} <= present.keys():  # packed before
             return dataset
+        if answers is not None and "seq_lengths" in present:
+            got = "one that is packed already, whose documents cannot be told apart"
+            raise ValueError(f"{name}: teacher_answers: expected a {dataset_name} dataset of examples, got {got}")
         for column in columns_needed.values():
             if column not in present:
                 got = ", ".join(present)
@@ -199,7 +219,10 @@ class SFTTrainer(trl.SFTTrainer):
             return ids
 
         special = set(self._tokenizer.all_special_ids)
-        found = prepared(dataset, columns_needed, prepare, args, packing, tokenize, special)
+        parts = [numbers_of(columns_needed, "input_ids" in present, tokenize, special)]
+        if answers is not None:
+            parts.append(answers_of(answers, dataset_name))
+        found = prepared(dataset, made, together(*parts), prepare, args, packing)
         return self._with_labels(found, dataset, args, dataset_name)
 
     def _with_labels(self, found: Any, dataset: Any, args: Any, dataset_name: str) -> Any:
@@ -215,7 +238,7 @@ class SFTTrainer(trl.SFTTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
         used = (context for context in COLUMNS if context in self.method.needs)
-        self._signature_columns = [*dict.fromkeys((*self._signature_columns, *used))]
+        self._signature_columns = [*dict.fromkeys((*self._signature_columns, *used, ANSWER))]
 
     # ---- loss -------------------------------------------------------------------------------------------------
     def compute_loss(
@@ -231,7 +254,12 @@ class SFTTrainer(trl.SFTTrainer):
             raise ValueError(f"{self.method.name}: labels: expected a batch with them, got {', '.join(inputs)}")
         labels = inputs.pop("labels")
         inputs["use_cache"] = False
-        sources = self._constant | shifted(inputs)
+        rows = inputs.pop(ANSWER, None)
+        sources: dict[str, Source] = self._constant | shifted(inputs)
+        if isinstance(self._answers, Answers):
+            if rows is None:
+                raise ValueError(f"{self.method.name}: {ANSWER}: expected a batch with it, got {', '.join(inputs)}")
+            sources["teacher_logits"] = self._answers.top_k(rows[:, 1:])
         if "negative_mask" in self.method.needs:
             sources["negative_mask"] = previous_tokens(inputs, labels, Head.of(self.model).vocab)
         sources |= self._predictions(model, inputs)
@@ -350,13 +378,28 @@ class SFTTrainer(trl.SFTTrainer):
         super().log(logs, start_time)
 
     # ---- refusals ---------------------------------------------------------------------------------------------
+    def _check_answers(self) -> None:
+        """ValueError unless the recorded answers are of the model's vocabulary, and tell the method enough."""
+        if self._answers is None:
+            return
+        name, vocab = self.method.name, Head.of(self.model).vocab
+        if not isinstance(self._answers, Answers):
+            got = "one whose preparation is skipped"
+            raise ValueError(f"{name}: teacher_answers: expected a dataset of text or token ids, got {got}")
+        self._answers.check_vocabulary(vocab)
+        least, told = self.method.teacher_tokens(vocab), int(self._answers.counts.min())
+        if least > told:
+            raise ValueError(
+                f"{name}: teacher_answers: expected the teacher's {least} likeliest tokens everywhere, got {told}"
+            )
+
     def _refuse_layouts(self) -> None:
         """ValueError where hidden states and labels would not lie side by side."""
         name = self.method.name
-        numbers = COLUMNS.keys() & self.method.needs
-        if numbers and isinstance(self.data_collator, DataCollatorForVisionLanguageModeling):
+        per_token = sorted(COLUMNS.keys() & self.method.needs) + ["teacher_answers"] * (self._answers is not None)
+        if per_token and isinstance(self.data_collator, DataCollatorForVisionLanguageModeling):
             got = "a dataset with pictures, whose collator leaves it out"
-            raise ValueError(f"{name}: {min(numbers)}: expected a dataset of text, got {got}")
+            raise ValueError(f"{name}: {per_token[0]}: expected a dataset of text, got {got}")
         if isinstance(self.model, PeftModel) and self.model.active_peft_config.is_prompt_learning:
             got = self.model.active_peft_config.peft_type.value
             raise ValueError(f"{name}: peft_config: expected an adapter without virtual tokens, got {got}")
