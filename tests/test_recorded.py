@@ -119,6 +119,13 @@ def sglang_end(ids: list[int], p: Tensor) -> dict[str, Any]:
     return sglang(ids, p, START - 1)
 
 
+def sglang_zero(ids: list[int], p: Tensor) -> dict[str, Any]:
+    """SGLang writes 0 for the last token of a vocabulary: the ids beside it count."""
+    body = sglang(ids, p)
+    body["meta_info"]["input_token_logprobs"][-2][1] = 0
+    return {"ids": ids, **body}
+
+
 def openai_completion(ids: list[int], p: Tensor, name: Callable[[int], str] = text) -> dict[str, Any]:
     top: list[Any] = [None]
     for t in range(1, len(ids)):
@@ -160,8 +167,8 @@ def own(ids: list[int], p: Tensor) -> dict[str, Any]:
 
 
 FORMATS = [
-    vllm_completion, vllm_chat, vllm_batch, vllm_generate, sglang, sglang_end, openai_completion, openai_ids,
-    openai_chat, openai_chat_with_ids, own,
+    vllm_completion, vllm_chat, vllm_batch, vllm_generate, sglang, sglang_end, sglang_zero, openai_completion,
+    openai_ids, openai_chat, openai_chat_with_ids, own,
 ]  # fmt: skip
 
 
@@ -310,11 +317,23 @@ def chat(**change: Any) -> dict[str, Any]:
         ({"prompt_logprobs": [None, {"cat": -1.0}]}, "position 1: expected token ids as keys .* got 'cat'"),
         ({"prompt_logprobs": [None, {}]}, "position 1: expected an object of token ids, got {}"),
         ({"prompt_logprobs": [None, None]}, "position 1: expected prompt_logprobs, which only the first token lacks"),
+        (
+            {"prompt_logprobs": [None, {"4": -1.0, "7": -2.0}], "ids": [3, 5]},
+            "position 1: expected the token that stands there, 5, to be listed, got 4, 7",
+        ),
         ({"prompt_logprobs": [None, {"4": -1.0}], "ids": [3]}, "expected token ids for 2 entries .* got 1"),
         ({"meta_info": {"input_token_logprobs": [[None, 3, None]]}}, "top_logprobs_num.* of one length, got 1 and 0"),
         (
             {"meta_info": {"input_token_logprobs": [[None, 3, None], -1], "input_top_logprobs": [None, None]}},
             r"position 1: expected \[logprob, id, text\], got -1",
+        ),
+        (
+            {
+                "ids": [3, 4],
+                "input_token_logprobs": [[None, 3, None], [-1, 5, None]],
+                "input_top_logprobs": [None, []],
+            },
+            "position 1: expected the token 4 as in the ids, got 5",
         ),
         ({"response": None, "error": {"message": "busy"}}, "expected an answer, got the error {'message': 'busy'}"),
         ({"choices": [{}, {}]}, "expected one choice in a line, got 2"),

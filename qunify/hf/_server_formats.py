@@ -134,6 +134,9 @@ def _vllm(found: Any, ids: list[int] | None) -> Recorded:
         if not isinstance(entries, Mapping) or not entries:
             raise ValueError(f"position {t}: expected an object of token ids, got {entries!r:.80}")
         pairs = [(_key(t, key), _logprob_of(value)) for key, value in entries.items()]
+        if ids is not None and t < len(ids) and ids[t] not in dict(pairs):
+            got = ", ".join(str(token) for token, _ in pairs)
+            raise ValueError(f"position {t}: expected the token that stands there, {ids[t]}, to be listed, got {got}")
         listed.append(_merged(t, pairs))
         named.append(pairs[0][0])
     if ids is not None:
@@ -157,41 +160,41 @@ def _logprob_of(value: Any) -> Any:
 
 
 def _sglang(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
-    asked = _sglang_part(fields, "input")
-    said = _sglang_part(fields, "output")
-    named: list[int | None] = [token for token, _ in asked + said]
-    listed = [listing for _, listing in asked + said]
-    if ids is None:
-        return Recorded(named, bool(asked) and fields.get("prompt_tokens", len(asked)) == len(asked), listed)
-    # The ids on the line are the whole prompt's, or with what was said after it.
-    before = len(ids) - len(asked)
+    asked, said = _triples(fields, "input"), _triples(fields, "output")
+    before = 0 if ids is None else len(ids) - len(asked)  # the ids on the line are the whole prompt's
     if before < 0:
-        raise ValueError(f"expected token ids for {len(asked)} entries of input_token_logprobs, got {len(ids)}")
-    return Recorded([*ids, *(token for token, _ in said)], True, [*[None] * before, *listed])
+        raise ValueError(f"expected token ids for {len(asked)} entries of input_token_logprobs, got {len(ids or ())}")
+    named = [] if ids is None else ids[:before]
+    listed: list[Listed | None] = [None] * before
+    for t, (token, entries) in enumerate(asked + said, start=before):
+        own = token[1]
+        if ids is not None and t < len(ids):
+            if own not in (ids[t], 0):  # for the last of a vocabulary SGLang writes 0
+                raise ValueError(f"position {t}: expected the token {ids[t]} as in the ids, got {own}")
+            own = ids[t]
+        pairs = [(other, value) for value, other, *_ in entries or ()]
+        named.append(own)
+        listed.append(None if entries is None or token[0] is None else _merged(t, [*pairs, (own, token[0])]))
+    whole = ids is not None or (bool(asked) and fields.get("prompt_tokens", len(asked)) == len(asked))
+    return Recorded(named, whole, listed)
 
 
-def _sglang_part(fields: Mapping[str, Any], part: str) -> list[tuple[int, Listed | None]]:
+def _triples(fields: Mapping[str, Any], part: str) -> list[tuple[list[Any], list[list[Any]] | None]]:
+    """At each token its own [logprob, id, text], and those of the likeliest."""
     own, top = (
         _list(fields.get(f"{part}_{kind}_logprobs", []), f"{part}_{kind}_logprobs") for kind in ("token", "top")
     )
-    if not own and not top:
-        return []
     if len(own) != len(top):
         raise ValueError(
             f"expected {part}_token_logprobs and {part}_top_logprobs (asked for by top_logprobs_num) of one length, "
             f"got {len(own)} and {len(top)}"
         )
-    found: list[tuple[int, Listed | None]] = []
     for t, (token, entries) in enumerate(zip(own, top, strict=True)):
         for triple in (token, *(entries or ())):
             if not isinstance(triple, list) or len(triple) < 2:
                 raise ValueError(f"position {t}: expected [logprob, id, text], got {triple!r:.80}")
             _integers(triple[1:2], f"position {t}: the second of [logprob, id, text]")
-        if entries is None or token[0] is None:
-            found.append((token[1], None))
-        else:
-            found.append((token[1], _merged(t, [(triple[1], triple[0]) for triple in (*entries, token)])))
-    return found
+    return list(zip(own, top, strict=True))
 
 
 def _openai(found: Mapping[str, Any], ids: list[int] | None, said: list[int] | None, texts: TokenTexts) -> Recorded:
