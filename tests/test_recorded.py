@@ -18,6 +18,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from transformers import Trainer
 
 import qunify as qu
 from qunify import audit, hf
@@ -851,6 +852,73 @@ def test_training_says_before_it_begins_what_does_not_fit(given: dict[str, Any],
         given["model"] = trainers.model(vocab_size=97)
     with pytest.raises(ValueError, match=sentence):
         trainers.train(tmp_path, **given)
+
+
+def padded(side: str) -> Callable[[list[dict[str, Any]]], dict[str, Any]]:
+    """Batches with padding on this side, or, for "none", of documents in one row."""
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+        if side == "none":
+            ids, labels = (torch.tensor([[i for row in rows for i in row[key]]]) for key in ("input_ids", "labels"))
+            positions = torch.tensor([[t for row in rows for t in range(len(row["input_ids"]))]])
+            return {"input_ids": ids, "labels": labels.where(positions != 0, -100), "position_ids": positions}
+        longest = max(len(row["input_ids"]) for row in rows)
+        found = {}
+        for key, fill in (("input_ids", 1), ("labels", -100), ("attention_mask", 0)):
+            lists = [row.get(key, [1] * len(row["input_ids"])) for row in rows]
+            fills = [[fill] * (longest - len(x)) for x in lists]
+            if key == "labels":
+                lists = [[-100, *x[1:]] for x in lists]
+            both = [f + x if side == "left" else x + f for f, x in zip(fills, lists, strict=True)]
+            found[key] = torch.tensor(both)
+        return found
+
+    return collate
+
+
+@pytest.mark.parametrize("side", ["right", "left", "none"])
+def test_a_plain_trainer_finds_the_answers_of_every_batch(side: str, tmp_path: Path) -> None:
+    rows, start = examples(), trainers.model()
+    path, dense = answered(tmp_path, trainers.model(seed=5), rows, 5)
+    expected, losses = by_hand(start, qu.get("kd"), rows, context=lambda *_: {"teacher_logits": dense})
+    criterion = hf.loss("kd", teacher_answers=path)
+    trainer = Trainer(
+        start, trainers.config(tmp_path, remove_unused_columns=False), compute_loss_func=criterion,
+        train_dataset=trainers.dataset(input_ids=[x for x, _ in rows], labels=[y for _, y in rows]),
+        data_collator=padded(side),
+    )  # fmt: skip
+    criterion.attach(trainer)
+    trainer.train()
+    found: Any = trainer.model
+    assert apart(found, expected) < 1e-6
+    assert trainers.losses(trainer) == pytest.approx(losses, abs=1e-5)
+
+
+def test_a_plain_trainer_says_what_does_not_fit(tmp_path: Path) -> None:
+    rows = examples()
+    path, _ = answered(tmp_path, trainers.model(seed=5), rows[1:], 5)
+    data = trainers.dataset(input_ids=[x for x, _ in rows], labels=[y for _, y in rows])
+    criterion = hf.loss("kd", teacher_answers=path)
+    trainer = Trainer(trainers.model(), trainers.config(tmp_path), train_dataset=data, compute_loss_func=criterion)
+    with pytest.raises(ValueError, match="train dataset, row 1: expected an answer for its own tokens, got none"):
+        criterion.attach(trainer)
+    with pytest.raises(ValueError, match="kd: teacher_answers: expected these or a teacher, got both"):
+        hf.loss("kd", teacher="base", teacher_answers=path)
+    with pytest.raises(ValueError, match=r"nowhere.jsonl: no such file"):
+        hf.loss("kd", teacher_answers="nowhere.jsonl")
+    m = trainers.model()
+    criterion = hf.loss("logit_std_kd", teacher_answers=path).attach(m)
+    batch = padded("right")([data[1]])
+    with pytest.raises(ValueError, match=r"logit_std_kd: teacher_answers: .* likeliest tokens everywhere, got 5"):
+        criterion(m(**batch), batch["labels"])
+    criterion = hf.loss("kd", teacher_answers=path).attach(m)
+    batch = padded("right")([data[1], data[0]])
+    with pytest.raises(ValueError, match="row 2 of the batch: expected an answer for its own tokens, got none"):
+        criterion(m(**batch), batch["labels"])
+    batch = padded("left")([data[1], data[2]])
+    batch["labels"][0, 2] = 3
+    with pytest.raises(ValueError, match="expected labels where there are answers, got one at the first token"):
+        criterion(m(**batch), batch["labels"])
 
 
 def test_answers_that_the_method_does_not_need_are_not_read(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from qunify._lib.tolerances import LISTED_MASS
 from qunify.hf._server_formats import Recorded, recorded
 from qunify.hf._token_texts import TokenTexts
+from qunify.maps import QMap
 from qunify.training import TopK
 
 #: The first line of a file that `qunify record` writes, under this key, says what it was made of.
@@ -66,6 +67,7 @@ class Answers:
         for row, pairs in enumerate(listed):
             tokens[row, : len(pairs)], values[row, : len(pairs)] = zip(*pairs, strict=True)
         self.values, self.tokens = torch.from_numpy(values), torch.from_numpy(tokens)
+        self._largest = int(tokens.max(initial=0))
         self._check_mass()
         self._index()
 
@@ -122,11 +124,18 @@ class Answers:
         """ValueError where the teacher's vocabulary is another than that of `vocab` tokens."""
         if self.vocab is not None and self.vocab != vocab:
             raise ValueError(f"answers: {self.path}: expected a vocabulary of {vocab} tokens, got one of {self.vocab}")
-        outside = (self.tokens >= vocab).any(-1).nonzero()[:, 0]
-        if len(outside):
-            row = int(outside[0])
+        if self._largest >= vocab:
+            row = int((self.tokens >= vocab).any(-1).int().argmax())
             got = f"{int(self.tokens[row].max())} in {self._place(row)}"
             raise ValueError(f"answers: {self.path}: expected token ids below the model's {vocab}, got {got}")
+
+    def check(self, method: QMap, vocab: int) -> None:
+        """ValueError unless this is the vocabulary, and the method is told as much of the teacher as it must be."""
+        self.check_vocabulary(vocab)
+        least, told = method.teacher_tokens(vocab), int(self.counts.min())
+        if least > told:
+            expected = f"the teacher's {least} likeliest tokens everywhere"
+            raise ValueError(f"{method.name}: teacher_answers: expected {expected}, got {told}")
 
     def rows(self, ids: Sequence[int], counted: Sequence[bool], what: str) -> np.ndarray:
         """For each of a demonstration's tokens the row of `values` that foretells it; −1 where it does not count.
@@ -161,8 +170,17 @@ class Answers:
             )
         return np.where(needed, found, -1)
 
-    def top_k(self, rows: Tensor) -> TopK:
-        """The teacher at these rows (…), as a method takes it; anything where a row is −1."""
+    def top_k(self, rows: Tensor, labels: Tensor | None = None) -> TopK:
+        """The teacher at these rows (…), as a method takes it; anything where a row is −1.
+
+        Raises
+        ------
+        ValueError
+            A row of −1 where one of `labels` (…) counts, which is not −100.
+        """
+        if labels is not None and bool(((rows < 0) & (labels != -100)).any()):
+            got = "one at the first token of an example, or that a collator has set"
+            raise ValueError(f"answers: {self.path}: expected labels where there are answers, got {got}")
         at = rows.clamp(min=0).cpu()
         return TopK(self.values[at].to(rows.device), self.tokens[at].long().to(rows.device))
 

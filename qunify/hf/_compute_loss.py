@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qunify import catalogue
+from qunify.hf._answers import Answers
+from qunify.hf._answers_of_batches import check_dataset, rows_of_batch
 from qunify.hf._frozen_models import MODELS, Given, Use, is_constant, needed, use_frozen
 from qunify.hf._heads import core
 from qunify.hf._schedule import bind
@@ -33,9 +37,11 @@ class CausalLoss:
         May be set between steps, as a `Schedule` does.
     """
 
-    def __init__(self, method: QMap, models: dict[str, Given], prior_logits: Tensor | None) -> None:
+    def __init__(
+        self, method: QMap, models: dict[str, Given], prior_logits: Tensor | None, answers: Answers | None = None
+    ) -> None:
         self._loss = Loss(method)
-        self._given, self._prior = models, prior_logits
+        self._given, self._prior, self._answers = models, prior_logits, answers
         self._models: dict[str, Use] = {}
         self._autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._hooks: list[Any] = []
@@ -77,6 +83,8 @@ class CausalLoss:
             trainer._loss_shifts_labels = True  # labels are counted as they are used here
             bind(trainer, self)
             self._autocast = trainer.accelerator.autocast
+            if self._answers is not None:
+                check_dataset(self._answers, trainer.train_dataset)
         model = trainer_or_model if is_model else trainer_or_model.model
         kind, inner = getattr(core(model), "loss_type", None), type(core(model)).__name__
         if kind in _ALIGNED or getattr(getattr(core(model), "config", None), "is_encoder_decoder", False):
@@ -142,6 +150,13 @@ class CausalLoss:
         context |= numbers
         if "negative_mask" in needs:
             context["negative_mask"] = previous_tokens(inputs, labels, vocab)
+        if self._answers is not None:
+            self._answers.check(self.method, vocab)
+            rows = rows_of_batch(self._answers, inputs, labels)
+            listed = self._answers.top_k(rows[:, 1:], labels[:, 1:])
+            every = torch.arange(listed.values[..., 0].numel(), device=labels.device)
+            teacher = listed.logits(every, vocab, torch.float32)
+            context["teacher_logits"] = teacher.unflatten(0, listed.values.shape[:-1])
         for key, use in self._models.items():
             with use() as model, self._autocast():
                 outputs = model(*args, **inputs | {"use_cache": False})
@@ -172,6 +187,7 @@ def loss(
     reference: Given | None = None,
     teacher: Given | None = None,
     *,
+    teacher_answers: str | Path | Answers | None = None,
     prior_logits: Tensor | Sequence[float] | None = None,
     **params: Any,
 ) -> CausalLoss:
@@ -188,6 +204,9 @@ def loss(
     reference, teacher : Module or "base", optional
         A frozen causal language model over the same tokens, on the same device, or the trained model with its adapter
         switched off. Used if the method needs it. The loss must then be attached to the trainer.
+    teacher_answers : path or Answers, optional
+        In place of a teacher, a jsonl file of its recorded answers, found by the tokens of each example in every batch;
+        these may be cut off at their ends.
     prior_logits : Tensor or sequence of float, (V,), optional
         Say, the logarithms of how often each token occurs.
 
@@ -212,7 +231,13 @@ def loss(
     if "old_logits" in m.needs:
         raise ValueError(f"{m.name}: old_logits: expected a method without an older policy: use qunify.hf.SFTTrainer")
     given = {"reference_logits": reference, "teacher_logits": teacher, "prior_logits": prior_logits}
+    answers: Answers | None = None
+    if teacher_answers is not None and "teacher_logits" in m.needs:
+        if teacher is not None:
+            raise ValueError(f"{m.name}: teacher_answers: expected these or a teacher, got both")
+        answers = teacher_answers if isinstance(teacher_answers, Answers) else Answers.read(teacher_answers)
+        del given["teacher_logits"]
     found = needed(m, given, _ARGUMENTS)
     models = {context: value for context, value in found.items() if context in MODELS}
     prior = as_tensor(m.name, "prior_logits", prior_logits) if "prior_logits" in found else None
-    return CausalLoss(m, models, prior)
+    return CausalLoss(m, models, prior, answers)

@@ -259,7 +259,7 @@ class SFTTrainer(trl.SFTTrainer):
         if isinstance(self._answers, Answers):
             if rows is None:
                 raise ValueError(f"{self.method.name}: {ANSWER}: expected a batch with it, got {', '.join(inputs)}")
-            sources["teacher_logits"] = self._answers.top_k(rows[:, 1:])
+            sources["teacher_logits"] = self._answers.top_k(rows[:, 1:], labels[:, 1:])
         if "negative_mask" in self.method.needs:
             sources["negative_mask"] = previous_tokens(inputs, labels, Head.of(self.model).vocab)
         sources |= self._predictions(model, inputs)
@@ -382,16 +382,10 @@ class SFTTrainer(trl.SFTTrainer):
         """ValueError unless the recorded answers are of the model's vocabulary, and tell the method enough."""
         if self._answers is None:
             return
-        name, vocab = self.method.name, Head.of(self.model).vocab
         if not isinstance(self._answers, Answers):
             got = "one whose preparation is skipped"
-            raise ValueError(f"{name}: teacher_answers: expected a dataset of text or token ids, got {got}")
-        self._answers.check_vocabulary(vocab)
-        least, told = self.method.teacher_tokens(vocab), int(self._answers.counts.min())
-        if least > told:
-            raise ValueError(
-                f"{name}: teacher_answers: expected the teacher's {least} likeliest tokens everywhere, got {told}"
-            )
+            raise ValueError(f"{self.method.name}: teacher_answers: expected a dataset of text or token ids, got {got}")
+        self._answers.check(self.method, Head.of(self.model).vocab)
 
     def _refuse_layouts(self) -> None:
         """ValueError where hidden states and labels would not lie side by side."""
