@@ -99,7 +99,7 @@ def vllm_batch(ids: list[int], p: Tensor) -> dict[str, Any]:
 
 
 def vllm_generate(ids: list[int], p: Tensor) -> dict[str, Any]:
-    """What people keep of `LLM.generate`'s outputs of older versions, which list the label last."""
+    """What people keep of `LLM.generate`'s outputs; with the token itself last, which ids beside it make harmless."""
     return {"prompt_token_ids": ids, "prompt_logprobs": vllm_entries(ids, p, label_first=False)}
 
 

@@ -16,7 +16,7 @@ from qunify.audit import _demonstrations
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._forward import batches, logits
 from qunify.audit._models import check_model, load_model, load_tokenizer
-from qunify.hf import ANSWERS_HEADER, Head
+from qunify.hf import Answers, Head
 
 #: Demonstrations that are written together: those of like length among them go through the model together.
 WINDOW = 32
@@ -101,7 +101,7 @@ def record(
         kept = _resumable(partial, made_of)
         with partial.open("a", encoding="utf-8") as file:
             if kept is None:
-                file.write(json.dumps({ANSWERS_HEADER: made_of}) + "\n")
+                file.write(json.dumps({Answers.HEADER: made_of}) + "\n")
             _answer(teacher, encoded, kept or 0, min(top_k, vocab), file, batch_tokens, progress)
         partial.replace(out)
         return {**about, "kept": kept or 0}
@@ -186,7 +186,7 @@ def _resumable(partial: Path, made_of: dict[str, Any]) -> int | None:
 
 def _header(line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)[ANSWERS_HEADER]
+        found = json.loads(line)[Answers.HEADER]
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}

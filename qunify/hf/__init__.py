@@ -12,7 +12,7 @@ for _package in ("transformers", "trl", "datasets", "accelerate", "peft"):
         raise ImportError(f"qunify.hf needs {_package}: in a checkout of qunify, pip install '.[hf]'", name=_package)
 
 if TYPE_CHECKING:
-    from qunify.hf._answers import ANSWERS_HEADER, Answers
+    from qunify.hf._answers import Answers
     from qunify.hf._compute_loss import CausalLoss, loss
     from qunify.hf._frozen_models import from_folder
     from qunify.hf._gguf import from_gguf

@@ -21,9 +21,6 @@ from qunify.hf._token_texts import TokenTexts
 from qunify.maps import QMap
 from qunify.training import TopK
 
-#: The first line of a file that `qunify record` writes, under this key, says what it was made of.
-ANSWERS_HEADER = "qunify_answers"
-
 
 class Answers:
     """The log-probabilities that a teacher listed for every demonstration, read from a jsonl file.
@@ -41,6 +38,9 @@ class Answers:
     vocab : int or None
         The teacher's vocabulary, where the file tells.
     """
+
+    #: Under this key the first line of a file that `qunify record` writes says what it was made of.
+    HEADER = "qunify_answers"
 
     def __init__(self, path: Path, lines: Iterable[tuple[int, Recorded]], texts: TokenTexts, vocab: int | None) -> None:
         self.path, self.vocab, self._texts = path, vocab, texts
@@ -101,8 +101,8 @@ class Answers:
                     sha.update(raw)
                     try:
                         line = _object(raw)
-                        if line is not None and isinstance(line.get(ANSWERS_HEADER), Mapping):
-                            header.update(line[ANSWERS_HEADER])
+                        if line is not None and isinstance(line.get(cls.HEADER), Mapping):
+                            header.update(line[cls.HEADER])
                         elif line is not None:
                             yield number, recorded(line, texts)
                     except ValueError as error:
