@@ -38,7 +38,7 @@ class TakesContexts(Protocol):
     def params(self) -> dict[str, Any]: ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a batch is equal to itself alone: what is known at its tokens can be kept by it
 class Batch:
     """N tokens over a vocabulary of V, with every context."""
 
@@ -49,6 +49,16 @@ class Batch:
     @property
     def vocab(self) -> int:
         return self.logits.shape[-1]
+
+    @functools.cached_property
+    def _first(self) -> dict[int, Batch]:
+        return {}
+
+    def first(self, n: int) -> Batch:
+        """Its first n tokens, the same object every time."""
+        if n not in self._first:
+            self._first[n] = self[:n]
+        return self._first[n]
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
         return Batch(self.logits[rows], self.labels[rows], {k: v[rows] for k, v in self.context.items()})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import sympy as sp
@@ -22,10 +24,11 @@ from qunify._lib.simple import simple_numbers, simplest
 from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
 from qunify.comparison import Match, Matches
-from qunify.comparison._subjects import examine, jumps_of
-from qunify.maps import QMap
-from qunify.samples import spread_over_u
-from qunify.token import TensorToken, V
+from qunify.comparison._places import Place, TokensAsOne, joined
+from qunify.comparison._subjects import examine, gradient_of, jumps_of
+from qunify.maps import Gate, QMap
+from qunify.samples import ROWS, spread_over_u
+from qunify.token import TensorToken, Token, V
 
 Loss = Callable[..., Tensor]
 
@@ -124,6 +127,66 @@ def test_equal_entries_are_both_listed_simplest_first() -> None:
     power = qu.identify(published(qu.get("gce", q=0.4)))
     assert [(m.name, *m.params.values()) for m in power[:2]] == [("beyond_log", 0.4), ("gce", 0.4)]
     assert len(qu.identify(published(qu.get("mae")), top=2)) == 2
+
+
+def test_every_gate_is_read_at_all_vocabularies_at_once() -> None:
+    """As it is at each in turn, by its gradient; none of the catalogue looks at more than single numbers."""
+    batches = tuple(spread_over_u(vocab, seed=0) for vocab in ROWS)
+    together = Place(batches, gate=True)
+    as_one = TokensAsOne([b.token for b in batches])
+    gates = [told(name) for name, cls in ENTRIES.items() if issubclass(cls, Gate)]
+    assert len(gates) > 30
+    for m in gates:
+        apart = joined(together.blocks([gradient_of(m, b).numpy() for b in batches]))
+        assert together.values(m) == pytest.approx(apart, rel=1e-9, abs=1e-12), m.name
+        cast(Gate, m).weight(cast(Token, as_one))
+
+
+def test_a_gate_that_looks_at_more_is_read_at_each_vocabulary() -> None:
+    batches = tuple(spread_over_u(vocab, seed=0) for vocab in ROWS)
+    expected = joined([(b.token.policy.probs**2).sum(-1, keepdim=True).numpy() for b in batches])
+
+    class Flat(Gate):
+        def loss(self, t: Token) -> Any:
+            return -t.stop(self.weight(t)) * t.log_p_label
+
+        def weight(self, t: Token) -> Any:
+            return t.sum(t.policy.probs**2)
+
+    assert TokensAsOne([b.token for b in batches]).weight_of(Flat()).numpy() == pytest.approx(expected)
+
+
+def test_what_is_kept_of_the_catalogue_is_not_kept_of_ones_own() -> None:
+    """What a user wrote may read something that changes."""
+    size = [1.0]
+
+    class Changing(Gate):
+        def loss(self, t: Token) -> Any:
+            return -size[0] * t.log_p_label
+
+        def weight(self, t: Token) -> Any:
+            return size[0]
+
+    here = Place((spread_over_u(5, seed=0),), gate=True)
+    once = here.kept_values(Changing())
+    size[0] = 2.0
+    assert here.kept_values(Changing()) == pytest.approx(2 * once)
+    assert here.kept_values(qu.get("dft")) is here.kept_values(qu.get("dft"))
+
+
+@pytest.mark.slow
+def test_the_compiler_is_neither_loaded_nor_shown_what_is_no_loss() -> None:
+    code = """
+import sys, torch, qunify as qu
+def smooth(z, y):
+    return torch.nn.functional.cross_entropy(z.float(), y, reduction="none", label_smoothing=0.25)
+assert "label_smoothing(smoothing=0.25)" in qu.identify(smooth).verdict
+assert "torch._dynamo" not in sys.modules
+print(qu.identify(torch.compile(smooth, backend="eager")).verdict)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "smooth is identical to label_smoothing(smoothing=0.25)" in done.stdout
+    assert "recompile" not in done.stderr
 
 
 # ---- steps and whole numbers ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import given, settings, strategies
 
 import qunify as qu
 from qunify.maps import QMap, exact_gradient, exact_loss
-from qunify.token import DIGITS
+from qunify.token import DIGITS, TensorToken
 from tests.battery import batch, every_setting
 
 #: Every scale, a runner-up label, the uniform row, a one-hot row on the label and one off it.
@@ -68,6 +68,19 @@ def test_a_ratio_that_lies_at_its_bound_is_judged_there(clip: int, old: int) -> 
     assert exact_gradient(qu.get("psft", clip=clip / 20), probs, 0, context) == (0, 0)
     below = exact_gradient(qu.get("psft", clip=clip / 20 + 1e-12), probs, 0, context)
     assert float(below[1]) == pytest.approx(float((1 + eps) * (1 - u)), rel=1e-9)
+
+
+@pytest.mark.parametrize("t", [1.0001, 1.01, 1.5, 4.0])
+def test_the_tempered_softmax_has_its_digits_also_near_the_softmax(t: float) -> None:
+    """q = exp_t(z − λ) exactly where log_t q_k − log_t q_j = z_k − z_j, with log_t x = (x^(1−t) − 1)/(1 − t)."""
+    token = TensorToken(batch(5).logits[:60], batch(5).labels[:60], {})
+    probs = token.tempered_softmax(t).probs
+    assert (probs.sum(-1) - 1).abs().max() < 1e-14
+    with mp.workdps(DIGITS):
+        for z, q in zip(token.logits.tolist(), probs.tolist(), strict=True):
+            log_t = [(mp.mpf(x) ** (1 - mp.mpf(t)) - 1) / (1 - mp.mpf(t)) for x in q]
+            for k in range(1, 5):
+                assert abs(log_t[k] - log_t[0] - (mp.mpf(z[k]) - mp.mpf(z[0]))) < 1e-14 * (1 + abs(log_t[k]) * t)
 
 
 def test_sums_of_exact_numbers_keep_their_digits() -> None:

@@ -6,20 +6,18 @@ import dataclasses
 import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
-from scipy.optimize import least_squares
+from scipy.optimize import leastsq
 
 from qunify._lib.simple import simple_numbers
-from qunify.comparison._subjects import gradient_of
-from qunify.maps import Gate, QMap, limits
+from qunify.comparison._places import FAR, Array, Place, joined, place
+from qunify.maps import QMap, limits
 from qunify.samples import Batch
 
-Array = np.ndarray[Any, np.dtype[np.float64]]
 #: `equal` compares gradients, `ratio` leaves one positive factor free, `ray` one positive factor per token.
 Mode = Literal["equal", "ratio", "ray"]
 
@@ -29,7 +27,7 @@ WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; batche
 STARTS = 3  # how many starts are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
 HOPELESS = 0.9  # relative error of the best start, with a free factor, above which no start is followed downhill
-FAR = 1e3  # stands for a difference that is not a number
+EPS = float(np.finfo(np.float64).eps)
 
 
 @dataclass(frozen=True)
@@ -43,38 +41,48 @@ class Sample:
     jumps: tuple[float, ...] = ()  # the label probabilities at which a gate's weight jumps, as measured
 
     @functools.cached_property
-    def _lengths(self) -> list[Array]:
-        """‖p − δ‖, (N, 1) per batch."""
-        tokens = [p.token for p in self.batches]
-        return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
+    def _place(self) -> Place:
+        return place(self.batches, self.gate)
 
     @functools.cached_property
     def blocks(self) -> list[Array]:
         """The numbers that are compared, for each vocabulary: gradients (N, V), or of a gate w ‖p − δ‖, (N, 1)."""
-        return [self._block(i, g) for i, g in enumerate(self.gradients)]
+        return self._place.blocks(self.gradients)
 
     @functools.cached_property
     def norms(self) -> list[float]:
         return [float(np.linalg.norm(b)) or 1.0 for b in self.blocks]
 
+    @property
+    def count(self) -> int:
+        """How many numbers are compared."""
+        return self._measured.size
+
     @functools.cached_property
-    def _kept(self) -> dict[QMap, list[Array]]:
-        return {}
+    def _starts(self) -> list[int]:
+        """Where each vocabulary begins in the vector of all."""
+        return [0, *itertools.accumulate(b.size for b in self.blocks[:-1])]
 
-    def _block(self, i: int, gradient: Array) -> Array:
-        if not self.gate:
-            return gradient
-        batch = self.batches[i]
-        at_label = gradient[np.arange(len(gradient)), batch.labels.numpy()][:, None]
-        return -at_label / batch.token.p_rest.numpy() * self._lengths[i]
+    @functools.cached_property
+    def _scale(self) -> Array:
+        """1 / norm, for every number of the vector of all."""
+        return np.repeat([1 / n for n in self.norms], [b.size for b in self.blocks])
 
-    @torch.no_grad()
-    def values(self, m: QMap) -> list[Array]:
-        """The same numbers of a method."""
-        if self.gate and isinstance(m, Gate):  # its weight is enough
-            weights = [torch.as_tensor(m.weight(p.token), dtype=torch.float64) for p in self.batches]
-            return [_finite(w) * n for w, n in zip(weights, self._lengths, strict=True)]
-        return [self._block(i, _finite(gradient_of(m, p))) for i, p in enumerate(self.batches)]
+    @functools.cached_property
+    def _measured(self) -> Array:
+        return joined(self.blocks) * self._scale
+
+    def values(self, m: QMap, *, again: bool = False) -> list[Array]:
+        """The same numbers of a method, for each vocabulary."""
+        return self._apart(self._values(m, again))
+
+    def _values(self, m: QMap, again: bool) -> Array:
+        """As one vector; kept, of a method that will be asked for `again`, also for other losses."""
+        return self._place.kept_values(m) if again else self._place.values(m)
+
+    def _apart(self, values: Array) -> list[Array]:
+        parts = np.split(values, self._starts[1:])
+        return [x.reshape(b.shape) for x, b in zip(parts, self.blocks, strict=True)]
 
     def only(self, i: int) -> Sample:
         """The sample on one vocabulary."""
@@ -91,7 +99,7 @@ class Sample:
         """The first few rows of each probe."""
         if self.few is None:
             return self
-        batches = tuple(p[:n] for p, n in zip(self.batches, self.few, strict=True))
+        batches = tuple(p.first(n) for p, n in zip(self.batches, self.few, strict=True))
         return Sample(batches, tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True)), self.gate)
 
     @functools.cached_property
@@ -101,28 +109,29 @@ class Sample:
 
     def difference(
         self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False
-    ) -> tuple[list[Array], float]:
-        """(factor · method − measured) relative to the measured norm, block by block, and the factor. The values of
-        methods that will be asked for `again` are kept."""
-        values = self._kept.get(m) or self.values(m)
-        if again:
-            self._kept[m] = values
+    ) -> tuple[Array, float]:
+        """(factor · method − measured) relative to the measured norm, as one vector, and the factor."""
+        values = self._values(m, again)
         if mode == "ray":
-            pairs = [_on_rays(v, b) for v, b in zip(values, self.blocks, strict=True)]
-            return [(v - b) / math.sqrt(len(b)) for v, b in pairs], 1.0
+            pairs = [_on_rays(v, b) for v, b in zip(self._apart(values), self.blocks, strict=True)]
+            return joined([(v - b) / math.sqrt(len(b)) for v, b in pairs]), 1.0
+        relative = values * self._scale
         if factor is None:
             factor = 1.0
             if mode == "ratio":
-                scaled = [(v / n, b / n) for v, b, n in zip(values, self.blocks, self.norms, strict=True)]
-                size = sum(float((v * v).sum()) for v, _ in scaled)
-                shared = sum(float((v * b).sum()) for v, b in scaled)
+                size, shared = float(relative @ relative), float(relative @ self._measured)
                 factor = max(shared / size, 0.0) if size > 0 and math.isfinite(size + shared) else 0.0
-        return [(factor * v - b) / n for v, b, n in zip(values, self.blocks, self.norms, strict=True)], factor
+        relative *= factor
+        relative -= self._measured
+        return relative, factor
 
     def error(self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False) -> float:
         """Relative error of the gradient, the largest over the vocabularies."""
-        blocks, _ = self.difference(m, mode, factor, again=again)
-        return max(float(np.linalg.norm(b)) for b in blocks)
+        return self.largest_norm(self.difference(m, mode, factor, again=again)[0])
+
+    def largest_norm(self, difference: Array) -> float:
+        """The largest norm over the vocabularies."""
+        return math.sqrt(np.add.reduceat(difference * difference, self._starts).max())
 
     def same_rays(self, m: QMap, tolerance: float) -> bool:
         """Whether both gradients lie on one ray at every token where neither vanishes, and there is such a token."""
@@ -133,10 +142,6 @@ class Sample:
                 return False
             both |= bool(measured.any())
         return both
-
-
-def _finite(x: torch.Tensor) -> Array:
-    return x.nan_to_num(FAR, FAR, -FAR).clamp_(-FAR, FAR).numpy()
 
 
 def _on_rays(v: Array, b: Array) -> tuple[Array, Array]:
@@ -218,6 +223,38 @@ class Axis:
         return self.low + distance if self.low is not None else (self.high or 0.0) - distance
 
 
+def downhill(residuals: Callable[[Array], Array], x0: Sequence[float], *, close: float, steps: int) -> Array:
+    """Where Levenberg–Marquardt (MINPACK's, by scipy) ends from x0 (n,), with derivatives from forward differences.
+
+    What `scipy.optimize.least_squares` would do, whose own arithmetic takes longer than most residuals here.
+    """
+
+    @functools.cache  # MINPACK and the derivatives ask for the same ones
+    def at(*x: float) -> Array:
+        return residuals(np.array(x))
+
+    @functools.cache
+    def slopes(*x: float) -> Array:
+        here, columns = at(*x), []
+        for i, value in enumerate(x):
+            h = math.copysign(EPS**0.5 * max(1.0, abs(value)), value)
+            columns.append((residuals(np.array((*x[:i], value + h, *x[i + 1 :]))) - here) / (value + h - value))
+        return np.stack(columns, 1)
+
+    most = steps * (len(x0) + 1)
+    found: Array = leastsq(
+        lambda x: at(*x.tolist()),
+        x0,
+        Dfun=lambda x: slopes(*x.tolist()),
+        full_output=True,
+        ftol=close,
+        xtol=close,
+        gtol=1e-14,
+        maxfev=most,
+    )[0]
+    return found
+
+
 def fit(
     cls: type[QMap],
     sample: Sample,
@@ -263,6 +300,10 @@ class _Search:
     sample: Sample
     mode: Mode
     tolerance: float
+
+    @functools.cached_property
+    def _errors(self) -> dict[tuple[Any, ...], float]:
+        return {}
 
     # ---- stages ------------------------------------------------------------------------------------------------------
     def best_start(self, fixed: dict[str, Any]) -> Found:
@@ -317,14 +358,16 @@ class _Search:
         return self.cls(**rest, **{a.name: v for a, v in zip(self.axes, point, strict=True)})
 
     def at(self, point: Sequence[float], rest: dict[str, Any], *, again: bool = False) -> Found:
-        try:
-            error = self.sample.error(self.build(point, rest), self.mode, again=again)
-        except ValueError:  # parameters that exclude each other
-            error = math.inf
-        return Found(error, point, rest)
+        key = (*point, *rest.values())
+        if key not in self._errors:
+            try:
+                self._errors[key] = self.sample.error(self.build(point, rest), self.mode, again=again)
+            except ValueError:  # parameters that exclude each other
+                self._errors[key] = math.inf
+        return Found(self._errors[key], point, rest)
 
     def descended(self, start: Found, *, precise: bool, free: Sequence[int] | None = None) -> Found:
-        """Levenberg–Marquardt (scipy's `least_squares`) from one start along the free axes, all by default."""
+        """Downhill from one start along the free axes, all by default."""
         free = range(len(self.axes)) if free is None else free
         point = list(start.point)
 
@@ -335,18 +378,14 @@ class _Search:
 
         def residuals(x: Array) -> Array:
             try:
-                blocks, _ = self.sample.difference(self.build(moved(x), start.rest), self.mode)
+                return self.sample.difference(self.build(moved(x), start.rest), self.mode)[0]
             except ValueError:  # parameters that exclude each other
-                blocks = [np.full_like(b, FAR) for b in self.sample.blocks]
-            return np.concatenate([b.ravel() for b in blocks])
+                return np.full(self.sample.count, FAR)
 
         # A closed end is a stationary point of the map: begin beside it, the end itself has been tried.
         x0 = [self.axes[i].off_end(self.axes[i].coordinate(point[i])) for i in free]
         close, steps = (1e-14, 25) if precise else (1e-3, 8)
-        done = least_squares(
-            residuals, x0, method="lm", xtol=close, ftol=close, gtol=1e-14, max_nfev=steps * (len(free) + 1)
-        )
-        point = list(moved(done.x))
+        point = list(moved(downhill(residuals, x0, close=close, steps=steps)))
         return min(start, self.at(point, start.rest), key=lambda found: found.error)
 
     def thresholds(self, at: Found) -> list[int]:

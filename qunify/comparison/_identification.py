@@ -241,9 +241,9 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
     order = list(ENTRIES)
 
     def rank(m: Match) -> tuple[Any, ...]:
-        if m.level not in EXACTLY:
-            return (DEGREES.index(m.level), m.error, 0, order.index(m.name))
         changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
+        if m.level not in EXACTLY:  # of those that come as near but for rounding, the plainest
+            return (DEGREES.index(m.level), float(f"{m.error:.4g}"), changed, order.index(m.name))
         if m.level == "scaled" and not changed:  # plainer than an entry in which a parameter stands for the factor
             return (0, 1, len(m.params), order.index(m.name))
         return (DEGREES.index(m.level), changed, len(m.params), order.index(m.name))

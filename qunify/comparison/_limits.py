@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ from qunify.comparison._bindings import Bindings, simple_fraction, with_expressi
 from qunify.comparison._fitting import Sample, fit
 from qunify.comparison._subjects import gradient_of
 from qunify.maps import Gate, QMap, limits
-from qunify.samples import spread_over_u
+from qunify.samples import Batch, spread_over_u
 from qunify.symbolic import P_Y, gate_weight
 from qunify.token import rational
 
@@ -37,14 +38,20 @@ class Limit(NamedTuple):
         return -self.side * sp.Integer(10**9) if self.is_infinite else self.end + self.side * sp.Rational(1, 10**9)
 
 
-def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
-    """The special case as a limit of the general method: one parameter goes to an end that its range does not hold, the
-    others are fitted on the way, and the error must shrink at every step."""
+@functools.cache
+def _middle() -> Batch:
+    """Tokens at which u is neither near 0 nor near 1, towards which limits need not be uniform."""
     every = spread_over_u(5, seed=0)
     order = every.token.p_label[:, 0].argsort()
     u = every.token.p_label[order, 0]
-    order = order[(u > 0.004) & (u < 0.996)]  # limits need not be uniform towards u = 0 and 1
-    middle = every[order[torch.linspace(0, len(order) - 1, 60).long()]]
+    order = order[(u > 0.004) & (u < 0.996)]
+    return every[order[torch.linspace(0, len(order) - 1, 60).long()]]
+
+
+def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
+    """The special case as a limit of the general method: one parameter goes to an end that its range does not hold, the
+    others are fitted on the way, and the error must shrink at every step."""
+    middle = _middle()
     sample = Sample((middle,), (gradient_of(m, middle).numpy(),), issubclass(cls, Gate))
     for limit in _limits(cls):
         errors: list[float] = []

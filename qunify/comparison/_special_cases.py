@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import sympy as sp
 import torch
 
@@ -134,10 +133,10 @@ def _values(found: Mapping[str, Any], special: QMap) -> dict[str, Any]:
 def _at(cls: type[QMap], found: Mapping[str, Any], special: QMap, sample: Sample) -> float | None:
     """The factor, where these values make the two equal; None where they do not."""
     try:
-        blocks, factor = sample.difference(cls(**_values(found, special)), "ratio")
+        left, factor = sample.difference(cls(**_values(found, special)), "ratio")
     except ValueError:  # out of range here
         return None
-    return factor if max(float(np.linalg.norm(b)) for b in blocks) <= EXACT and factor > 0 else None
+    return factor if sample.largest_norm(left) <= EXACT and factor > 0 else None
 
 
 def _guesses(cls: type[QMap], free: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -206,7 +205,7 @@ def _fit(cls: type[QMap], m: QMap) -> dict[int, Fit] | None:
 
 @remembered
 def _measured(m: QMap) -> tuple[Measured, ...]:
-    batches = [spread_over_u(vocab, seed=0)[:rows] for vocab, rows in ROWS.items()]
+    batches = [spread_over_u(vocab, seed=0).first(rows) for vocab, rows in ROWS.items()]
     return tuple(Measured(p, gradient_of(m, p), torch.float64) for p in batches)
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import least_squares
 
 from qunify import catalogue
 from qunify._lib.simple import simple_numbers
 from qunify.comparison._diagnosis import short_number
-from qunify.comparison._fitting import Array, Axis, Sample
+from qunify.comparison._fitting import Axis, Sample, downhill
+from qunify.comparison._places import Array
 from qunify.maps import QMap, limits
 
 MOST_STARTS = 30  # parameter settings of one entry that are tried in sums
@@ -86,10 +87,13 @@ class _Sums:
     sample: Sample
     tolerance: float
 
-    def column(self, m: QMap) -> Array:
-        return _joined(self.sample, self.sample.values(m))
+    @functools.cached_property
+    def column(self) -> Callable[[QMap], Array]:
+        """The gradient of a method, as `measured` has that of the loss. Of the terms of a sum most stay while one is
+        moved."""
+        return functools.lru_cache(maxsize=32)(lambda m: _joined(self.sample, self.sample.values(m)))
 
-    @property
+    @functools.cached_property
     def measured(self) -> Array:
         return _joined(self.sample, self.sample.blocks)
 
@@ -98,7 +102,7 @@ class _Sums:
         base, b = self.column(sft), self.measured
         base = base / np.linalg.norm(base)
         size = float(np.linalg.norm(b))
-        rows: Array = np.stack([self.column(m) for m in methods])
+        rows: Array = np.stack([_joined(self.sample, self.sample.values(m, again=True)) for m in methods])
         before = np.linalg.norm(rows, axis=1)
         rows, b = rows - np.outer(rows @ base, base), b - (b @ base) * base
         norms: Array = np.linalg.norm(rows, axis=1)
@@ -147,10 +151,8 @@ class _Sums:
                 return np.full_like(self.measured, 1.0)
 
         x0 = [axis.off_end(axis.coordinate(getattr(terms[i], axis.name))) for i, axis in axes]
-        done = least_squares(
-            residual, x0, method="lm", xtol=1e-14, ftol=1e-14, gtol=1e-14, max_nfev=20 * (len(axes) + 1)
-        )
-        return moved(done.x.tolist()) if done.cost < 0.5 * self.error(terms) ** 2 else terms
+        best = downhill(residual, x0, close=1e-14, steps=20)
+        return moved(best.tolist()) if float(np.linalg.norm(residual(best))) < self.error(terms) else terms
 
     def simplified(self, terms: tuple[QMap, ...]) -> tuple[QMap, ...]:
         """The same at simple numbers, as far as they fit as well. A parameter that may stand for the coefficient of its

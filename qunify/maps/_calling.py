@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -123,7 +124,7 @@ class Calling:
 
     def run(self, logits: Tensor, labels: Tensor, context: Mapping[str, Any]) -> Run:
         """One call with these very arguments."""
-        return run(self.function, logits, labels, context, Widened() if self.widened else None)
+        return run(self.function, logits, labels, context, _widened() if self.widened else None)
 
     def gradient(self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The gradient of every token's own loss, (N, V)."""
@@ -251,6 +252,11 @@ def _signature(loss_fn: LossFunction, contexts: tuple[str, ...]) -> tuple[tuple[
 class Widened(TorchDispatchMode):
     """Every number is computed in float64: casts to narrower types are left out, and so are narrower constants."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Asked by torch, which hides the mode from its compiler: that would load the compiler, for seconds."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()
         self.asked = torch.float64  # the narrowest type to which a float64 was to be cast
@@ -270,6 +276,21 @@ class Widened(TorchDispatchMode):
             self.mended = True
             made = func(*tree_map(_wide, args), **tree_map(_wide, kwargs))
         return made if tensors else tree_map(_wide, made)
+
+
+class _WidenedApart(Widened):
+    """The same where a compiler is loaded, as it is for a loss that is compiled: it must not compile the mode too."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_dispatch__(func, types, args, kwargs)
+
+
+def _widened() -> Widened:
+    return _WidenedApart() if "torch._dynamo" in sys.modules else Widened()
 
 
 def _wide_type(x: Any) -> Any:
@@ -294,7 +315,7 @@ def tried(
     """A function's casts may be left out where half of the digits of the narrower type stay the same, at the median
     token."""
     call = functools.partial(run, function, logits, labels, context, reduced=reduced)
-    mode = Widened()
+    mode = _widened()
     try:
         wide = call(mode)
     except ValueError:  # what it does cannot be done in float64, or at all

@@ -62,7 +62,7 @@ def limits(f: dataclasses.Field[Any]) -> Mapping[str, Any]:
 def checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
     """The parameter's value, or a ValueError naming it and its range. Symbols pass: they stand for any value. A number
     of SymPy stays the fraction that it is."""
-    if is_symbolic(value):
+    if not isinstance(value, (float, int, str)) and is_symbolic(value):
         if getattr(value, "is_number", False) is True:
             checked(method, f, int(value) if value.is_Integer else float(value))
         return value
@@ -73,7 +73,7 @@ def checked(method: str, f: dataclasses.Field[Any], value: Any) -> Any:
             raise ValueError(f"{method}: parameter {f.name}: expected {expected}, got {value!r}")
         return value
     whole = isinstance(f.default, int)
-    kind = numbers.Integral if whole else numbers.Real
+    kind = (int, numbers.Integral) if whole else (float, numbers.Real)
     fits = (
         isinstance(value, kind)
         and not isinstance(value, bool)

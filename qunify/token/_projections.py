@@ -91,11 +91,11 @@ def entmax_threshold(logits: Tensor, power: float, steps: int = 50) -> Tensor:
 
 
 def tempered_powers(logits: Tensor, ruled_out: Tensor | None, shift: Tensor, t: float) -> tuple[Tensor, Tensor]:
-    """b = 1 + (1 − t)(logits − shift) and b^(1/(1 − t)) = exp_t(logits − shift), for t > 1."""
-    base = torch.add(1 - (1 - t) * shift, logits, alpha=1 - t)
+    """b = (1 − t)(logits − shift) and (1 + b)^(1/(1 − t)) = exp_t(logits − shift), for t > 1."""
+    beyond = (logits - shift).mul_(1 - t)  # b itself, not 1 + b: near t = 1 it has the digits
     if ruled_out is not None:  # a heavy tail would give even a ruled-out token some mass
-        base = base.masked_fill(ruled_out, torch.inf)
-    return base, base.log().div_(1 - t).exp_()
+        beyond = beyond.masked_fill(ruled_out, torch.inf)
+    return beyond, beyond.log1p().div_(1 - t).exp_()
 
 
 def tempered_normaliser(logits: Tensor, ruled_out: Tensor | None, t: float, steps: int = 50) -> Tensor:
@@ -106,9 +106,10 @@ def tempered_normaliser(logits: Tensor, ruled_out: Tensor | None, t: float, step
     """
     shift = logits.amax(-1, keepdim=True)
     for _ in range(steps):
-        base, probs = tempered_powers(logits, ruled_out, shift, t)
+        beyond, probs = tempered_powers(logits, ruled_out, shift, t)
         total = probs.sum(-1, keepdim=True)
-        step = (total.pow(t) - total) / ((t - 1) * probs.div_(base).sum(-1, keepdim=True))
+        above = total * torch.expm1((t - 1) * total.log()) / (t - 1)  # (S^t − S)/(t − 1)
+        step = above / probs.div_(beyond.add_(1)).sum(-1, keepdim=True)
         shift = shift + step
         if _converged(step, shift):
             break
