@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -360,6 +361,59 @@ def test_one_sentence_for_a_line_that_is_none(line: Any, sentence: str, tmp_path
             except ValueError as error:
                 raise ValueError(f"answers: answers.jsonl: {error}") from None
         hf.Answers.read(path)
+
+
+JUNK: list[Any] = [
+    None,
+    True,
+    -1,
+    3,
+    2**70,
+    0.5,
+    -math.inf,
+    math.nan,
+    "",
+    "cat",
+    "7",
+    [],
+    [[]],
+    [None],
+    {},
+    {"logprob": 1},
+]
+
+
+def spoiled(node: Any, at: int, junk: Any) -> tuple[Any, int]:
+    """A copy in which the `at`-th node below this one is something else; and how many nodes are left to count."""
+    if at == 0:
+        return junk, -1
+    at -= 1
+    if not isinstance(node, dict | list):
+        return node, at
+    keys = list(node) if isinstance(node, dict) else range(len(node))
+    new = copy.copy(node)
+    for key in keys:
+        new[key], at = spoiled(node[key], at, junk)
+        if at < 0:
+            break
+    return new, at
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.sampled_from(FORMATS), at=st.integers(0, 250), junk=st.sampled_from(JUNK))
+def test_whatever_a_line_holds_it_is_read_or_refused_in_a_sentence(
+    body: Any, at: int, junk: Any, teacher: Any, tmp_path_factory: Any
+) -> None:
+    ids = DEMONSTRATIONS[0]
+    line = spoiled(body(ids, log_p(teacher, ids)), at, junk)[0]
+    folder, sentence = tmp_path_factory.mktemp("junk"), "answers: answers.jsonl: read"
+    try:
+        answers = hf.Answers.read(file(folder, [line]), TOKENIZER)
+        answers.check_vocabulary(96)
+        answers.rows(ids, counted(ids), "demonstration 1")
+    except ValueError as error:
+        sentence = str(error)
+    assert re.match(r"answers: .*answers\.jsonl: \S", sentence)
 
 
 def test_text_without_a_tokenizer_and_a_file_that_is_not_there(tmp_path: Path) -> None:

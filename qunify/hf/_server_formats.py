@@ -190,7 +190,7 @@ def _triples(fields: Mapping[str, Any], part: str) -> list[tuple[list[Any], list
             f"got {len(own)} and {len(top)}"
         )
     for t, (token, entries) in enumerate(zip(own, top, strict=True)):
-        for triple in (token, *(entries or ())):
+        for triple in (token, *([] if entries is None else _list(entries, f"position {t}: [logprob, id, text]"))):
             if not isinstance(triple, list) or len(triple) < 2:
                 raise ValueError(f"position {t}: expected [logprob, id, text], got {triple!r:.80}")
             _integers(triple[1:2], f"position {t}: the second of [logprob, id, text]")
@@ -215,15 +215,20 @@ def _openai(found: Mapping[str, Any], ids: list[int] | None, said: list[int] | N
 
 
 def _content(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
-    rows = _list(found["content"], "logprobs.content")
-    for t, row in enumerate(rows):
-        for entry in (row, *((row.get("top_logprobs") or ()) if isinstance(row, Mapping) else ())):
-            if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str) or "logprob" not in entry:
-                raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
     return [
-        (row["token"], row["logprob"], [(e["token"], e["logprob"]) for e in row.get("top_logprobs") or ()])
-        for row in rows
+        (*_entry(t, row), _alternatives(t, row)) for t, row in enumerate(_list(found["content"], "logprobs.content"))
     ]
+
+
+def _alternatives(t: int, row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    there = row.get("top_logprobs")
+    return [] if there is None else [_entry(t, entry) for entry in _list(there, f"position {t}: top_logprobs")]
+
+
+def _entry(t: int, entry: Any) -> tuple[str, Any]:
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str) or "logprob" not in entry:
+        raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
+    return entry["token"], entry["logprob"]
 
 
 def _completion(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
