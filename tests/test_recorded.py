@@ -303,13 +303,13 @@ def chat(**change: Any) -> dict[str, Any]:
             {**OWN, "tokens": [[4, 5], [5]], "logprobs": [[-0.1, -0.2], [-1]]},
             r"line 1, position 1: expected log-probabilities, got probabilities that add up to 1\.724",
         ),
-        ({**OWN, "logprobs": [[-0.1], [math.nan]]}, "position 2: expected a log-probability, got nan for token 5"),
+        ({**OWN, "logprobs": [[-0.1], [math.nan]]}, "line 1, position 2: expected a log-probability, got NaN"),
         ({**OWN, "logprobs": [[-0.1], ["-1"]]}, "position 2: expected a log-probability, got '-1' for token 5"),
         ({**OWN, "logprobs": [[-0.1, -3.0], [-1]]}, "position 1: expected as many tokens as logprobs, got 1 and 2"),
         ({**OWN, "logprobs": [[-0.1]]}, "expected as many positions as lists .* got 2, 2 and 1"),
         ({**OWN, "positions": [1, 3]}, "expected positions from 1 to 2, got 3"),
         ({**OWN, "positions": [0, 1]}, "expected positions from 1 to 2, got 0"),
-        ({**OWN, "tokens": [[4], [2**40]]}, "expected token ids as tokens, got 1099511627776"),
+        ({**OWN, "tokens": [[4], [2**40]]}, "position 2: expected a token id, got 1099511627776"),
         ({**OWN, "ids": ["a"]}, "expected token ids as ids, got 'a'"),
         ({**OWN, "ids": None}, "expected ids beside positions, got none"),
         (
@@ -344,7 +344,7 @@ def chat(**change: Any) -> dict[str, Any]:
             {"choices": [{"logprobs": {"tokens": ["a"], "token_logprobs": [], "top_logprobs": []}}]},
             "expected tokens, token_logprobs and top_logprobs of one length, got 1, 0 and 0",
         ),
-        (chat(token="catdog"), "position 0: expected the text of one token, got 'catdog', that of none"),
+        (chat(token="catdog"), "position 0: expected the text of a token, got 'catdog', that of none"),
         (chat(token="twin"), r"got 'twin', that of 2 tokens \(90, 91, …\): let the server write ids"),
     ],
 )  # fmt: skip
@@ -361,6 +361,19 @@ def test_one_sentence_for_a_line_that_is_none(line: Any, sentence: str, tmp_path
             except ValueError as error:
                 raise ValueError(f"answers: answers.jsonl: {error}") from None
         hf.Answers.read(path)
+
+
+def test_alternatives_that_could_be_several_tokens_are_not_listed() -> None:
+    """As "�" is, which half of a letter decodes to: byte-level tokenizers have hundreds, and servers list them."""
+
+    class Twins(TokenTexts):
+        _decoded = {"cat": [5], "dog": [6], "�": [90, 91]}  # noqa: RUF012
+
+    entries = [{"token": name, "logprob": value} for name, value in (("cat", -0.5), ("�", -1.5), ("dog", -2.0))]
+    line = recorded(chat(token="dog", logprob=-2.0, top_logprobs=entries), Twins("one"))
+    (listing,) = line.listed
+    assert listing is not None
+    assert dict(zip(*listing, strict=True)) == {5: -0.5, 6: -2.0}
 
 
 JUNK: list[Any] = [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from array import array
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -49,26 +50,27 @@ class Answers:
         self._ids: list[np.ndarray] = []  # of each; −1 for a first one that is not named
         self._rows: list[np.ndarray] = []  # of each token the row of values, −1 where nothing was listed
         self._whole: list[bool] = []
-        listed: list[list[tuple[int, float]]] = []
+        counts, tokens, values = array("q"), array("q"), array("d")
         for number, line in lines:
             rows = np.full(len(line.listed), -1)
-            for t, pairs in enumerate(line.listed):
-                if pairs is not None:
-                    rows[t] = len(listed)
-                    listed.append(pairs)
+            for t, listing in enumerate(line.listed):
+                if listing is not None:
+                    rows[t] = len(counts)
+                    counts.append(len(listing[0]))
+                    tokens.extend(listing[0])
+                    values.extend(listing[1])
             self._numbers.append(number)
             self._ids.append(np.array([-1 if token is None else token for token in line.ids], dtype=np.int64))
             self._rows.append(rows)
             self._whole.append(line.whole)
-        self.counts = torch.tensor([len(pairs) for pairs in listed], dtype=torch.long)
-        wide = int(self.counts.max()) if listed else 1
-        values = np.full((len(listed), wide), -np.inf, dtype=np.float32)
-        tokens = np.zeros((len(listed), wide), dtype=np.int32)
-        for row, pairs in enumerate(listed):
-            tokens[row, : len(pairs)], values[row, : len(pairs)] = zip(*pairs, strict=True)
-        self.values, self.tokens = torch.from_numpy(values), torch.from_numpy(tokens)
-        self._largest = int(tokens.max(initial=0))
-        self._check_mass()
+        self.counts = torch.from_numpy(np.array(counts, dtype=np.int64))
+        there = torch.arange(int(self.counts.max()) if len(counts) else 1) < self.counts[:, None]
+        self.values = torch.full(there.shape, -torch.inf)
+        self.values[there] = torch.from_numpy(np.array(values, dtype=np.float32))
+        self.tokens = torch.zeros(there.shape, dtype=torch.int32)
+        self.tokens[there] = torch.from_numpy(np.array(tokens, dtype=np.int32))
+        self._check_numbers()
+        self._largest = int(self.tokens.max()) if len(counts) else -1
         self._index()
 
     @classmethod
@@ -252,8 +254,11 @@ class Answers:
         )
 
     # ---- numbers ------------------------------------------------------------------------------------------------
-    def _check_mass(self) -> None:
+    def _check_numbers(self) -> None:
         """ValueError unless at every row stand log-probabilities, which logits are not."""
+        if bool(self.values.isnan().any()):
+            where = self._place(int(self.values.isnan().any(-1).int().argmax()))
+            raise ValueError(f"answers: {self.path}: {where}: expected a log-probability, got NaN")
         mass = self.values.double().exp().sum(-1)
         over = (mass > 1 + LISTED_MASS).nonzero()[:, 0]
         if len(over):

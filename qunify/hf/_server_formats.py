@@ -11,8 +11,8 @@ from typing import Any
 
 from qunify.hf._token_texts import TokenTexts
 
-#: (token, log-probability) of the likeliest tokens, and of the one that stands there.
-Listed = list[tuple[int, float]]
+#: The likeliest tokens, and the one that stands there, and the log-probabilities of all of them.
+Listed = tuple[list[int], list[float]]
 #: What stands for −∞, which JSON has not: vLLM clamps to it, and OpenAI writes it for whatever is not in its list.
 FLOOR = -9999.0
 _MOST = 2**31  # token ids are kept in 32 bits
@@ -119,7 +119,7 @@ def _own(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
         if len(_list(row, f"position {t}: tokens")) != len(_list(numbers, f"position {t}: logprobs")):
             got = f"{len(row)} and {len(numbers)}"
             raise ValueError(f"position {t}: expected as many tokens as logprobs, got {got}")
-        listed[t] = _merged(t, zip(_integers(row, "tokens"), numbers, strict=True))
+        listed[t] = _merged(t, row, numbers)
     return Recorded(ids, True, listed)
 
 
@@ -133,12 +133,13 @@ def _vllm(found: Any, ids: list[int] | None) -> Recorded:
             continue
         if not isinstance(entries, Mapping) or not entries:
             raise ValueError(f"position {t}: expected an object of token ids, got {entries!r:.80}")
-        pairs = [(_key(t, key), _logprob_of(value)) for key, value in entries.items()]
-        if ids is not None and t < len(ids) and ids[t] not in dict(pairs):
-            got = ", ".join(str(token) for token, _ in pairs)
+        tokens = [_key(t, key) for key in entries]
+        if ids is not None and t < len(ids) and ids[t] not in tokens:
+            got = ", ".join(map(str, tokens))
             raise ValueError(f"position {t}: expected the token that stands there, {ids[t]}, to be listed, got {got}")
-        listed.append(_merged(t, pairs))
-        named.append(pairs[0][0])
+        values = [value.get("logprob") if isinstance(value, dict) else value for value in entries.values()]
+        listed.append(_merged(t, tokens, values))
+        named.append(tokens[0])
     if ids is not None:
         if len(ids) < len(listed):
             raise ValueError(f"expected token ids for {len(listed)} entries of prompt_logprobs, got {len(ids)}")
@@ -150,13 +151,9 @@ def _vllm(found: Any, ids: list[int] | None) -> Recorded:
 
 
 def _key(t: int, key: Any) -> int:
-    if not str(key).isdigit():
+    if not isinstance(key, str) or not key.isdigit():
         raise ValueError(f"position {t}: expected token ids as keys of prompt_logprobs, got {key!r}")
     return int(key)
-
-
-def _logprob_of(value: Any) -> Any:
-    return value.get("logprob") if isinstance(value, Mapping) else value
 
 
 def _sglang(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
@@ -172,9 +169,11 @@ def _sglang(fields: Mapping[str, Any], ids: list[int] | None) -> Recorded:
             if own not in (ids[t], 0):  # for the last of a vocabulary SGLang writes 0
                 raise ValueError(f"position {t}: expected the token {ids[t]} as in the ids, got {own}")
             own = ids[t]
-        pairs = [(other, value) for value, other, *_ in entries or ()]
         named.append(own)
-        listed.append(None if entries is None or token[0] is None else _merged(t, [*pairs, (own, token[0])]))
+        if entries is None or token[0] is None:
+            listed.append(None)
+        else:
+            listed.append(_merged(t, [*(x[1] for x in entries), own], [*(x[0] for x in entries), token[0]]))
     whole = ids is not None or (bool(asked) and fields.get("prompt_tokens", len(asked)) == len(asked))
     return Recorded(named, whole, listed)
 
@@ -204,10 +203,12 @@ def _openai(found: Mapping[str, Any], ids: list[int] | None, said: list[int] | N
     for t, (text, value, entries) in enumerate(_content(found) if "content" in found else _completion(found)):
         try:
             named.append(said[t] if said is not None and len(said) > t else texts.id(text))
-            pairs = [(texts.id(other), number) for other, number in entries or ()]
+            # What looks like several tokens is none in particular: its mass goes where that of all others goes.
+            pairs = [(alike[0], number) for other, number in entries if len(alike := texts.ids(other)) == 1]
         except ValueError as error:
             raise ValueError(f"position {t}: {error}") from None
-        listed.append(None if value is None else _merged(t, [*pairs, (named[-1], value)]))
+        pairs.append((named[-1], value))
+        listed.append(None if value is None else _merged(t, [x for x, _ in pairs], [x for _, x in pairs]))
     echoed = bool(listed) and listed[0] is None
     if echoed or ids is None:
         return Recorded(named, echoed, listed)
@@ -243,19 +244,30 @@ def _completion(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------
-def _merged(t: int, pairs: Any) -> Listed | None:
+def _merged(t: int, tokens: list[Any], values: list[Any]) -> Listed | None:
     """Each token once, without those of probability 0; None where nothing is left."""
-    found: dict[int, float] = {}
-    for token, value in pairs:
-        if not 0 <= token < _MOST:
-            raise ValueError(f"position {t}: expected a token id, got {token}")
-        if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-            raise ValueError(f"position {t}: expected a log-probability, got {value!r} for token {token}")
-        if abs(found.setdefault(token, value) - value) > 1e-3:
-            got = f"{found[token]:.6g} and {value:.6g} for token {token}"
-            raise ValueError(f"position {t}: expected one log-probability for a token, got {got}")
-    kept = [(token, value) for token, value in found.items() if value > FLOOR]
-    return kept or None
+    if not (set(map(type, tokens)) <= {int} and set(map(type, values)) <= {float, int}):
+        _refuse_types(t, tokens, values)
+    if tokens and not (min(tokens) >= 0 and max(tokens) < _MOST):
+        raise ValueError(f"position {t}: expected a token id, got {min(tokens) if min(tokens) < 0 else max(tokens)}")
+    found = dict(zip(reversed(tokens), reversed(values), strict=True))
+    if len(found) < len(tokens):
+        for token, value in zip(tokens, values, strict=True):
+            if abs(found[token] - value) > 1e-3:
+                got = f"{found[token]:.6g} and {value:.6g} for token {token}"
+                raise ValueError(f"position {t}: expected one log-probability for a token, got {got}")
+        tokens, values = [*found], [*found.values()]
+    if values and min(values) <= FLOOR:
+        kept = [(token, value) for token, value in zip(tokens, values, strict=True) if not value <= FLOOR]
+        tokens, values = [x for x, _ in kept], [x for _, x in kept]
+    return (tokens, values) if tokens else None
+
+
+def _refuse_types(t: int, tokens: list[Any], values: list[Any]) -> None:
+    _integers(tokens, f"position {t}: tokens")
+    for token, value in zip(tokens, values, strict=True):
+        if type(value) not in (float, int):
+            raise ValueError(f"position {t}: expected a log-probability, got {value!r:.40} for token {token}")
 
 
 def _list(value: Any, name: str) -> list[Any]:

@@ -8,34 +8,47 @@ from typing import Any
 
 #: vLLM's text of a token where it is asked for ids (`return_tokens_as_token_ids`).
 _ID = "token_id:"
+_HINT = "let the server write ids (in vLLM return_tokens_as_token_ids=true)"
 
 
 class TokenTexts:
-    """The ids behind texts. What several tokens look like is refused, and any text where there is no tokenizer."""
+    """The ids behind texts, by a tokenizer, where there is one."""
 
     def __init__(self, tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
 
     def id(self, text: str) -> int:
-        """The one token of this text: `token_id:17`, what it is decoded to (" cat"), or as in the vocabulary ("Ġcat").
+        """The one token of this text.
 
         Raises
         ------
         ValueError
             No token, or several, or no tokenizer.
         """
+        found = self.ids(text)
+        if len(found) > 1:
+            raise ValueError(
+                f"expected the text of one token, got {text!r}, that of {len(found)} tokens ({found[0]}, {found[1]}, "
+                f"…): {_HINT}"
+            )
+        return found[0]
+
+    def ids(self, text: str) -> list[int]:
+        """All tokens of this text: `token_id:17`, what they are decoded to (" cat"), or as in the vocabulary ("Ġcat").
+
+        Raises
+        ------
+        ValueError
+            No token, or no tokenizer.
+        """
         if text.startswith(_ID) and text[len(_ID) :].isdigit():
-            return int(text[len(_ID) :])
+            return [int(text[len(_ID) :])]
         if self.tokenizer is None:
             raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {text!r}, got none")
         found = self._decoded.get(text) or self._pieces.get(text, [])
-        if len(found) != 1:
-            which = f"{len(found)} tokens ({found[0]}, {found[1]}, …)" if found else "none of the tokenizer's"
-            raise ValueError(
-                f"expected the text of one token, got {text!r}, that of {which}: let the server write ids (in vLLM "
-                "return_tokens_as_token_ids=true)"
-            )
-        return found[0]
+        if not found:
+            raise ValueError(f"expected the text of a token, got {text!r}, that of none of the tokenizer's: {_HINT}")
+        return found
 
     def text(self, token: int) -> str:
         """How to name a token in a sentence."""
