@@ -379,7 +379,7 @@ def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: P
         ({"groups": {"x": "("}}, "groups: x: not a regular expression"),
         ({"flag": "bad"}, "flag: no column 'bad' in row 1"),
         ({"flag": "prompt"}, "flag: row 1: expected true or false, got 'the cat'"),
-        ({"limit": -1}, "limit: expected a number of demonstrations, got -1"),
+        ({"limit": -1}, "limit: expected a number of at least 0, got -1"),
         ({"max_length": 1}, "expected at least one token to train on, got none in 2 demonstrations cut off"),
         ({"teacher": small_llama.model(vocab_size=97)}, "teacher: expected the model's vocabulary of 96 tokens"),
         ({"tokenizer": "/nowhere"}, "tokenizer: /nowhere: none found there"),

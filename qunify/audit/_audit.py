@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,19 +15,23 @@ import torch
 from tqdm.auto import tqdm
 
 from qunify._lib import files
-from qunify.audit import _demonstrations, _patience, _tables
+from qunify.audit import _demonstrations, _tables
 from qunify.audit._answered import about as of_answers
-from qunify.audit._answered import answered, is_answers, told_enough
-from qunify.audit._encoding import Encoded, encode, pieces
-from qunify.audit._forward import Place, batches, contexts, logits
-from qunify.audit._groups import of_pieces, own_groups
-from qunify.audit._measure import Asked, asked
+from qunify.audit._answered import answered, told_enough
+from qunify.audit._encoding import encode
+from qunify.audit._forward import batches
+from qunify.audit._given import check_vocabularies, chosen_methods, flags
+from qunify.audit._groups import own_groups
+from qunify.audit._influence import Sample, first_steps, passes, sample
+from qunify.audit._kept import Kept, told
 from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.audit._page import page
+from qunify.audit._pass import asked_of_batches, group_patience, token_table
+from qunify.audit._rehearsal import Plan, rehearsals, split
 from qunify.audit._sentences import sentences
-from qunify.catalogue import as_method, get, names
+from qunify.audit._trainable import Trainable, check_trainable, describe
 from qunify.hf import Answers, Head
-from qunify.maps import Method, QMap
+from qunify.maps import Method
 
 TABLES = ("tokens", "methods", "groups", "examples")
 
@@ -97,6 +101,10 @@ def run(
     groups: Mapping[str, str] | None = None,
     flag: str | None = None,
     *,
+    influence: bool = False,
+    rehearse: int = 0,
+    trainable: Trainable = "adapter",
+    rate: float = 2e-4,
     prompt: str | None = None,
     completion: str | None = None,
     limit: int | None = None,
@@ -104,6 +112,8 @@ def run(
     batch_tokens: int = 4096,
     device: str | torch.device | None = None,
     seed: int = 0,
+    keep: str | Path | None = None,
+    jobs: int | None = None,
     progress: bool = False,
 ) -> Audit:
     """What would each method ask of this model on these demonstrations, before any training?
@@ -126,6 +136,15 @@ def run(
         Groups of tokens of one's own: a name, and a regular expression for the text of what the assistant says.
     flag : str, optional
         A column that is true (1, "true", "yes") of demonstrations that are known to be bad.
+    influence : bool
+        Whether to find what the first step of each method does: two columns of `groups`. It takes a backward pass for
+        each method and each group, on demonstrations of some 2,000 tokens.
+    rehearse : int
+        Train by each method, from the same start, for so many steps of 8 demonstrations, with Adam at `rate`, and
+        measure on a quarter of the demonstrations, held out.
+    trainable : "adapter", "all" or int
+        The parameters that influence and rehearsal move: the model's adapter, else a new one (LoRA of rank 8 on every
+        linear layer but the head); all; or those of the last so many blocks. The model is left as it was.
     limit : int, optional
         Take the first so many demonstrations.
     max_length : int, optional
@@ -135,35 +154,39 @@ def run(
     device : optional
         By default where the model is.
     seed : int
-        Of the bootstrap.
+        Of the bootstrap, the sample, the adapter and the rehearsal's order.
+    keep : path, optional
+        A folder in which finished parts are kept until the audit is done, so that a stopped run goes on where it was.
+        With a method of one's own it starts afresh.
+    jobs : int, optional
+        Processes for the pass over all demonstrations, by joblib, whose backend `joblib.parallel_config` switches to
+        Dask or Ray. Each holds the models. By default what that says, else one.
 
     Returns
     -------
     Audit
         `tokens`; `groups` (a row per group and method: tokens, share, median u, mean trust, share of the push,
-        patience); `methods` (a row per method: means of trust, push and in_simplex with 95 % intervals over
-        demonstrations, the share of tokens that carry half of the push, the push by u, cosines of gradients, with
-        `flag` the area under the curve); `examples` (a row per demonstration).
+        patience, and where asked for `influence`, `influence_adam` and `rehearsed` with its interval); `methods` (a
+        row per method: means of trust, push and in_simplex with 95 % intervals over demonstrations, the share of tokens
+        that carry half of the push, the push by u, cosines of gradients, with `flag` the area under the curve, with
+        `rehearse` what it came to); `examples` (a row per demonstration).
 
     Raises
     ------
     ValueError
         One sentence for what is missing or does not fit, before any forward pass where that can be known.
     """
-    chosen = _methods(methods, {"reference_logits": reference, "teacher_logits": teacher})
+    chosen = chosen_methods(methods, {"reference_logits": reference, "teacher_logits": teacher})
     compiled = own_groups(groups)
-    if limit is not None and limit < 0:
-        raise ValueError(f"audit: limit: expected a number of demonstrations, got {limit}")
+    _check_numbers(limit, rehearse, rate, batch_tokens)
+    check_trainable(trainable)
     rows = _demonstrations.rows(demonstrations)[:limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
-    flags = _flags(rows, flag)
-    is_file = is_answers(teacher)
-    given_models = {
-        what: m
-        for what, m in (("model", model), ("reference", reference), ("teacher", None if is_file else teacher))
-        if m is not None
+    flagged = flags(rows, flag)
+    sources = {
+        what: m for what, m in (("model", model), ("reference", reference), ("teacher", teacher)) if m is not None
     }
-    for what, m in given_models.items():
+    for what, m in sources.items():
         check_model(m, what)
     read = load_tokenizer(tokenizer, model)
     encoded = [encode(example, read, max_length) for example in given]
@@ -173,28 +196,30 @@ def run(
             f"audit: demonstrations: expected at least one token to train on, got none in {len(given)} demonstrations"
             + (f" cut off after max_length={max_length} tokens" if max_length is not None else "")
         )
+    trained_on, held_out = split(kept, seed) if rehearse else ([], [])
     answers = Answers.read(teacher, read) if is_file else None
     if answers is not None:
         encoded = answered(answers, given, encoded, read)
-    models = {what: load_model(m, device) for what, m in given_models.items()}
-    _check_vocabularies(models, encoded)
+    models = {what: load_model(m, device) for what, m in sources.items()}
+    check_vocabularies(models, encoded)
     if answers is not None:
         vocab = Head.of(models["model"]).vocab
         answers.check_vocabulary(vocab)
         chosen = told_enough(chosen, encoded, vocab, named=methods is not None)
     labels = list(chosen)
-    parts: list[Asked] = []
-    places: list[Place] = []
-    total = sum(len(encoded[i].ids) for i in kept)
-    with tqdm(total=total, unit="tok", desc="audit", disable=not progress) as bar:
-        for batch in batches(kept, encoded, batch_tokens):
-            for found, ids, at in logits(models, [encoded[i] for i in batch]):
-                parts.append(asked(list(chosen.values()), found["model"], ids, contexts(found)))
-                places += [(batch[b], t) for b, t in at]
-            bar.update(sum(len(encoded[i].ids) for i in batch))
-    tokens = _tokens(parts, places, encoded, read, compiled, labels)
-    gram = torch.stack([part.gram for part in parts]).sum(0).cpu().numpy()
-    patience = _group_patience(tokens, chosen, models, encoded)
+    facts = (told(models, chosen), encoded, batch_tokens, trainable, rehearse, rate, seed) if keep is not None else ()
+    store = Kept(None if keep is None else Path(keep), *facts)
+
+    def bar(total: int, unit: str, what: str) -> Any:
+        return tqdm(total=total, unit=unit, desc=what, disable=not progress)
+
+    numbers = batches(kept, encoded, batch_tokens)
+    parts = [[encoded[i] for i in batch] for batch in numbers]
+    with bar(sum(len(encoded[i].ids) for i in kept), "tok", "asked") as shown:
+        found = asked_of_batches(models, sources, parts, [*chosen.values()], store, jobs, shown.update)
+    places = [(i, t) for batch in numbers for i in batch for t in encoded[i].places]
+    tokens = token_table(found, places, encoded, read, compiled, labels)
+    gram = np.sum([part["gram"] for part in found], axis=0)
     about = {
         "demonstrations": len(kept),
         "left_out": len(given) - len(kept),
@@ -206,107 +231,34 @@ def run(
         "flag": flag,
         **({} if answers is None else of_answers(encoded)),
     }
-    return Audit(
-        tokens,
-        _tables.methods(tokens, labels, gram, flags, seed),
-        _tables.groups(tokens, labels, patience),
-        _tables.examples(tokens, labels, flags),
-        about,
-    )
+    table = _tables.methods(tokens, labels, gram, flagged, seed)
+    groups_table = _tables.groups(tokens, labels, group_patience(tokens, [*chosen.values()], models, encoded))
+    kinds = {int(i): [*rows] for i, rows in tokens.groupby("example")["group"]}
+    if influence:
+        some = sample(kept, encoded, seed)
+        shared = Sample([encoded[i] for i in some], [kinds[i] for i in some])
+        with bar(passes(shared, len(chosen), batch_tokens), "pass", "done") as shown:
+            how = (trainable, batch_tokens, seed, shown.update)
+            made = store.of("influence", lambda: first_steps(models, shared, [*chosen.values()], *how))
+        groups_table = _tables.with_influence(groups_table, labels, made)
+        about["influence"] = {"demonstrations": len(some), "trainable": describe(trainable)}
+    if rehearse:
+        plan = Plan(rehearse, rate, trainable, batch_tokens, seed)
+        train, held = ([encoded[i] for i in rows] for rows in (trained_on, held_out))
+        with bar(len(chosen) * plan.passes(train, held), "demo", "rehearsed") as shown:
+            after = rehearsals(models, chosen, train, held, plan, store, shown.update)
+        tokens, table, groups_table = _tables.with_rehearsal(tokens, table, groups_table, held_out, after, seed)
+        about["rehearsal"] = {
+            "steps": rehearse, "rate": rate, "trainable": describe(trainable),
+            "demonstrations": len(train), "held_out": len(held),
+        }  # fmt: skip
+    store.clear()
+    return Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about)
 
 
-def _methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -> dict[str, QMap]:
-    """Every method by the name of its columns."""
-    there = {name for name, value in given.items() if value is not None}
-    if methods is None:
-        return {name: get(name) for name in names() if set(get(name).needs) <= there}
-    if not methods:
-        raise ValueError("audit: methods: expected at least one, got none")
-    found: dict[str, QMap] = {}
-    for method in methods:
-        m = as_method(method, "audit")
-        missing = [name for name in m.needs if name not in there]
-        if missing:
-            hint = " or ".join(name.removesuffix("_logits") for name in missing if name in given) or "no audit has"
-            raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: expected a {hint}, got none")
-        name = m.name
-        if name in found and m.params:
-            name += "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"
-        if name in found:
-            raise ValueError(f"audit: methods: expected different methods, got {name} twice")
-        found[name] = m
-    return found
-
-
-_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "", "none"}
-
-
-def _flags(rows: Sequence[Mapping[str, Any]], flag: str | None) -> pd.Series | None:
-    if flag is None:
-        return None
-    values = []
-    for number, row in enumerate(rows, start=1):
-        if flag not in row:
-            raise ValueError(f"audit: flag: no column {flag!r} in row {number}; there are {', '.join(row)}")
-        text = str(row[flag]).strip().lower().removesuffix(".0")
-        if text not in _TRUE | _FALSE:
-            raise ValueError(f"audit: flag: row {number}: expected true or false, got {row[flag]!r}")
-        values.append(text in _TRUE)
-    return pd.Series(values)
-
-
-def _check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) -> None:
-    vocab = Head.of(models["model"]).vocab
-    for what, other in models.items():
-        if Head.of(other).vocab != vocab:
-            raise ValueError(
-                f"audit: {what}: expected the model's vocabulary of {vocab} tokens, got one of {Head.of(other).vocab}"
-            )
-    largest = max(max(e.ids) for e in encoded if e.ids)
-    if largest >= vocab:
-        raise ValueError(f"audit: tokenizer: expected ids below the model's {vocab}, got {largest}: another model's?")
-
-
-def _tokens(
-    parts: Sequence[Asked],
-    places: Sequence[Place],
-    encoded: Sequence[Encoded],
-    tokenizer: Any,
-    own: Mapping[str, re.Pattern[str]],
-    labels: Sequence[str],
-) -> pd.DataFrame:
-    texts: dict[Place, tuple[str, str]] = {}
-    names_of_special = dict(zip(tokenizer.all_special_ids, tokenizer.all_special_tokens, strict=False))
-    for i in sorted({i for i, _ in places}):
-        e = encoded[i]
-        at = [t for t, counts in enumerate(e.counted) if counts]
-        found, special = pieces(e.ids, tokenizer), [names_of_special.get(token) for token in e.ids]
-        kinds = of_pieces([found[t] for t in at], [special[t] for t in at], own)
-        texts |= {(i, t): (found[t], kind) for t, kind in zip(at, kinds, strict=True)}
-    table = pd.DataFrame(places, columns=["example", "position"])
-    table["id"] = [encoded[i].ids[t] for i, t in places]
-    table["text"], table["group"] = zip(*[texts[place] for place in places], strict=True)
-    for name in ("u", "rank", "entropy"):
-        table[name] = torch.cat([getattr(part, name) for part in parts]).cpu().numpy()
-    wide = []
-    for kind, name in (("trust", "trust"), ("push", "push"), ("in_simplex", "inside")):
-        values = torch.cat([getattr(part, name) for part in parts], dim=-1).T.cpu().numpy()
-        wide.append(pd.DataFrame(values, columns=_tables.columns(kind, labels)))
-    return pd.concat([table, *wide], axis=1).sort_values(["example", "position"], ignore_index=True)
-
-
-def _group_patience(
-    tokens: pd.DataFrame, chosen: Mapping[str, QMap], models: Mapping[str, Any], encoded: Sequence[Encoded]
-) -> dict[str, np.ndarray]:
-    """Every method's patience at the median token of every group, relative to SFT's."""
-    found = {}
-    methods = [get("sft"), *chosen.values()]
-    for group, rows in tokens.groupby("group", sort=False):
-        middle = rows.sort_values(["u", "example", "position"]).iloc[(len(rows) - 1) // 2]
-        i, t = int(middle["example"]), int(middle["position"])
-        e = encoded[i]
-        values, _, _ = next(logits(models, [e.alone(t)]))
-        one = {name: value[0].cpu() for name, value in values.items()}
-        took = _patience.times(methods, one["model"], e.ids[t], contexts(one))
-        found[str(group)] = took[1:] / took[0]
-    return found
+def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int) -> None:
+    for name, value, least in (("limit", limit, 0), ("rehearse", rehearse, 0), ("batch_tokens", batch_tokens, 1)):
+        if value is not None and not (isinstance(value, int) and value >= least):
+            raise ValueError(f"audit: {name}: expected a number of at least {least}, got {value!r}")
+    if not 0 < rate < math.inf:
+        raise ValueError(f"audit: rate: expected a positive learning rate, got {rate!r}")

@@ -38,6 +38,11 @@ class Encoded:
         one = None if self.answers is None else TopK(self.answers.values[n : n + 1], self.answers.indices[n : n + 1])
         return Encoded(self.ids[: t + 1], [False] * t + [True], answers=one)
 
+    @property
+    def places(self) -> list[int]:
+        """The positions that are trained on."""
+        return [t for t, counts in enumerate(self.counted) if counts]
+
 
 def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = None) -> Encoded:
     """As TRL's SFTTrainer does it, the chat template applied by transformers; where a tokenizer has one, a prompt and a

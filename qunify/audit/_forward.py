@@ -37,7 +37,7 @@ def hidden_states(model: Any, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor,
     device = next(iter(model.parameters())).device
     ids = torch.tensor([e.ids + [0] * (longest - len(e.ids)) for e in batch], device=device)
     mask = torch.tensor([[1] * len(e.ids) + [0] * (longest - len(e.ids)) for e in batch], device=device)
-    at = [(b, t) for b, e in enumerate(batch) for t, counts in enumerate(e.counted) if counts]
+    at = [(b, t) for b, e in enumerate(batch) for t in e.places]
     rows, positions = torch.tensor(at, device=device).T
     hidden = last_hidden(model, {"input_ids": ids, "attention_mask": mask, "use_cache": False})
     return hidden[rows, positions - 1], ids[rows, positions], at
@@ -56,9 +56,13 @@ def logits(
         part = slice(start, start + rows)
         found = {name: Head.of(models[name]).logits(hidden[part]) for name, (hidden, _, _) in read.items()}
         if answers is not None:
-            z, some = found["model"], torch.arange(len(at))[part]
-            found["teacher"] = answers.logits(some, z.shape[-1], z.dtype).to(z.device)
+            found["teacher"] = _logits_of(answers, torch.arange(len(at))[part], models["model"])
         yield found, ids[part], at[part]
+
+
+def _logits_of(answers: TopK, rows: Tensor, model: Any) -> Tensor:
+    weight = Head.of(model).weight
+    return answers.logits(rows, len(weight), torch.promote_types(weight.dtype, torch.float32)).to(weight.device)
 
 
 def _answers(batch: Sequence[Encoded]) -> TopK | None:
@@ -67,6 +71,16 @@ def _answers(batch: Sequence[Encoded]) -> TopK | None:
     if not there:
         return None
     return TopK(torch.cat([x.values for x in there]), torch.cat([x.indices for x in there]))
+
+
+@torch.no_grad()
+def context_logits(models: Mapping[str, Any], batch: Sequence[Encoded]) -> dict[str, Tensor]:
+    """What the models beside the one in question predict at every trained token, (N, V), by names of contexts."""
+    others = {name: model for name, model in models.items() if name != "model"}
+    found = {name: Head.of(m).logits(hidden_states(m, batch)[0]) for name, m in others.items()}
+    if (answers := _answers(batch)) is not None:
+        found["teacher"] = _logits_of(answers, torch.arange(len(answers.values)), models["model"])
+    return contexts(found)
 
 
 def contexts(found: Mapping[str, Tensor]) -> dict[str, Tensor]:

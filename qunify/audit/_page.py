@@ -11,11 +11,13 @@ import pandas as pd
 
 from qunify._lib.page import environment
 from qunify.audit._tables import SHARES
+from qunify.audit._words import number, percent, signed
 from qunify.catalogue import PAPER
 
 #: At most so many methods have their trust in the text, and so many tokens of demonstrations are shown.
 SHOWN, TOKENS = 8, 30_000
 DISTRUSTED = 10
+ADAM_RATE = 1e-4  # for which the page tells Adam's first step
 LEVELS = 10  # of trust in the text: 0 is none, 9 is full
 
 
@@ -37,6 +39,7 @@ def page(
             about=about,
             shown=shown,
             groups=_groups(groups, shown),
+            moves=_moves(groups, shown),
             methods=[_method(row) for row in methods.to_dict("records")],
             has_flag="auc" in methods,
             agreement=_agreement(methods, shown),
@@ -53,21 +56,6 @@ def _shown(names: list[str]) -> list[str]:
     return sorted(names, key=lambda name: (name != "sft", name not in PAPER))[:SHOWN]
 
 
-def number(x: Any) -> str:
-    """Three digits; a dash where there is none."""
-    if x is None or (isinstance(x, float) and math.isnan(x)):
-        return "–"
-    if math.isinf(x):
-        return "never"
-    if abs(x) >= 1e6:
-        return "> 1,000,000"
-    return f"{x:,.0f}" if abs(x) >= 1000 else f"{x:.3g}"
-
-
-def percent(x: Any) -> str:
-    return "–" if x is None or math.isnan(x) else f"{100 * x:.1f} %"
-
-
 def _groups(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
     found = []
     for group, rows in groups.groupby("group", sort=False):
@@ -79,6 +67,32 @@ def _groups(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
         ]
         found.append({"name": group, "share": first["share"], "u": first["u"], "cells": cells})
     return found
+
+
+def _moves(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
+    """Per group a row for each of: a step of descent, Adam's first step, the rehearsal; those there are."""
+    lines = [
+        (name, column)
+        for name, column in (
+            ("done, descent", "influence"), ("done, Adam", "influence_adam"), ("rehearsed", "rehearsed"),
+        )
+        if column in groups
+    ]  # fmt: skip
+    found = []
+    for group, rows in groups.groupby("group", sort=False):
+        by = rows.set_index("method").loc[shown]
+        told = [{"name": name, "cells": [_move(cell, column) for _, cell in by.iterrows()]} for name, column in lines]
+        if told:
+            found.append({"name": group, "rows": told})
+    return found
+
+
+def _move(row: pd.Series, column: str) -> dict[str, Any]:
+    value = row[column] * (ADAM_RATE if column == "influence_adam" else 1)
+    text = "–" if math.isnan(value) else signed(value)
+    if column == "rehearsed" and not math.isnan(row["rehearsed_low"]):
+        text += f" [{signed(row['rehearsed_low'])}, {signed(row['rehearsed_high'])}]"
+    return {"text": text, "falls": value < 0}
 
 
 def _method(row: dict[Any, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from qunify._lib.digests import digest
 from qunify.audit import _demonstrations
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._forward import batches, logits
@@ -90,8 +90,8 @@ def record(
             )
         made_of = {
             "format": 1,
-            "model": _digest_of_model(teacher),
-            "data": _digest_of(encoded),
+            "model": digest(dict(teacher.state_dict())),
+            "data": digest([(e.ids, e.counted) for e in encoded]),
             "top_k": min(top_k, vocab),
             "vocab": vocab,
         }
@@ -190,17 +190,3 @@ def _header(line: bytes) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _digest_of_model(model: Any) -> str:
-    """Of all weights and their names."""
-    sha = hashlib.sha256()
-    for name, value in model.state_dict().items():
-        sha.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        sha.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
-    return sha.hexdigest()[:16]
-
-
-def _digest_of(encoded: Sequence[Encoded]) -> str:
-    """Of what the model reads, and what of it counts."""
-    return hashlib.sha256(json.dumps([[e.ids, e.counted] for e in encoded]).encode()).hexdigest()[:16]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from qunify.audit._words import number, percent, signed
+
 #: Below this share of the tokens a group is too small for a sentence.
 FEW = 0.005
+DOUBTED = 0.01  # but for one whose median token the model gives less
+SLOW = 10  # times as long as SFT
 CLEAR = 4  # a group's push is told where two methods differ by this factor
 
 
@@ -17,21 +22,96 @@ def sentences(
 ) -> tuple[str, ...]:
     """Sentences for a reader who knows the data and not the methods' formulas."""
     table = methods.set_index("method")
-    found = [_data(tokens, about), *_doubted(table), *_groups(groups), *_outside(table), *_flagged(table)]
-    found.append(
-        "All of this is what a loss asks at each token, were every token free. In training the tokens share the "
-        "model's parameters, and an optimiser rescales the steps: what is asked of a group is not yet what happens to "
-        "it."
-    )
+    found = [*_conflicts(groups, about), _data(tokens, about), *_rehearsed(table, about), *_doubted(table)]
+    found += [*_groups(groups), *_outside(table), *_flagged(table)]
+    if "influence" not in about and "rehearsal" not in about:
+        found.append(
+            "All of this is what a loss asks at each token, were every token free. In training the tokens share the "
+            "model's parameters, and an optimiser rescales the steps: what is asked of a group is not yet what happens "
+            "to it."
+        )
     return tuple(found)
+
+
+def _conflicts(groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:
+    """Where what is asked, what a first step does and what a rehearsal measures are of different signs."""
+    large = groups[(groups["share"] >= FEW) | (groups["u"] < DOUBTED)]
+    found = []
+    if "influence" in about:
+        found += _each_group(large[large["influence"] < 0], _lowered)
+        slow = large[(large["patience"] >= SLOW) & (large["influence"] > 0)]
+        first = large.loc[large.groupby("method")["influence"].idxmax().dropna()]
+        found += _each_group(slow[slow.index.isin(first.index)], _carried)
+    if "rehearsal" in about:
+        found += _each_group(large[large["rehearsed_high"] < 0], _fell)
+    if "influence" in about and "rehearsal" in about:
+        clear = (large["rehearsed_low"] > 0) | (large["rehearsed_high"] < 0)
+        other = clear & (np.sign(large["influence_adam"]) * np.sign(large["rehearsed"]) < 0)
+        found += _each_group(large[other], _turned)
+    return found
+
+
+def _each_group(rows: pd.DataFrame, say: Callable[[str, pd.DataFrame], str]) -> list[str]:
+    return [say(str(group), some) for group, some in rows.groupby("group", sort=False)]
+
+
+def _lowered(group: str, rows: pd.DataFrame) -> str:
+    worst = rows.loc[rows["influence"].idxmin()]
+    return (
+        f"Asked and done disagree: a first step of {_listed([*rows['method']])} lowers {group}, which the loss asks to "
+        f"rise: their mean log u changes by {signed(worst['influence'])} per unit step of gradient descent "
+        f"({worst['method']}). Steps for other tokens move them."
+    )
+
+
+def _carried(group: str, rows: pd.DataFrame) -> str:
+    most = rows.loc[rows["influence"].idxmax()]
+    alone = (
+        "never get there" if np.isinf(most["patience"]) else f"take {number(most['patience'], 2)} times as long as sft"
+    )
+    return (
+        f"Asked and done disagree: alone, the median token of {group} would {alone} under {most['method']}; done, the "
+        f"first step raises {group} more than any other kind ({signed(most['influence'])} per unit step)."
+        + (f" So it is under {_listed([m for m in rows['method'] if m != most['method']])}." if len(rows) > 1 else "")
+    )
+
+
+def _fell(group: str, rows: pd.DataFrame) -> str:
+    worst = rows.loc[rows["rehearsed"].idxmin()]
+    return (
+        f"Asked and rehearsed disagree: training by {_listed([*rows['method']])} lowered {group} on held-out "
+        f"demonstrations: mean log u {signed(worst['rehearsed'])} [{signed(worst['rehearsed_low'])}, "
+        f"{signed(worst['rehearsed_high'])}] nats ({worst['method']})."
+    )
+
+
+def _turned(group: str, rows: pd.DataFrame) -> str:
+    return (
+        f"Done and rehearsed disagree on {group} under {_listed([*rows['method']])}: Adam's first step moves them one "
+        "way, the rehearsal the other."
+    )
+
+
+def _rehearsed(table: pd.DataFrame, about: dict[str, Any]) -> list[str]:
+    """How the held-out demonstrations fared: SFT, best and worst."""
+    if "rehearsal" not in about:
+        return []
+    plan, after = about["rehearsal"], table["nll_after"].dropna()
+    told = [name for name in dict.fromkeys(["sft", str(after.idxmin()), str(after.idxmax())]) if name in after.index]
+    steps = "step" if plan["steps"] == 1 else "steps"
+    return [
+        f"Rehearsed: after {plan['steps']} {steps} of Adam at rate {plan['rate']:g} through {plan['trainable']}, the "
+        f"mean −log u of {plan['held_out']} held-out demonstrations went from {number(table['nll_before'].iloc[0], 2)} "
+        f"to {', '.join(f'{number(after[name], 2)} ({name})' for name in told)} nats."
+    ]
 
 
 def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
     template = "the tokenizer's chat template" if about["chat_template"] else "no chat template"
     text = (
         f"{about['demonstrations']:,} demonstrations with {about['tokens']:,} tokens to train on, under {template}; "
-        f"the model gives them a median probability of {_number(tokens['u'].median())}, and "
-        f"{_percent((tokens['u'] < 0.05).mean())} of them less than 5 %."
+        f"the model gives them a median probability of {number(tokens['u'].median(), 2)}, and "
+        f"{percent((tokens['u'] < 0.05).mean(), 0)} of them less than 5 %."
     )
     if about["cut_off"]:
         text += f" {about['cut_off']:,} were cut off, with {about['tokens_cut_off']:,} tokens that would count."
@@ -40,7 +120,7 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
     if "teacher_tokens" in about:
         text += (
             f" Of the teacher at least {about['teacher_tokens']:,} tokens are listed everywhere, with "
-            f"{_percent(about['teacher_mass'])} of its probability; the rest counts as spread evenly."
+            f"{percent(about['teacher_mass'], 0)} of its probability; the rest counts as spread evenly."
         )
     return text
 
@@ -51,10 +131,10 @@ def _doubted(table: pd.DataFrame) -> list[str]:
     if len(below) < 2:
         return []
     most, least = str(below.idxmax()), str(below.idxmin())
-    middle = f" (sft: {_percent(below['sft'])})" if "sft" in below.index and "sft" not in (most, least) else ""
+    middle = f" (sft: {percent(below['sft'], 0)})" if "sft" in below.index and "sft" not in (most, least) else ""
     return [
-        f"Asked of tokens that the model gives less than 5 %: {_percent(below[most])} of the push of {most}, "
-        f"{_percent(below[least])} of that of {least}{middle}."
+        f"Asked of tokens that the model gives less than 5 %: {percent(below[most], 0)} of the push of {most}, "
+        f"{percent(below[least], 0)} of that of {least}{middle}."
     ]
 
 
@@ -69,15 +149,15 @@ def _groups(groups: pd.DataFrame) -> list[str]:
         if push[most] < CLEAR * push[least]:
             continue
         text = (
-            f"Asked of {group} ({_percent(rows['share'].iloc[0])} of the tokens, median probability "
-            f"{_number(rows['u'].iloc[0])}): {_percent(push[most])} of the push of {most}, "
-            f"{_percent(push[least])} of that of {least}."
+            f"Asked of {group} ({percent(rows['share'].iloc[0], 0)} of the tokens, median probability "
+            f"{number(rows['u'].iloc[0], 2)}): {percent(push[most], 0)} of the push of {most}, "
+            f"{percent(push[least], 0)} of that of {least}."
         )
         patience = rows.set_index("method")["patience"]
         slow = patience[np.isfinite(patience)]
         never = [str(name) for name in patience.index[np.isinf(patience)]]
         if len(slow) and slow.max() >= 2:
-            text += f" Alone, its median token would take {slow.idxmax()} {_number(slow.max())} times as long as sft"
+            text += f" Alone, its median token would take {slow.idxmax()} {number(slow.max(), 2)} times as long as sft"
             text += f"; {_listed(never)} would not learn it." if never else "."
         elif never:
             text += f" Alone, its median token would not be learned by {_listed(never)}."
@@ -92,8 +172,8 @@ def _outside(table: pd.DataFrame) -> list[str]:
         return []
     more = f" The same holds somewhere for {len(outside) - 1} other methods." if len(outside) > 1 else ""
     return [
-        f"The target of {outside.idxmin()} is no distribution at {_percent(1 - outside.min())} of the tokens: it asks "
-        f"to move more than there is.{more}"
+        f"The target of {outside.idxmin()} is no distribution at {percent(1 - outside.min(), 0)} of the tokens: it "
+        f"asks to move more than there is.{more}"
     ]
 
 
@@ -104,8 +184,8 @@ def _flagged(table: pd.DataFrame) -> list[str]:
     auc, low, high = (table[key][best] for key in ("auc", "auc_low", "auc_high"))
     verdict = "tells the flagged apart" if low > 0.5 else "does not tell the flagged apart"
     return [
-        f"Mean trust of {best} {verdict} better than the others': in {_percent(auc)} of pairs "
-        f"({_percent(low)} to {_percent(high)}) the flagged demonstration is trusted less; half "
+        f"Mean trust of {best} {verdict} better than the others': in {percent(auc, 0)} of pairs "
+        f"({percent(low, 0)} to {percent(high, 0)}) the flagged demonstration is trusted less; half "
         "would be chance."
     ]
 
@@ -114,14 +194,3 @@ def _listed(names: list[str]) -> str:
     shown = names[:4]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
     return ", ".join(shown) + more
-
-
-def _percent(share: float) -> str:
-    value = 100 * share
-    return f"{value:.2g} %" if 0 < value < 1 else f"{value:.0f} %"
-
-
-def _number(x: float) -> str:
-    if x >= 1e6:
-        return "more than a million"
-    return f"{x:,.0f}" if abs(x) >= 100 else f"{x:.2g}"

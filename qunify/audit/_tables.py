@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,55 @@ def groups(tokens: pd.DataFrame, names: Sequence[str], patience: dict[str, np.nd
             )
         )
     return pd.concat(found, ignore_index=True)
+
+
+def with_influence(table: pd.DataFrame, names: Sequence[str], found: Mapping[str, np.ndarray]) -> pd.DataFrame:
+    """The groups with `influence` and `influence_adam`: by how much a first step of gradient descent, or of Adam,
+    changes the group's mean log u, in nats per unit of learning rate; NaN for a group of which the sample has none."""
+    rows = {str(group): i for i, group in enumerate(found["groups"])}
+    columns = {str(name): i for i, name in enumerate(names)}
+    at = [(rows.get(group), columns[method]) for group, method in zip(table["group"], table["method"], strict=True)]
+    return table.assign(
+        **{
+            column: [np.nan if i is None else float(found[key][i, j]) for i, j in at]
+            for column, key in (("influence", "descent"), ("influence_adam", "adam"))
+        }
+    )
+
+
+def with_rehearsal(
+    tokens: pd.DataFrame,
+    table: pd.DataFrame,
+    groups: pd.DataFrame,
+    held: Sequence[int],
+    after: Mapping[str, np.ndarray],
+    seed: int,
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """The tokens with `after_NAME`, u after the rehearsal, NaN but for the held-out demonstrations; the methods and
+    the groups with `rehearsed`, the change of mean log u (nats) on these, its 95 % bootstrap interval over
+    demonstrations, and the methods with `nll_before` and `nll_after`, the mean −log u (nats)."""
+    out = tokens["example"].isin(held).to_numpy()
+    rows = tokens[out]
+    before = np.log(rows["u"].to_numpy(float))
+    changes = np.stack([after[name] - before for name in table["method"]], axis=1)
+    wide = pd.DataFrame(np.nan, index=tokens.index, columns=columns("after", list(table["method"])))
+    wide.loc[out] = np.exp(changes + before[:, None])
+    low, high = _intervals(changes, rows["example"].to_numpy(), seed)
+    table = table.assign(
+        nll_before=-before.mean(), nll_after=-(changes + before[:, None]).mean(0),
+        rehearsed=changes.mean(0), rehearsed_low=low, rehearsed_high=high,
+    )  # fmt: skip
+    found = []
+    for group, part in groups.groupby("group", sort=False):
+        at = rows["group"].to_numpy() == group
+        values = (
+            (changes[at].mean(0), *_intervals(changes[at], rows["example"].to_numpy()[at], seed))
+            if at.any()
+            else (np.nan, np.nan, np.nan)
+        )
+        named = dict(zip(("rehearsed", "rehearsed_low", "rehearsed_high"), values, strict=True))
+        found.append(part.assign(held_out=int(at.sum()), **named))
+    return pd.concat([tokens, wide], axis=1), table, pd.concat(found, ignore_index=True)
 
 
 def examples(tokens: pd.DataFrame, names: Sequence[str], flags: pd.Series | None) -> pd.DataFrame:

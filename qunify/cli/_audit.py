@@ -42,8 +42,13 @@ class Audit(Command):
         say("--flag", metavar="COLUMN", help="true of demonstrations that are known to be bad")
         say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
         say("--completion", metavar="COLUMN", help="the completion's column")
+        say("--influence", action="store_true", help="what the first step of each method does")
+        say("--rehearse", type=int, default=0, metavar="N", help="train by each method for N steps, and measure")
+        say("--rate", type=float, default=2e-4, help="the rehearsal's learning rate (default: %(default)s)")
+        say("--trainable", default="adapter", metavar="WHAT", help="adapter (default), all, or a number of last blocks")
         say("--limit", type=int, metavar="N", help="take the first N demonstrations")
         say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
+        say("--jobs", type=int, metavar="N", help="processes, each of which holds the model (default: 1)")
         say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
         add_set(parser)
         say("--out", type=Path, default=Path("audit.html"), metavar="FILE", help="an .html file (default: %(default)s)")
@@ -63,8 +68,9 @@ class Audit(Command):
         try:
             found = audit.run(
                 args.model, args.data, args.tokenizer, chosen, args.reference, args.teacher, groups, args.flag,
+                influence=args.influence, rehearse=args.rehearse, trainable=_trainable(args.trainable), rate=args.rate,
                 prompt=args.prompt, completion=args.completion, limit=args.limit, max_length=args.max_length,
-                device=args.device, progress=not args.json,
+                device=args.device, keep=tables / "unfinished", jobs=args.jobs, progress=not args.json,
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(str(error)) from None
@@ -74,6 +80,10 @@ class Audit(Command):
 
     def render(self, data: dict[str, Any]) -> str:
         return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
+
+
+def _trainable(text: str) -> Any:
+    return int(text) if text.isdigit() else text
 
 
 def _groups(given: list[str]) -> dict[str, str]:

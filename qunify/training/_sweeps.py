@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-import numpy as np
 import pandas as pd
 import torch
 from rich.progress import Progress
@@ -20,6 +17,7 @@ from torch import Tensor
 
 import qunify
 from qunify._lib import files
+from qunify._lib.digests import digest
 from qunify.training._networks import Network
 from qunify.training._stacks import Job, Stack
 
@@ -196,33 +194,10 @@ def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int
         first = order[id(job.data)]
         told.append((type(job.method), job.method.name, job.method.params, job.seed, job.lr, job.start, job.order))
         told.append((first, job.data if first == i else None))
-    h = hashlib.sha256()
-    for piece in _pieces((key, qunify.__version__, network, list(steps), options, told)):
-        h.update(len(piece).to_bytes(8) + piece)
-    return h.hexdigest()[:24]
-
-
-def _pieces(x: Any) -> Iterator[bytes]:
-    """What tells a value from every other, piece by piece: its type, its size, and what it holds."""
-    kind = x if isinstance(x, type) or inspect.isroutine(x) else type(x)
-    yield f"{kind.__module__}.{kind.__qualname__}".encode()
-    if isinstance(x, Tensor):
-        yield f"{x.dtype} {tuple(x.shape)}".encode()
-        yield x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
-    elif isinstance(x, np.ndarray | np.generic) and x.dtype != object:
-        yield f"{x.dtype} {x.shape}".encode()
-        yield x.tobytes()
-    elif isinstance(x, str | bytes | int | float | Path | torch.dtype | None):
-        yield repr(x).encode()
-    elif dataclasses.is_dataclass(x) and kind is not x:
-        yield from _pieces({f.name: getattr(x, f.name) for f in dataclasses.fields(x)})
-    elif isinstance(x, Mapping | list | tuple):
-        items = sorted(x.items(), key=str) if isinstance(x, Mapping) else x
-        yield str(len(items)).encode()
-        for item in items:
-            yield from _pieces(item)
-    elif kind is not x:
+    try:
+        return digest((key, qunify.__version__, network, list(steps), options, told))
+    except TypeError as error:
         raise ValueError(
             f"sweep: folder: expected networks, parameters, data and options made of numbers, texts, arrays and "
-            f"dataclasses, got {kind.__name__}, of which two cannot be told apart"
-        )
+            f"dataclasses, got {error}, of which two cannot be told apart"
+        ) from None

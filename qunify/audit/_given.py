@@ -1,0 +1,65 @@
+"""What an audit is asked for, checked before any model runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from qunify.audit._encoding import Encoded
+from qunify.catalogue import as_method, get, names
+from qunify.hf import Head
+from qunify.maps import Method, QMap
+
+
+def chosen_methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -> dict[str, QMap]:
+    """Every method by the name of its columns."""
+    there = {name for name, value in given.items() if value is not None}
+    if methods is None:
+        return {name: get(name) for name in names() if set(get(name).needs) <= there}
+    if not methods:
+        raise ValueError("audit: methods: expected at least one, got none")
+    found: dict[str, QMap] = {}
+    for method in methods:
+        m = as_method(method, "audit")
+        missing = [name for name in m.needs if name not in there]
+        if missing:
+            hint = " or ".join(name.removesuffix("_logits") for name in missing if name in given) or "no audit has"
+            raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: expected a {hint}, got none")
+        name = m.name
+        if name in found and m.params:
+            name += "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"
+        if name in found:
+            raise ValueError(f"audit: methods: expected different methods, got {name} twice")
+        found[name] = m
+    return found
+
+
+_TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "", "none"}
+
+
+def flags(rows: Sequence[Mapping[str, Any]], flag: str | None) -> pd.Series | None:
+    if flag is None:
+        return None
+    values = []
+    for number, row in enumerate(rows, start=1):
+        if flag not in row:
+            raise ValueError(f"audit: flag: no column {flag!r} in row {number}; there are {', '.join(row)}")
+        text = str(row[flag]).strip().lower().removesuffix(".0")
+        if text not in _TRUE | _FALSE:
+            raise ValueError(f"audit: flag: row {number}: expected true or false, got {row[flag]!r}")
+        values.append(text in _TRUE)
+    return pd.Series(values)
+
+
+def check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) -> None:
+    vocab = Head.of(models["model"]).vocab
+    for what, other in models.items():
+        if Head.of(other).vocab != vocab:
+            raise ValueError(
+                f"audit: {what}: expected the model's vocabulary of {vocab} tokens, got one of {Head.of(other).vocab}"
+            )
+    largest = max(max(e.ids) for e in encoded if e.ids)
+    if largest >= vocab:
+        raise ValueError(f"audit: tokenizer: expected ids below the model's {vocab}, got {largest}: another model's?")

@@ -1,0 +1,312 @@
+"""What a first step does and what a rehearsal measures, against steps taken by hand; stopped runs; processes."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import qunify as qu
+from qunify import audit
+from qunify.audit import _pass, _rehearsal
+from qunify.audit._encoding import Encoded, encode
+from qunify.audit._influence import Sample, first_steps
+from qunify.audit._sentences import sentences
+from qunify.audit._trainable import training
+from tests import small_llama
+
+pytestmark = pytest.mark.slow  # TRL takes seconds to load
+
+QUESTIONS = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
+NAMES = ("sft", "dft", "gem")
+TOKENIZER = small_llama.tokenizer()
+
+
+def encoded() -> list[Encoded]:
+    return [encode({"prompt": row["question"], "completion": row["answer"]}, TOKENIZER) for row in QUESTIONS]
+
+
+def log_u(model: Any, e: Encoded) -> torch.Tensor:
+    """Of every token that is trained on."""
+    z = model(input_ids=torch.tensor([e.ids])).logits[0, :-1].log_softmax(-1)
+    return z[range(len(e.ids) - 1), e.ids[1:]][torch.tensor(e.counted[1:])]
+
+
+def loss(model: Any, method: str, some: list[Encoded]) -> torch.Tensor:
+    """The mean over all tokens, by the loss module on whole logits."""
+    z = [model(input_ids=torch.tensor([e.ids])).logits[0, :-1] for e in some]
+    y = [torch.tensor(e.ids[1:]).masked_fill(~torch.tensor(e.counted[1:]), -100) for e in some]
+    return qu.loss(method)(torch.cat(z), torch.cat(y))
+
+
+# ---- done ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainable", ["all", "adapter", 1])
+@pytest.mark.parametrize("optimizer", ["descent", "adam"])
+def test_influence_is_what_a_small_step_does(trainable: Any, optimizer: str) -> None:
+    model, some = small_llama.model().double().eval(), encoded()
+    kinds = [["a" if i % 2 else "b" for i in range(len(e.places))] for e in some]
+    found = first_steps({"model": model}, Sample(some, kinds), [qu.get(n) for n in NAMES], trainable, 60, 0)
+    assert found["groups"].tolist() == ["a", "b"]
+    for j, name in enumerate(NAMES):
+        # half of what a step does less half of what its opposite does: a single step, small enough, drowns in rounding
+        change = (after(model, trainable, optimizer, name, False) - after(model, trainable, optimizer, name, True)) / 2
+        for i, group in enumerate(found["groups"]):
+            expected = change[np.array([kind == group for one in kinds for kind in one])].mean() / RATE[optimizer]
+            assert found[optimizer][i, j] == pytest.approx(expected, rel=2e-3), (name, group)
+
+
+RATE = {"descent": 2e-3, "adam": 2e-5}
+
+
+def after(model: Any, trainable: Any, optimizer: str, method: str, maximize: bool) -> np.ndarray:
+    """log u of all trained tokens after a step."""
+    kind = torch.optim.SGD if optimizer == "descent" else torch.optim.Adam
+    with training(model, trainable, 0) as (called, parameters):
+        step = kind(parameters, lr=RATE[optimizer], maximize=maximize)
+        loss(called, method, encoded()).backward()
+        step.step()
+        step.zero_grad()
+        with torch.no_grad():
+            return torch.cat([log_u(called, e) for e in encoded()]).numpy()
+
+
+@pytest.mark.parametrize("trainable", ["all", "adapter", 2])
+def test_the_model_is_as_it_was(trainable: Any) -> None:
+    model = small_llama.model().eval()
+    frozen = next(iter(model.parameters())).requires_grad_(False)
+    before, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+    for _ in range(2):
+        audit.run(model, QUESTIONS, TOKENIZER, ["sft"], influence=True, rehearse=1, trainable=trainable)
+    assert list(before) == list(model.state_dict())
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in before.items())
+    assert [p.requires_grad for p in model.parameters()].count(False) == 1
+    assert not frozen.requires_grad
+    assert all(p.grad is None for p in model.parameters())
+    assert torch.equal(random, torch.get_rng_state())
+
+
+def test_a_group_that_the_sample_lacks_has_no_influence() -> None:
+    found = audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft"], influence=True, groups={"the cat": "cat"})
+    assert found.groups["influence"].notna().all()
+    table = pd.DataFrame({"group": ["a", "c"], "method": "sft"})
+    joined = audit._tables.with_influence(
+        table, ["sft"], {"groups": np.array(["a"]), "descent": np.array([[2.0]]), "adam": np.array([[3.0]])}
+    )
+    np.testing.assert_array_equal(joined[["influence", "influence_adam"]], [[2, 3], [np.nan, np.nan]])
+
+
+# ---- rehearsed ----------------------------------------------------------------------------------------------------
+
+
+def test_a_rehearsal_is_training_from_the_same_start() -> None:
+    found = audit.run(
+        small_llama.model(), QUESTIONS, TOKENIZER, NAMES, rehearse=3, rate=1e-3, trainable="all", batch_tokens=40
+    )
+    out = found.tokens["after_sft"].notna()
+    held = sorted(set(found.tokens["example"][out]))
+    assert len(held) == 2
+    some = encoded()
+    for name in NAMES:
+        model = small_llama.model().eval()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+        for _ in range(3):  # six demonstrations fit into one step: their order does not matter
+            loss(model, name, [e for i, e in enumerate(some) if i not in held]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        with torch.no_grad():
+            after = torch.cat([log_u(model, some[i]) for i in held])
+        np.testing.assert_allclose(np.log(found.tokens[f"after_{name}"][out]), after, rtol=1e-3, atol=1e-3)
+        row = found.methods.set_index("method").loc[name]
+        before = np.log(found.tokens["u"][out].to_numpy())
+        assert row["nll_after"] == pytest.approx(-after.mean().item(), rel=1e-3)
+        assert row["rehearsed"] == pytest.approx((after.numpy() - before).mean(), rel=1e-2, abs=1e-4)
+        assert row["rehearsed_low"] <= row["rehearsed"] <= row["rehearsed_high"]
+        groups = found.groups[found.groups["method"] == name]
+        assert (groups["rehearsed"] * groups["held_out"]).sum() == pytest.approx(row["rehearsed"] * len(after))
+
+
+def test_every_demonstration_is_seen_before_any_is_seen_again() -> None:
+    seen = [i for step in _rehearsal._orders(12, 3, seed=0) for i in step]
+    assert len(seen) == 24
+    assert sorted(seen[:12]) == sorted(seen[12:]) == list(range(12))
+
+
+def test_a_rehearsal_with_a_reference_and_a_teacher() -> None:
+    other = small_llama.model(seed=1)
+    found = audit.run(
+        small_llama.model(), QUESTIONS, TOKENIZER, ["asft", "target_sft"], reference=other, teacher=other,
+        influence=True, rehearse=2,
+    )  # fmt: skip
+    assert np.isfinite(found.groups[["influence", "influence_adam", "rehearsed"]]).all(axis=None)
+
+
+# ---- sentences ----------------------------------------------------------------------------------------------------
+
+
+def test_disagreements_come_first() -> None:
+    base = {"tokens": 10, "share": 0.5, "trust": 0.1, "push": 0.5, "rehearsed_low": 0.1, "rehearsed_high": 0.3}
+    groups = pd.DataFrame(
+        [
+            {"group": "end", "method": "dft", "u": 0.002, "patience": 40, "influence": 6.5, "rehearsed": 0.2},
+            {"group": "marks", "method": "dft", "u": 0.002, "patience": 40, "influence": -0.65, "rehearsed": -0.4},
+        ]
+    ).assign(**base)
+    groups["influence_adam"] = groups["influence"]
+    groups.loc[1, ["rehearsed_low", "rehearsed_high"]] = [-0.5, -0.3]
+    tokens = pd.DataFrame({"u": [0.1, 0.2]})
+    methods = pd.DataFrame({"method": ["dft"], "trust": [0.1], "in_simplex": [1.0], "nll_before": [1.49]})
+    methods = methods.assign(nll_after=2.18, **{"push_below_0.001": 0.1, "push_below_0.05": 0.1})
+    about: dict[str, Any] = {"demonstrations": 4, "tokens": 20, "chat_template": True, "cut_off": 0, "left_out": 0}
+    about["influence"] = {"demonstrations": 4, "trainable": "an adapter (LoRA)"}
+    about["rehearsal"] = {"steps": 10, "rate": 1e-3, "trainable": "an adapter (LoRA)", "held_out": 4}
+    lowered, carried, fell, *_ = found = sentences(tokens, methods, groups, about)
+    assert "step of dft lowers marks" in lowered
+    assert "−0.65 per unit step" in lowered
+    assert "end would take 40 times as long as sft under dft" in carried
+    assert "(+6.5 per unit step)" in carried
+    assert "lowered marks on held-out demonstrations: mean log u −0.4 [−0.5, −0.3] nats" in fell
+    assert any("after 10 steps of Adam at rate 0.001" in s and "from 1.5 to 2.2 (dft) nats" in s for s in found)
+    groups["influence_adam"] *= -1
+    assert any("Done and rehearsed disagree on end" in s for s in sentences(tokens, methods, groups, about))
+
+
+# ---- stopped runs, processes --------------------------------------------------------------------------------------
+
+
+class Stopped(Exception):
+    """In place of Ctrl-C."""
+
+
+def test_a_stopped_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how: dict[str, Any] = {"batch_tokens": 40, "rehearse": 1, "methods": ["sft", "dft"]}
+    expected = audit.run(small_llama.model(), QUESTIONS, TOKENIZER, **how)
+    calls: list[str] = []
+    real, trained = _pass._asked, _rehearsal._rehearsed
+
+    def asked(*args: Any) -> Any:
+        calls.append("asked")
+        if len(calls) == 3:
+            raise Stopped
+        return real(*args)
+
+    def rehearsed(*args: Any) -> Any:
+        calls.append(args[1].name)
+        return trained(*args)
+
+    monkeypatch.setattr(_pass, "_asked", asked)
+    monkeypatch.setattr(_rehearsal, "_rehearsed", rehearsed)
+    with pytest.raises(Stopped):
+        audit.run(small_llama.model(), QUESTIONS, TOKENIZER, **how, keep=tmp_path)
+    kept = [*tmp_path.glob("*/*.npz")]
+    assert len(kept) == 2
+    kept[0].write_bytes(b"cut short")
+    batches, again = 2, calls.copy()
+    found = audit.run(small_llama.model(), QUESTIONS, TOKENIZER, **how, keep=tmp_path)
+    assert calls[len(again) :].count("asked") == expected_batches() - (batches - 1)
+    assert calls[-2:] == ["sft", "dft"]
+    pd.testing.assert_frame_equal(found.tokens, expected.tokens)
+    pd.testing.assert_frame_equal(found.groups, expected.groups)
+    assert not [*tmp_path.glob("*/*")], "what was kept is not needed any more"
+
+
+def expected_batches() -> int:
+    return len(audit._forward.batches(range(len(QUESTIONS)), encoded(), 40))
+
+
+@pytest.mark.parametrize("change", ["model", "method", "data", "own"])
+def test_parts_of_another_run_are_not_used(change: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def mine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    method: Any = mine if change == "own" else qu.get("gce", q=0.5)
+    monkeypatch.setattr(audit._kept.Kept, "clear", lambda self: None)
+    audit.run(small_llama.model(), QUESTIONS, TOKENIZER, [method], keep=tmp_path)
+    monkeypatch.undo()
+    made: list[int] = []
+    real = _pass._asked
+    monkeypatch.setattr(_pass, "_asked", lambda *args: made.append(1) or real(*args))
+    model, rows = small_llama.model(), QUESTIONS
+    if change == "model":
+        model.lm_head.weight.data[0, 0] += 1e-6
+    elif change == "method":
+        method = qu.get("gce", q=0.6)
+    elif change == "data":
+        rows = QUESTIONS[:-1]
+    audit.run(model, rows, TOKENIZER, [method], keep=tmp_path)
+    assert made
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    at = tmp_path_factory.mktemp("audited")
+    small_llama.model().save_pretrained(at / "model")
+    TOKENIZER.save_pretrained(at / "model")
+    (at / "rows.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)))
+    return at
+
+
+def test_two_at_a_time_give_what_one_gives(folder: Path, tmp_path: Path) -> None:
+    one = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40)
+    with joblib.parallel_config("threading"):
+        two = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40, jobs=2, keep=tmp_path)
+    pd.testing.assert_frame_equal(one.tokens, two.tokens, rtol=1e-5)
+    pd.testing.assert_frame_equal(one.methods, two.methods, rtol=1e-4)
+
+
+def test_a_local_dask_cluster_gives_the_same(folder: Path) -> None:
+    from distributed import Client, LocalCluster
+
+    one = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40)
+    with (
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
+        Client(cluster),  # type: ignore[no-untyped-call]
+        joblib.parallel_config("dask"),
+    ):
+        two = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40, jobs=2)
+    pd.testing.assert_frame_equal(one.tokens, two.tokens, rtol=1e-5)
+
+
+# ---- bad input, the command ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("how", "sentence"),
+    [
+        ({"trainable": "head"}, "trainable: expected 'adapter', 'all' or a number of blocks of at least 1, got 'head'"),
+        ({"trainable": 0}, "trainable: expected .* got 0"),
+        ({"trainable": 3, "influence": True}, "trainable: expected a model of at least 3 blocks, got 2"),
+        ({"rehearse": -1}, "rehearse: expected a number of at least 0, got -1"),
+        ({"rehearse": 1, "limit": 1}, "rehearse: expected at least two demonstrations"),
+        ({"rate": 0.0}, r"rate: expected a positive learning rate, got 0\.0"),
+        ({"batch_tokens": 0}, "batch_tokens: expected a number of at least 1, got 0"),
+    ],
+)
+def test_one_sentence_for_what_does_not_fit(how: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft"], **how)
+
+
+def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from qunify.cli import main
+
+    out = tmp_path / "page.html"
+    words = ["audit", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), "--out", str(out)]
+    assert main([*words, "--methods", "sft,dft", "--influence", "--rehearse", "2", "--trainable", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "after 2 steps of Adam at rate 0.0002 through the last block" in printed
+    assert {"influence", "influence_adam", "rehearsed"} <= {*audit.load(tmp_path / "page").groups}
+    page = out.read_text(encoding="utf-8")
+    assert "Asked, done, rehearsed" in page
+    assert "would do to this model" in page
+    assert not [*(tmp_path / "page").glob("**/*.npz")]
+    assert main([*words, "--trainable", "x"]) == 2
+    assert "trainable: expected 'adapter', 'all' or a number of blocks" in capsys.readouterr().err
