@@ -61,10 +61,10 @@ def test_influence_is_what_a_small_step_does(trainable: Any, optimizer: str) -> 
         change = (after(model, trainable, optimizer, name, False) - after(model, trainable, optimizer, name, True)) / 2
         for i, group in enumerate(found["groups"]):
             expected = change[np.array([kind == group for one in kinds for kind in one])].mean() / RATE[optimizer]
-            assert found[optimizer][i, j] == pytest.approx(expected, rel=2e-3), (name, group)
+            assert found[optimizer][i, j] == pytest.approx(expected, rel=5e-3), (name, group)
 
 
-RATE = {"descent": 2e-3, "adam": 2e-5}
+RATE = {"descent": 1e-3, "adam": 2e-5}
 
 
 def after(model: Any, trainable: Any, optimizer: str, method: str, maximize: bool) -> np.ndarray:
@@ -169,14 +169,16 @@ def test_disagreements_come_first() -> None:
     about["influence"] = {"demonstrations": 4, "trainable": "an adapter (LoRA)"}
     about["rehearsal"] = {"steps": 10, "rate": 1e-3, "trainable": "an adapter (LoRA)", "held_out": 4}
     lowered, carried, fell, *_ = found = sentences(tokens, methods, groups, about)
-    assert "step of dft lowers marks" in lowered
-    assert "−0.65 per unit step" in lowered
+    assert "lowers that of marks (mean log u −0.65 per unit step of gradient descent)" in lowered
     assert "end would take 40 times as long as sft under dft" in carried
-    assert "(+6.5 per unit step)" in carried
-    assert "lowered marks on held-out demonstrations: mean log u −0.4 [−0.5, −0.3] nats" in fell
+    assert "raises end more than any other kind (mean log u +6.5 per unit step)" in carried
+    assert "the probability of marks (mean log u −0.4 [−0.5, −0.3] nats)." in fell
     assert any("after 10 steps of Adam at rate 0.001" in s and "from 1.5 to 2.2 (dft) nats" in s for s in found)
     groups["influence_adam"] *= -1
-    assert any("Done and rehearsed disagree on end" in s for s in sentences(tokens, methods, groups, about))
+    assert any(
+        "Done and rehearsed disagree for dft: Adam's first step moves marks, end" in s
+        for s in sentences(tokens, methods, groups, about)
+    )
 
 
 # ---- stopped runs, processes --------------------------------------------------------------------------------------
@@ -233,7 +235,12 @@ def test_parts_of_another_run_are_not_used(change: str, tmp_path: Path, monkeypa
     monkeypatch.undo()
     made: list[int] = []
     real = _pass._asked
-    monkeypatch.setattr(_pass, "_asked", lambda *args: made.append(1) or real(*args))
+
+    def asked(*args: Any) -> Any:
+        made.append(1)
+        return real(*args)
+
+    monkeypatch.setattr(_pass, "_asked", asked)
     model, rows = small_llama.model(), QUESTIONS
     if change == "model":
         model.lm_head.weight.data[0, 0] += 1e-6
@@ -267,8 +274,8 @@ def test_a_local_dask_cluster_gives_the_same(folder: Path) -> None:
 
     one = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40)
     with (
-        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,  # type: ignore[no-untyped-call]
-        Client(cluster),  # type: ignore[no-untyped-call]
+        LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        Client(cluster),
         joblib.parallel_config("dask"),
     ):
         two = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40, jobs=2)

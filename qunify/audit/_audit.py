@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from qunify._lib import files
 from qunify.audit import _demonstrations, _tables
 from qunify.audit._answered import about as of_answers
-from qunify.audit._answered import answered, told_enough
+from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode
 from qunify.audit._forward import batches
 from qunify.audit._given import check_vocabularies, chosen_methods, flags
@@ -183,9 +183,9 @@ def run(
     rows = _demonstrations.rows(demonstrations)[:limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     flagged = flags(rows, flag)
-    sources = {
-        what: m for what, m in (("model", model), ("reference", reference), ("teacher", teacher)) if m is not None
-    }
+    is_file = is_answers(teacher)
+    named = {"model": model, "reference": reference, "teacher": None if is_file else teacher}
+    sources = {what: m for what, m in named.items() if m is not None}
     for what, m in sources.items():
         check_model(m, what)
     read = load_tokenizer(tokenizer, model)
@@ -233,7 +233,7 @@ def run(
     }
     table = _tables.methods(tokens, labels, gram, flagged, seed)
     groups_table = _tables.groups(tokens, labels, group_patience(tokens, [*chosen.values()], models, encoded))
-    kinds = {int(i): [*rows] for i, rows in tokens.groupby("example")["group"]}
+    kinds = tokens.groupby("example")["group"].agg(list)
     if influence:
         some = sample(kept, encoded, seed)
         shared = Sample([encoded[i] for i in some], [kinds[i] for i in some])

@@ -113,7 +113,8 @@ class _Backward:
             z = Head.of(model).logits(hidden)
             here = [group for i in batch for group in self.shared.groups[i]]
             for row, m, group, size in zip(found, methods, groups, sizes, strict=True):
-                g = gradients([m], z.detach(), ids, **{name: given[name] for name in m.needs})[0] / size
+                context: dict[str, Any] = {name: given[name] for name in m.needs}
+                g = gradients([m], z.detach(), ids, **context)[0] / size
                 if group is not None:
                     g *= torch.tensor([kind == group for kind in here], device=device)[:, None]
                 parts = torch.autograd.grad(z, self.parameters, g, retain_graph=True, materialize_grads=True)

@@ -14,6 +14,7 @@ from qunify.audit._words import number, percent, signed
 FEW = 0.005
 DOUBTED = 0.01  # but for one whose median token the model gives less
 SLOW = 10  # times as long as SFT
+MANY = 3  # sentences of a kind
 CLEAR = 4  # a group's push is told where two methods differ by this factor
 
 
@@ -34,61 +35,69 @@ def sentences(
 
 
 def _conflicts(groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:
-    """Where what is asked, what a first step does and what a rehearsal measures are of different signs."""
+    """Where what is asked, what a first step does and what a rehearsal measures disagree: a sentence per method."""
     large = groups[(groups["share"] >= FEW) | (groups["u"] < DOUBTED)]
     found = []
     if "influence" in about:
-        found += _each_group(large[large["influence"] < 0], _lowered)
-        slow = large[(large["patience"] >= SLOW) & (large["influence"] > 0)]
+        found += _each_method(large[large["influence"] < 0], "influence", _lowered)
         first = large.loc[large.groupby("method")["influence"].idxmax().dropna()]
-        found += _each_group(slow[slow.index.isin(first.index)], _carried)
+        found += _each_method(first[(first["patience"] >= SLOW) & (first["influence"] > 0)], "influence", _carried)
     if "rehearsal" in about:
-        found += _each_group(large[large["rehearsed_high"] < 0], _fell)
+        found += _each_method(large[large["rehearsed_high"] < 0], "rehearsed", _fell)
     if "influence" in about and "rehearsal" in about:
         clear = (large["rehearsed_low"] > 0) | (large["rehearsed_high"] < 0)
         other = clear & (np.sign(large["influence_adam"]) * np.sign(large["rehearsed"]) < 0)
-        found += _each_group(large[other], _turned)
+        found += _each_method(large[other], "rehearsed", _turned)
     return found
 
 
-def _each_group(rows: pd.DataFrame, say: Callable[[str, pd.DataFrame], str]) -> list[str]:
-    return [say(str(group), some) for group, some in rows.groupby("group", sort=False)]
+Rows = list[dict[Any, Any]]
 
 
-def _lowered(group: str, rows: pd.DataFrame) -> str:
-    worst = rows.loc[rows["influence"].idxmin()]
+def _each_method(table: pd.DataFrame, by: str, say: Callable[[str, Rows], str]) -> list[str]:
+    """A sentence per method from its rows, the lowest first; of at most MANY methods."""
+    told = [(str(name), rows.sort_values(by).to_dict("records")) for name, rows in table.groupby("method", sort=False)]
+    left = f" The same is true, of some kind of token, of {_listed([n for n, _ in told[MANY:]])}."
+    return [say(*one) + (left if len(told) > MANY and one is told[MANY - 1] else "") for one in told[:MANY]]
+
+
+def _and_others(rows: Rows) -> str:
+    """ ", and of digits and punctuation"."""
+    return f", and of {_listed([str(row['group']) for row in rows[1:]])}" if len(rows) > 1 else ""
+
+
+def _lowered(method: str, rows: Rows) -> str:
     return (
-        f"Asked and done disagree: a first step of {_listed([*rows['method']])} lowers {group}, which the loss asks to "
-        f"rise: their mean log u changes by {signed(worst['influence'])} per unit step of gradient descent "
-        f"({worst['method']}). Steps for other tokens move them."
+        f"Asked and done disagree: a first step of {method}, which asks every token's probability to rise, lowers that "
+        f"of {rows[0]['group']} (mean log u {signed(rows[0]['influence'])} per unit step of gradient descent)"
+        f"{_and_others(rows)}: steps for other tokens move them."
     )
 
 
-def _carried(group: str, rows: pd.DataFrame) -> str:
-    most = rows.loc[rows["influence"].idxmax()]
+def _carried(method: str, rows: Rows) -> str:
+    row = rows[0]
     alone = (
-        "never get there" if np.isinf(most["patience"]) else f"take {number(most['patience'], 2)} times as long as sft"
+        "never get there" if np.isinf(row["patience"]) else f"take {number(row['patience'], 2)} times as long as sft"
     )
     return (
-        f"Asked and done disagree: alone, the median token of {group} would {alone} under {most['method']}; done, the "
-        f"first step raises {group} more than any other kind ({signed(most['influence'])} per unit step)."
-        + (f" So it is under {_listed([m for m in rows['method'] if m != most['method']])}." if len(rows) > 1 else "")
-    )
-
-
-def _fell(group: str, rows: pd.DataFrame) -> str:
-    worst = rows.loc[rows["rehearsed"].idxmin()]
-    return (
-        f"Asked and rehearsed disagree: training by {_listed([*rows['method']])} lowered {group} on held-out "
-        f"demonstrations: mean log u {signed(worst['rehearsed'])} [{signed(worst['rehearsed_low'])}, "
-        f"{signed(worst['rehearsed_high'])}] nats ({worst['method']})."
+        f"Asked and done disagree: alone, the median token of {row['group']} would {alone} under {method}; done, its "
+        f"first step raises {row['group']} more than any other kind (mean log u {signed(row['influence'])} per unit "
+        "step)."
     )
 
 
-def _turned(group: str, rows: pd.DataFrame) -> str:
+def _fell(method: str, rows: Rows) -> str:
+    low, high = signed(rows[0]["rehearsed_low"]), signed(rows[0]["rehearsed_high"])
     return (
-        f"Done and rehearsed disagree on {group} under {_listed([*rows['method']])}: Adam's first step moves them one "
-        "way, the rehearsal the other."
+        f"Asked and rehearsed disagree: training by {method} lowered, on held-out demonstrations, the probability of "
+        f"{rows[0]['group']} (mean log u {signed(rows[0]['rehearsed'])} [{low}, {high}] nats){_and_others(rows)}."
+    )
+
+
+def _turned(method: str, rows: Rows) -> str:
+    return (
+        f"Done and rehearsed disagree for {method}: Adam's first step moves {_listed([str(r['group']) for r in rows])} "
+        "one way, the rehearsal the other."
     )
 
 
