@@ -437,12 +437,10 @@ def test_text_without_a_tokenizer_and_a_file_that_is_not_there(tmp_path: Path) -
 
 
 def test_another_vocabulary(tmp_path: Path) -> None:
+    """Of another size it may be, if no token is listed that the model has not."""
     answers = hf.Answers.read(file(tmp_path, [{"qunify_answers": {"vocab": 90}}, OWN]))
-    with pytest.raises(ValueError, match="expected a vocabulary of 96 tokens, got one of 90"):
-        answers.check_vocabulary(96)
-    answers = hf.Answers.read(file(tmp_path, [OWN]))
     answers.check_vocabulary(6)
-    with pytest.raises(ValueError, match="expected token ids below the model's 5, got 5 in line 1, position 2"):
+    with pytest.raises(ValueError, match="expected token ids below the model's 5, got 5 in line 2, position 2"):
         answers.check_vocabulary(5)
 
 
@@ -541,7 +539,6 @@ def test_what_is_recorded_is_what_the_model_says(k: int, folder: Path, teacher: 
     out = tmp_path / "answers.jsonl"
     about = audit.record(folder / "model", folder / "rows.jsonl", out, top_k=k, batch_tokens=40)
     answers = hf.Answers.read(out)
-    assert answers.vocab == 96
     lines = written(out)[1:]
     assert len(lines) == about["demonstrations"] == len(QUESTIONS)
     assert about["tokens"] == sum(len(line["positions"]) for line in lines)
@@ -777,9 +774,13 @@ def test_what_a_server_has_answered(policy: Any, teacher: Any, tmp_path: Path) -
         audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=file(tmp_path, lines[:1]))
     with pytest.raises(ValueError, match=r"answers: nowhere.jsonl: no such file"):
         audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher="nowhere.jsonl")
-    larger = file(tmp_path, [{"qunify_answers": {"vocab": 97}}, *lines])
-    with pytest.raises(ValueError, match="expected a vocabulary of 96 tokens, got one of 97"):
-        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=larger)
+    at = [t for t, counts in enumerate(encoded[0].counted) if counts]
+    listed = {"tokens": [[97] for _ in at], "logprobs": [[-1.0] for _ in at]}
+    outside = file(tmp_path, [{"ids": encoded[0].ids, "positions": at, **listed}])
+    with pytest.raises(
+        ValueError, match=f"expected token ids below the model's 96, got 97 in line 1, position {at[0]}"
+    ):
+        audit.run(policy, QUESTIONS[:1], TOKENIZER, ["kd"], teacher=outside)
 
 
 def test_the_command_takes_a_file(folder: Path, files: dict[int, Path], tmp_path: Path) -> None:
@@ -892,7 +893,7 @@ def test_what_the_recorder_writes_serves_conversations(folder: Path, tmp_path: P
         ({"teacher_model": "base"}, "kd: teacher_answers: expected these or a teacher_model, got both"),
         ({"method": "logit_std_kd"}, "logit_std_kd: teacher_answers: .* 96 likeliest tokens everywhere, got 5"),
         ({"method": "topk_kd"}, "topk_kd: teacher_answers: expected the teacher's 96 likeliest tokens"),
-        ({"model": "larger"}, "expected a vocabulary of 97 tokens, got one of 96"),
+        ({"model": "smaller"}, "expected token ids below the model's 90, got 9. in line"),
         ({"teacher_answers": "/nowhere.jsonl"}, r"answers: /nowhere.jsonl: no such file"),
         ({"texts": ["the cat sees", "the dog"]}, "train dataset, row 1: expected an answer for its own tokens"),
         ({"more": ["the dog likes"]}, "train dataset, row 9: expected an answer for its own tokens, got none; .*'dog'"),
@@ -915,8 +916,8 @@ def test_training_says_before_it_begins_what_does_not_fit(given: dict[str, Any],
         ids = [examples()[0][0] + examples()[1][0]]
         lengths = [[len(examples()[0][0]), len(examples()[1][0])]]
         given["train_dataset"] = trainers.dataset(input_ids=ids, labels=ids, seq_lengths=lengths)
-    if given.get("model") == "larger":
-        given["model"] = trainers.model(vocab_size=97)
+    if given.get("model") == "smaller":
+        given["model"] = trainers.model(vocab_size=90)
     with pytest.raises(ValueError, match=sentence):
         trainers.train(tmp_path, **given)
 

@@ -36,15 +36,13 @@ class Answers:
     tokens : Tensor of int, (P, K)
     counts : Tensor of int, (P,)
         How many were listed.
-    vocab : int or None
-        The teacher's vocabulary, where the file tells.
     """
 
     #: Under this key the first line of a file that `qunify record` writes says what it was made of.
     HEADER = "qunify_answers"
 
-    def __init__(self, path: Path, lines: Iterable[tuple[int, Recorded]], texts: TokenTexts, vocab: int | None) -> None:
-        self.path, self.vocab, self._texts = path, vocab, texts
+    def __init__(self, path: Path, lines: Iterable[tuple[int, Recorded]], texts: TokenTexts) -> None:
+        self.path, self._texts = path, texts
         self.digest = ""
         self._numbers: list[int] = []  # of the lines in the file
         self._ids: list[np.ndarray] = []  # of each; −1 for a first one that is not named
@@ -95,7 +93,6 @@ class Answers:
         path, texts, sha = Path(path), TokenTexts(tokenizer), hashlib.sha256()
         if not path.is_file():
             raise ValueError(f"answers: {path}: no such file")
-        header: dict[str, Any] = {}
 
         def lines() -> Iterator[tuple[int, Recorded]]:
             with path.open("rb") as file:
@@ -103,15 +100,13 @@ class Answers:
                     sha.update(raw)
                     try:
                         line = _object(raw)
-                        if line is not None and isinstance(line.get(cls.HEADER), Mapping):
-                            header.update(line[cls.HEADER])
-                        elif line is not None:
+                        if line is not None and cls.HEADER not in line:
                             yield number, recorded(line, texts)
                     except ValueError as error:
                         raise ValueError(f"answers: {path}: line {number}: {error}") from None
 
-        found = cls(path, lines(), texts, None)
-        found.vocab, found.digest = header.get("vocab"), sha.hexdigest()
+        found = cls(path, lines(), texts)
+        found.digest = sha.hexdigest()
         if not len(found.counts):
             raise ValueError(f"answers: {path}: expected log-probabilities in its lines, got none")
         if digest not in (None, found.digest):
@@ -123,16 +118,17 @@ class Answers:
         return Answers.read, (os.path.abspath(self.path), self._texts.tokenizer, self.digest)
 
     def check_vocabulary(self, vocab: int) -> None:
-        """ValueError where the teacher's vocabulary is another than that of `vocab` tokens."""
-        if self.vocab is not None and self.vocab != vocab:
-            raise ValueError(f"answers: {self.path}: expected a vocabulary of {vocab} tokens, got one of {self.vocab}")
+        """ValueError where a token is listed that is none of `vocab`.
+
+        The teacher's own vocabulary may have another size, as models of one family fill theirs up differently.
+        """
         if self._largest >= vocab:
             row = int((self.tokens >= vocab).any(-1).int().argmax())
             got = f"{int(self.tokens[row].max())} in {self._place(row)}"
             raise ValueError(f"answers: {self.path}: expected token ids below the model's {vocab}, got {got}")
 
     def check(self, method: QMap, vocab: int) -> None:
-        """ValueError unless this is the vocabulary, and the method is told as much of the teacher as it must be."""
+        """ValueError unless all tokens are of this vocabulary, and the method is told as much as it must be."""
         self.check_vocabulary(vocab)
         least, told = method.teacher_tokens(vocab), int(self.counts.min())
         if least > told:
