@@ -702,6 +702,18 @@ def test_an_audit_with_all_tokens_listed_is_that_with_the_teacher(
     assert found.about["teacher_mass"] == pytest.approx(1, abs=1e-5)
 
 
+def test_first_steps_and_rehearsals_are_those_with_the_teacher(
+    policy: Any, teacher: Any, files: dict[int, Path]
+) -> None:
+    whole, found = (
+        audit.run(policy, QUESTIONS, TOKENIZER, ["sft", "kd", "target_sft"], teacher=x, influence=True, rehearse=2)
+        for x in (teacher, files[96])
+    )
+    for name in ("influence", "influence_adam", "rehearsed"):
+        np.testing.assert_allclose(found.groups[name], whole.groups[name], rtol=2e-2, atol=1e-3)
+    assert found.groups["rehearsed"].notna().any()
+
+
 def test_a_longer_list_brings_the_audit_closer(policy: Any, teacher: Any, files: dict[int, Path]) -> None:
     names = ["kd", "reverse_kl", "target_sft"]
     whole = audit.run(policy, QUESTIONS, TOKENIZER, names, teacher=teacher).tokens
@@ -774,11 +786,12 @@ def test_what_a_server_has_answered(policy: Any, teacher: Any, tmp_path: Path) -
         audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=file(tmp_path, lines[:1]))
     with pytest.raises(ValueError, match=r"answers: nowhere.jsonl: no such file"):
         audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher="nowhere.jsonl")
-    at = [t for t, counts in enumerate(encoded[0].counted) if counts]
-    listed = {"tokens": [[97] for _ in at], "logprobs": [[-1.0] for _ in at]}
-    outside = file(tmp_path, [{"ids": encoded[0].ids, "positions": at, **listed}])
+    places = [t for t, counts in enumerate(encoded[0].counted) if counts]
+    line = {"ids": encoded[0].ids, "positions": places, "tokens": [[97]] * len(places)}
+    line["logprobs"] = [[-1.0]] * len(places)
+    outside = file(tmp_path, [line])
     with pytest.raises(
-        ValueError, match=f"expected token ids below the model's 96, got 97 in line 1, position {at[0]}"
+        ValueError, match=f"expected token ids below the model's 96, got 97 in line 1, position {places[0]}"
     ):
         audit.run(policy, QUESTIONS[:1], TOKENIZER, ["kd"], teacher=outside)
 
