@@ -740,7 +740,7 @@ def test_methods_that_a_short_list_does_not_serve(policy: Any, files: dict[int, 
     for method, needed in (("logit_std_kd", 96), (qu.get("topk_kd", k=40), 40)):
         with pytest.raises(ValueError, match=f"must be told the teacher's {needed} likeliest tokens: .* got 5"):
             audit.run(policy, QUESTIONS, TOKENIZER, [method], teacher=files[5])
-    audit.run(policy, QUESTIONS, TOKENIZER, [qu.get("topk_kd", k=5)], teacher=files[5])
+    audit.run(policy, QUESTIONS, TOKENIZER, [qu.get("topk_kd", k=5)], teacher=hf.Answers.read(files[5]))
 
 
 def test_answers_go_to_their_own_tokens(policy: Any, files: dict[int, Path], tmp_path: Path) -> None:

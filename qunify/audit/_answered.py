@@ -15,7 +15,9 @@ from qunify.maps import QMap
 
 
 def is_answers(teacher: Any) -> bool:
-    """Whether a teacher is a file of recorded answers; else it is a model, its folder, or none."""
+    """Whether a teacher is recorded answers, or a file of them; else it is a model, its folder, or none."""
+    if isinstance(teacher, Answers):
+        return True
     if not isinstance(teacher, str | Path):
         return False
     path = Path(teacher)

@@ -197,8 +197,9 @@ def run(
             + (f" cut off after max_length={max_length} tokens" if max_length is not None else "")
         )
     trained_on, held_out = split(kept, seed) if rehearse else ([], [])
-    answers = Answers.read(teacher, read) if is_file else None
-    if answers is not None:
+    answers = None
+    if is_file:
+        answers = teacher if isinstance(teacher, Answers) else Answers.read(teacher, read)
         encoded = answered(answers, given, encoded, read)
     models = {what: load_model(m, device) for what, m in sources.items()}
     check_vocabularies(models, encoded)

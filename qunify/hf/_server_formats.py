@@ -16,6 +16,7 @@ Listed = tuple[list[int], list[float]]
 #: What stands for −∞, which JSON has not: vLLM clamps to it, and OpenAI writes it for whatever is not in its list.
 FLOOR = -9999.0
 _MOST = 2**31  # token ids are kept in 32 bits
+_SAME = 1e-3  # nats: a server that says a token's log-probability twice may round it in two ways
 
 _IDS = ("ids", "input_ids", "prompt_token_ids")
 _SGLANG = ("input_token_logprobs", "input_top_logprobs", "output_token_logprobs", "output_top_logprobs")
@@ -253,7 +254,7 @@ def _merged(t: int, tokens: list[Any], values: list[Any]) -> Listed | None:
     found = dict(zip(reversed(tokens), reversed(values), strict=True))
     if len(found) < len(tokens):
         for token, value in zip(tokens, values, strict=True):
-            if abs(found[token] - value) > 1e-3:
+            if abs(found[token] - value) > _SAME:
                 got = f"{found[token]:.6g} and {value:.6g} for token {token}"
                 raise ValueError(f"position {t}: expected one log-probability for a token, got {got}")
         tokens, values = [*found], [*found.values()]
