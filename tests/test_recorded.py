@@ -142,10 +142,10 @@ def openai_ids(ids: list[int], p: Tensor) -> dict[str, Any]:
     return openai_completion(ids, p, "token_id:{}".format)
 
 
-def openai_chat(ids: list[int], p: Tensor) -> dict[str, Any]:
+def openai_chat(ids: list[int], p: Tensor, start: int = START) -> dict[str, Any]:
     """What was generated, its first k alternatives, and a token of its own that is not among them."""
     content = []
-    for t in range(START, len(ids)):
+    for t in range(start, len(ids)):
         entries = [
             {"token": text(i), "bytes": list(text(i).encode()), "logprob": p[t, i].item()}
             for i in p[t].topk(K).indices.tolist()
@@ -208,6 +208,14 @@ def test_a_demonstration_that_is_cut_off_is_found(teacher: Any, tmp_path: Path) 
     answers = hf.Answers.read(path)
     short = answers.rows(ids[:-3], counted(ids)[:-3], "it")
     assert short.tolist() == answers.rows(ids, counted(ids), "it")[:-3].tolist()
+
+
+def test_what_was_generated_is_found_where_more_follows(teacher: Any, tmp_path: Path) -> None:
+    """A chat template may end a turn with tokens that nobody is trained on."""
+    ids = DEMONSTRATIONS[3]
+    answers = hf.Answers.read(file(tmp_path, [openai_chat(i, log_p(teacher, i)) for i in DEMONSTRATIONS]), TOKENIZER)
+    rows = answers.rows([*ids, 7], [*counted(ids), False], "it")
+    assert rows.tolist() == [*answers.rows(ids, counted(ids), "it"), -1]
 
 
 def test_what_stands_for_minus_infinity(teacher: Any, tmp_path: Path) -> None:
@@ -794,6 +802,18 @@ def test_what_a_server_has_answered(policy: Any, teacher: Any, tmp_path: Path) -
         ValueError, match=f"expected token ids below the model's 96, got 97 in line 1, position {places[0]}"
     ):
         audit.run(policy, QUESTIONS[:1], TOKENIZER, ["kd"], teacher=outside)
+
+
+def test_what_was_generated_serves_where_demonstrations_are_cut_off(policy: Any, teacher: Any, tmp_path: Path) -> None:
+    encoded = [encode({"prompt": r["question"], "completion": r["answer"]}, TOKENIZER) for r in QUESTIONS]
+    lines = [openai_chat(e.ids, log_p(teacher, e.ids), e.places[0]) for e in encoded]
+    path = file(tmp_path, lines)
+    whole, cut = (
+        audit.run(policy, QUESTIONS, TOKENIZER, ["kd"], teacher=path, max_length=most).tokens for most in (None, 9)
+    )
+    both = whole.merge(cut, on=["example", "position"])
+    assert len(both) == len(cut) < len(whole)
+    np.testing.assert_allclose(both["push_kd_x"], both["push_kd_y"], rtol=1e-4)
 
 
 def test_the_command_takes_a_file(folder: Path, files: dict[int, Path], tmp_path: Path) -> None:
