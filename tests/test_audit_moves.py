@@ -315,5 +315,54 @@ def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "Asked, done, rehearsed" in page
     assert "would do to this model" in page
     assert not [*(tmp_path / "page").glob("**/*.npz")]
+    weights = tmp_path / "weights.jsonl"
+    assert main([*words, "--methods", "sft,dft", "--write-weights", str(weights)]) == 0
+    assert len(weights.read_text().splitlines()) == len(QUESTIONS)
+    assert main([*words, "--methods", "dft,gem", "--write-weights", str(weights)]) == 2
+    assert "expected METHOD=FILE" in capsys.readouterr().err
     assert main([*words, "--trainable", "x"]) == 2
     assert "trainable: expected 'adapter', 'all' or a number of blocks" in capsys.readouterr().err
+
+
+# ---- weights ------------------------------------------------------------------------------------------------------
+
+
+def test_weights_of_examples_and_of_tokens(tmp_path: Path) -> None:
+    found = audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft", "dft", "brier"], max_length=12)
+    lines = found.write_weights(tmp_path / "e.jsonl", "dft").read_text().splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [{k: v for k, v in row.items() if k != "weight"} for row in rows] == QUESTIONS
+    assert [row["weight"] for row in rows] == pytest.approx(found.examples["trust_dft"].tolist())
+    lines = found.write_weights(tmp_path / "t.jsonl", "dft", per="token").read_text().splitlines()
+    for row, e, (_, tokens) in zip(map(json.loads, lines), encoded(), found.tokens.groupby("example"), strict=True):
+        assert row["input_ids"] == e.ids[:12]
+        trained = [t for t, label in enumerate(row["labels"]) if label != -100]
+        assert trained == tokens["position"].tolist()
+        assert [row["weight"][t] for t in trained] == pytest.approx(tokens["trust_dft"].tolist())
+        assert not any(row["weight"][t] for t in range(len(e.ids[:12])) if t not in trained)
+    with pytest.raises(ValueError, match=r"expected a method of this audit that has a trust \(sft, dft.*got 'gem'"):
+        found.write_weights(tmp_path / "e.jsonl", "gem")
+    with pytest.raises(ValueError, match="expected an audit that has just run"):
+        audit.load(found.save(tmp_path / "audit")).write_weights(tmp_path / "e.jsonl", "dft")
+
+
+def test_a_trainer_reads_the_weights(tmp_path: Path) -> None:
+    from datasets import load_dataset
+    from trl import SFTConfig
+
+    from qunify.hf import SFTTrainer
+
+    found = audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["dft"])
+    for per in ("example", "token"):
+        file = found.write_weights(tmp_path / f"{per}.jsonl", "dft", per=per)
+        data = load_dataset("json", data_files=str(file), split="train", cache_dir=str(tmp_path / "cache"))
+        if per == "example":
+            data = data.rename_columns({"question": "prompt", "answer": "completion"})
+        config = SFTConfig(
+            str(tmp_path / per), max_steps=1, use_cpu=True, bf16=False, report_to="none", disable_tqdm=True
+        )
+        trainer = SFTTrainer(
+            small_llama.model(), config, method="iw_sft", train_dataset=data, processing_class=TOKENIZER
+        )
+        assert "token_weight" in trainer.train_dataset.column_names
+        trainer.train()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from qunify._lib import files
-from qunify.audit import _demonstrations, _tables
+from qunify.audit import _demonstrations, _tables, _weights
 from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode
@@ -30,6 +30,7 @@ from qunify.audit._pass import asked_of_batches, group_patience, token_table
 from qunify.audit._rehearsal import Plan, rehearsals, split
 from qunify.audit._sentences import sentences
 from qunify.audit._trainable import Trainable, check_trainable, describe
+from qunify.audit._weights import Source
 from qunify.hf import Answers, Head
 from qunify.maps import Method
 
@@ -57,6 +58,7 @@ class Audit:
     groups: pd.DataFrame
     examples: pd.DataFrame
     about: dict[str, Any]
+    _source: Source | None = field(default=None, repr=False, compare=False)
 
     @property
     def sentences(self) -> tuple[str, ...]:
@@ -67,6 +69,20 @@ class Audit:
         """Write the page: one HTML file that loads nothing from elsewhere."""
         text = page(self.tokens, self.methods, self.groups, self.examples, self.about, self.sentences)
         return files.write(Path(path), text.encode())
+
+    def write_weights(self, path: str | Path, method: str, per: Literal["example", "token"] = "example") -> Path:
+        """Write a jsonl file with the method's trust γ, at the model as it is now, as the column `weight`.
+
+        For trainers that read one, as `qunify.hf.SFTTrainer` does with "iw_sft". Per example: the demonstrations as
+        they were given, each with its mean over the tokens (0 where it has none); per token: `input_ids`, `labels` and
+        a weight for each token, 0 where it is not trained on.
+
+        Raises
+        ------
+        ValueError
+            A method that is not among those of the audit, or has no trust; an audit read from a folder.
+        """
+        return _weights.write(Path(path), self._source, self.tokens, method, per)
 
     def save(self, folder: str | Path) -> Path:
         """Write the tables as CSV files, and `about.json`, into a folder, which is made."""
@@ -254,7 +270,7 @@ def run(
             "demonstrations": len(train), "held_out": len(held),
         }  # fmt: skip
     store.clear()
-    return Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about)
+    return Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about, Source(rows, encoded))
 
 
 def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int) -> None:

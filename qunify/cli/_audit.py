@@ -46,6 +46,11 @@ class Audit(Command):
         say("--rehearse", type=int, default=0, metavar="N", help="train by each method for N steps, and measure")
         say("--rate", type=float, default=2e-4, help="the rehearsal's learning rate (default: %(default)s)")
         say("--trainable", default="adapter", metavar="WHAT", help="adapter (default), all, or a number of last blocks")
+        say(
+            "--write-weights",
+            metavar="[METHOD=]FILE",
+            help="write the demonstrations, each with a method's mean trust as its `weight`, as jsonl",
+        )
         say("--limit", type=int, metavar="N", help="take the first N demonstrations")
         say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
         say("--jobs", type=int, metavar="N", help="processes, each of which holds the model (default: 1)")
@@ -56,6 +61,7 @@ class Audit(Command):
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         out = output(args.out, (".html", ".htm"))
         groups = _groups(args.group)
+        weights = _weights(args.write_weights, args.methods)
         try:
             from qunify import audit
         except ImportError as error:
@@ -76,10 +82,28 @@ class Audit(Command):
             raise UsageError(str(error)) from None
         found.save(tables)
         found.page(out)
+        if weights is not None:
+            try:
+                found.write_weights(*weights)
+            except ValueError as error:
+                raise UsageError(str(error)) from None
         return {"file": str(out), "tables": str(tables), "sentences": list(found.sentences), **found.about}
 
     def render(self, data: dict[str, Any]) -> str:
         return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
+
+
+def _weights(given: str | None, methods: str | None) -> tuple[Path, str] | None:
+    """The file, and the method whose trust to write: the one named, or the only one beside sft."""
+    if given is None:
+        return None
+    method, sign, file = given.rpartition("=")
+    if not sign:
+        others = [name for name in (methods or "").split(",") if name not in ("", "sft")]
+        if len(others) != 1:
+            raise UsageError(f"--write-weights {given}: expected METHOD=FILE, as several methods are audited")
+        (method,) = others
+    return output(Path(file), (".jsonl",)), method
 
 
 def _trainable(text: str) -> Any:
