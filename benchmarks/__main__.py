@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 import qunify
-from benchmarks import cost, equivalence, gradients, populations, report, startup
+from benchmarks import audit, cost, equivalence, gradients, populations, report, startup
 from benchmarks.timing import Result
 from qunify._lib import files
 
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "equivalence": equivalence.run,
     "populations": populations.run,
     "cost": cost.run,
+    "audit": audit.run,
     "startup": startup.run,
     "report": report.run,
 }

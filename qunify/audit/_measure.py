@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qunify.maps import Pulled, QMap, in_simplex
+from qunify.maps import QMap, logit_gradient, target_rounding
 from qunify.token import TensorToken, read
 
 
@@ -53,32 +53,36 @@ def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapp
     """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each."""
     needs = tuple(dict.fromkeys(name for m in methods for name in m.needs))
     t, _ = read("audit", needs, logits, labels, -100, context)
-    blocks = [_block(methods, block) for _, block in t.blocks()]
+    found = [block for _, block in t.blocks()]
+    room = max(len(block.index) for block in found)
+    gradients = logits.new_empty((len(methods), room, logits.shape[-1]), dtype=found[0].policy.probs.dtype)
+    blocks = [_block(methods, block, gradients[:, : len(block.index)]) for block in found]
     of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
     joined = {name: torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in of_tokens}
     return Asked(**joined, gram=torch.stack([b.gram for b in blocks]).sum(0))
 
 
-def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
+def _block(methods: Sequence[QMap], t: TensorToken, gradients: Tensor) -> Asked:
+    """`gradients` (M, N, V) is room for those that are needed, the same for every block."""
     n, count = len(t.index), len(methods)
     p, u, rest = t.policy.probs, t.p_label[:, 0], t.p_rest[:, 0]
     largest = t.policy.log.amax(-1)
     trust, push = (torch.zeros(count, n, dtype=p.dtype, device=p.device) for _ in range(2))
     inside = torch.zeros(count, n, dtype=torch.bool, device=p.device)
     weights = torch.zeros_like(trust)  # of the gates; zero for the other methods
-    others: list[tuple[int, Tensor]] = []
+    others: list[int] = []
     for i, m in enumerate(methods):
         pulls = list(m.pulls(t))
-        weight = _gate(t, pulls)
-        if weight is not None:
-            trust[i], weights[i], push[i] = weight, weight, weight.abs() * rest
-            inside[i] = _gate_inside(weight, u, rest, largest)
+        on_label = _on_label(t, pulls)
+        trust[i] = on_label if m.shift_invariant else torch.nan
+        if all(isinstance(pull, tuple) and pull[1] is t.label for pull in pulls):
+            weights[i], push[i] = on_label, on_label.abs() * rest
+            inside[i] = _gate_inside(on_label, u, rest, largest)
             continue
-        pulled = Pulled.of(t, pulls)
-        push[i] = pulled.gradient.abs().sum(-1) / 2
-        trust[i] = pulled.on_label[:, 0] if m.shift_invariant else torch.nan
-        inside[i] = in_simplex(pulled) if m.shift_invariant else False
-        others.append((i, pulled.gradient))
+        g = logit_gradient(t, pulls, out=gradients[len(others)])
+        push[i] = torch.linalg.vector_norm(g, 1, dim=-1) / 2
+        inside[i] = _inside(t, pulls, g) if m.shift_invariant else False
+        others.append(i)
     return Asked(
         u=u,
         rank=1 + (p > p.gather(-1, t.index)).sum(-1),
@@ -86,8 +90,45 @@ def _block(methods: Sequence[QMap], t: TensorToken) -> Asked:
         trust=trust,
         push=push,
         inside=inside,
-        gram=_gram(t, weights, others),
+        gram=_gram(t, weights, others, gradients[: len(others)]),
     )
+
+
+def _on_label(t: TensorToken, pulls: Sequence[Any]) -> Tensor:
+    """The sum of the weights that pull toward the label, (N,)."""
+    total = torch.zeros_like(t.p_label)
+    for pull in pulls:
+        if isinstance(pull, tuple) and pull[1] is t.label:
+            total = total + pull[0]
+    return total[:, 0]
+
+
+def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor) -> Tensor:
+    """Whether the target p − g is a distribution up to rounding, (N,), as `in_simplex` has it of `Pulled`: what
+    rounding may have done is worked out for the lowest entry, and only where it may have made that negative for all
+    that are."""
+    q = t.policy.probs - g
+    lowest, k = q.min(-1)
+    rows = torch.arange(len(q), device=q.device)
+    undecided = (lowest < 0) & (lowest >= -_rounding(t, pulls, (rows, k)))
+    if not bool(undecided.any()):
+        return lowest >= 0
+    at = tuple(((q < 0) & undecided[:, None]).nonzero().T)
+    outside = q[at] < -_rounding(t, pulls, at)
+    return (lowest >= 0) | undecided.index_fill(0, at[0][outside], False)
+
+
+def _rounding(t: TensorToken, pulls: Sequence[Any], at: tuple[Tensor, ...]) -> Tensor:
+    """How far rounding may have moved entries of the target; `at` are their rows and tokens."""
+    p = t.policy.probs[at]
+    magnitude = torch.zeros_like(p)  # Σ |w| (p + D) + |v|
+    for pull in pulls:
+        if isinstance(pull, tuple):
+            weight = torch.as_tensor(pull[0], dtype=p.dtype, device=p.device).expand_as(t.p_label)
+            magnitude += weight[at[0], 0].abs() * (p + pull[1].probs[at])
+        else:
+            magnitude += pull[at].abs()
+    return target_rounding(p, magnitude, 1 - t.policy.log[at])
 
 
 def _gate_inside(weight: Tensor, u: Tensor, rest: Tensor, largest: Tensor) -> Tensor:
@@ -98,31 +139,21 @@ def _gate_inside(weight: Tensor, u: Tensor, rest: Tensor, largest: Tensor) -> Te
     return beside & (u + weight * rest >= -eps * (u + weight.abs() * (1 + u)) * (1 - u.log()))
 
 
-def _gate(t: TensorToken, pulls: Sequence[Any]) -> Tensor | None:
-    """The weight toward the label, (N,), where that is all the method pulls toward."""
-    if not all(isinstance(pull, tuple) and pull[1] is t.label for pull in pulls):
-        return None
-    total = torch.zeros_like(t.p_label)
-    for weight, _ in pulls:
-        total = total + weight
-    return total[:, 0]
-
-
-def _gram(t: TensorToken, weights: Tensor, others: Sequence[tuple[int, Tensor]]) -> Tensor:
+def _gram(t: TensorToken, weights: Tensor, at: Sequence[int], g: Tensor) -> Tensor:
     """Inner products of all gradients. That of two gates is Σ_n w v |p − δ|², that of a gate and a gradient g is
-    Σ_n w (p − δ)·g, and only those among `others` are products over the vocabulary."""
+    Σ_n w (p − δ)·g; only those among the methods `at`, whose gradients are g (K, N, V), are products over the
+    vocabulary."""
     p, rest = t.policy.probs, t.p_rest[:, 0]
-    size = (p.square().sum(-1) - p.gather(-1, t.index)[:, 0].square() + rest.square()).double()
+    size = (torch.linalg.vecdot(p, p) - p.gather(-1, t.index)[:, 0].square() + rest.square()).double()
     w = weights.double()
     gram = (w * size) @ w.T
-    if others:
-        at = [i for i, _ in others]
-        g = torch.stack([g for _, g in others])  # (K, N, V)
+    if at:
         label = t.index.expand(len(at), -1, -1)
-        along = (g * p).sum(-1) - g.gather(-1, label)[..., 0]  # (K, N): (p − δ)·g
+        along = torch.linalg.vecdot(g, p) - g.gather(-1, label)[..., 0]  # (K, N): (p − δ)·g
         cross = along.double() @ w.T  # (K, M)
-        gram[at, :] += cross
-        gram[:, at] += cross.T
+        rows = torch.tensor(at)
+        gram[rows, :] += cross
+        gram[:, rows] += cross.T
         flat = g.reshape(len(at), -1)
-        gram[torch.tensor(at)[:, None], torch.tensor(at)] = (flat @ flat.T).double()
+        gram[rows[:, None], rows] = (flat @ flat.T).double()
     return gram

@@ -154,7 +154,12 @@ def _eps(x: Pulled) -> float:
 def in_simplex(x: Pulled, target: Tensor | None = None) -> Tensor:
     """Whether the unit target (N, V), by default p − g, is a distribution up to rounding, (N,); not where it is NaN."""
     q = x.policy - x.gradient if target is None else target
-    return (q >= -_eps(x) * (x.policy + x.magnitude) * x.log_conditioning).all(-1)
+    return (q >= -target_rounding(x.policy, x.magnitude, x.log_conditioning)).all(-1)
+
+
+def target_rounding(p: Tensor, magnitude: Tensor, log_conditioning: Tensor) -> Tensor:
+    """How far rounding may have moved an entry of the target p − g, by the terms of `Pulled`."""
+    return 8 * torch.finfo(p.dtype).eps * (p + magnitude) * log_conditioning
 
 
 def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tensor) -> QTarget:
