@@ -6,6 +6,7 @@ with random weights and on random tokens.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,9 @@ def run() -> list[Result]:
     }
     found = []
     for what, methods, bar in (("all", everything, 2.0), ("the paper's", own, 1.25)):
-        times = alternate(lambda: _forward(model, batch), lambda methods=methods: _audit(model, batch, methods), ROUNDS)
+        times = alternate(
+            functools.partial(_forward, model, batch), functools.partial(_audit, model, batch, methods), ROUNDS
+        )
         more = {"at_most": bar, "sizes": {**sizes, "methods": len(methods)}}
         found.append(
             Result.of(f"audit by {what} {len(methods)} methods / its forward pass", sandwiched(*times), "×", **more)

@@ -347,7 +347,7 @@ def test_weights_of_examples_and_of_tokens(tmp_path: Path) -> None:
 
 
 def test_a_trainer_reads_the_weights(tmp_path: Path) -> None:
-    from datasets import load_dataset
+    from datasets import Dataset, load_dataset
     from trl import SFTConfig
 
     from qunify.hf import SFTTrainer
@@ -364,5 +364,6 @@ def test_a_trainer_reads_the_weights(tmp_path: Path) -> None:
         trainer = SFTTrainer(
             small_llama.model(), config, method="iw_sft", train_dataset=data, processing_class=TOKENIZER
         )
+        assert isinstance(trainer.train_dataset, Dataset)
         assert "token_weight" in trainer.train_dataset.column_names
         trainer.train()

@@ -104,7 +104,8 @@ def load(folder: str | Path) -> Audit:
         for name in TABLES
     }
     tables["tokens"]["text"] = tables["tokens"]["text"].fillna("")
-    return Audit(**tables, about=json.loads((where / "about.json").read_text(encoding="utf-8")))
+    about = json.loads((where / "about.json").read_text(encoding="utf-8"))
+    return Audit(tables["tokens"], tables["methods"], tables["groups"], tables["examples"], about)
 
 
 def run(
