@@ -29,8 +29,9 @@ def write(
     if source is None:
         raise ValueError("audit: weights: expected an audit that has just run, got one read from a folder")
     column = f"trust_{method}"
-    if column not in tokens or tokens[column].isna().any():
-        has = ", ".join(c.removeprefix("trust_") for c in tokens if c.startswith("trust_") and tokens[c].notna().all())
+    known = [str(c) for c in tokens if str(c).startswith("trust_") and tokens[c].notna().all()]
+    if column not in known:
+        has = ", ".join(name.removeprefix("trust_") for name in known)
         raise ValueError(f"audit: weights: expected a method of this audit that has a trust ({has}), got {method!r}")
     if per not in ("example", "token"):
         raise ValueError(f"audit: weights: expected per 'example' or 'token', got {per!r}")
