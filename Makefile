@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 WANTED := --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
 
+# Many processes are started: each library is compiled by the first of them alone, whatever the environment says.
+export PYTHONDONTWRITEBYTECODE :=
+
 # By files, whose tests share what they train, derive and build; the last ones in the alphabet are short.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 

@@ -49,7 +49,7 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="module")
 def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("copy") / "qunify"
-    left = shutil.ignore_patterns(".*", "build", "dist", "shared", "__pycache__", "*.egg-info")
+    left = shutil.ignore_patterns(".*", "build", "dist", "shared", "*.egg-info")
     shutil.copytree(ROOT, copy, ignore=left)
     found = re.search(r"^```python\n(.*?)^```$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M | re.S)
     assert found is not None

@@ -21,7 +21,6 @@ from qunify.maps import Gate, QMap
 from tests.battery import every_setting
 
 HERE = Path(__file__).parent
-FILES = {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.py"))}
 
 #: Why a test may be skipped: what the machine lacks. (file, what is said of it)
 SKIPPED = [
@@ -35,6 +34,11 @@ SKIPPED = [
 WIDEST = 0.35  # of all tolerances, relative or absolute: the spread of a few draws in test_ten_settings
 TOLERANCES = {"atol", "rtol", "abs", "rel", "abs_tol", "rel_tol", "tolerance"}
 FUNCTION = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@functools.cache
+def files() -> dict[str, ast.Module]:
+    return {path.stem: ast.parse(path.read_text(encoding="utf-8")) for path in sorted(HERE.glob("*.py"))}
 
 
 # ---- reading tests -------------------------------------------------------------------------------------------
@@ -211,19 +215,19 @@ RULES = {
 
 @pytest.mark.parametrize("rule", RULES)
 def test_no_file_breaks_a_rule(rule: str) -> None:
-    broken = {f"{file}.py": lines for file, tree in FILES.items() if (lines := RULES[rule](tree))}
+    broken = {f"{file}.py": lines for file, tree in files().items() if (lines := RULES[rule](tree))}
     assert broken == {}, rule
 
 
 def test_tests_are_skipped_only_for_what_a_machine_lacks() -> None:
-    found = [(file, reason) for file, tree in FILES.items() for reason in skips(tree)]
+    found = [(file, reason) for file, tree in files().items() for reason in skips(tree)]
     assert sorted(found) == sorted(SKIPPED)
 
 
 def test_no_file_is_skipped_because_an_installed_package_fails_to_import() -> None:
     wanted = {
         str(node.args[0].value)
-        for tree in FILES.values()
+        for tree in files().values()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and called(node) == "importorskip" and isinstance(node.args[0], ast.Constant)
     }

@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy  # which loads scipy.stats, in a second, when it is first used
 import torch
 from joblib import Parallel, delayed
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import spearmanr, studentized_range
-from scipy.stats import t as student
 
 from analyses.kit import cache, runner
 from analyses.kit.study import Study
@@ -182,7 +181,7 @@ def critical_difference(methods: int = len(METHODS), blocks: int = len(TASKS)) -
     """The critical difference of Nemenyi's test (Demšar, JMLR 7, 2006): mean ranks of two methods that differ by less
     cannot be told apart at 5 %. It is q √(k (k + 1) / 6N) for k methods and N blocks, q being the studentised range
     over √2. A block is a task: the models of both sizes share its demonstrations, teacher, tuning and problems."""
-    q = studentized_range.ppf(0.95, methods, np.inf) / 2**0.5
+    q = scipy.stats.studentized_range.ppf(0.95, methods, np.inf) / 2**0.5
     return float(q * (methods * (methods + 1) / (6 * blocks)) ** 0.5)
 
 
@@ -197,7 +196,7 @@ def lead(table: pd.DataFrame, task: str, size: str, other: str, method: str = OW
     apart = a[:seeds] - b[:seeds]
     # drawing n seeds anew has n − 1 nths of the variance
     error = float(resampled(apart).std() * (seeds / (seeds - 1)) ** 0.5)
-    mean, half = float(apart.mean()), float(student.ppf(0.975, seeds - 1)) * error
+    mean, half = float(apart.mean()), float(scipy.stats.t.ppf(0.975, seeds - 1)) * error
     return mean, mean - half, mean + half
 
 
@@ -216,7 +215,7 @@ def foresight(table: pd.DataFrame, among: Sequence[str] = METHODS) -> dict[Setti
     for setting in settings(table):
         pair = predicted_and_measured(table, *setting)
         pair = pair[pair.index.isin(among)]
-        found[setting] = float(spearmanr(pair["predicted"], pair["measured"]).statistic)
+        found[setting] = float(scipy.stats.spearmanr(pair["predicted"], pair["measured"]).statistic)
     return found
 
 
