@@ -35,7 +35,7 @@ from qunify._lib.lazy import lazy
 from qunify.maps import Gated, Pulled, QMap
 from qunify.population._gradient_flow import Flow
 from qunify.population._jacobian import DiagonalAndTwo
-from qunify.token import Distribution, TensorToken
+from qunify.token import Distribution, TensorToken, sort
 
 _GRID = 401  # points per token
 _ENDS = (-23.0, 34.0)  # of the logit of u: 1e-10 from 0, 1e-15 from 1; below, weights near 0 are all rounding
@@ -315,7 +315,7 @@ def _solve_by_zooming(flow: SeparableFlow, zooms: int = 14, points: int = 17) ->
         cell = torch.searchsorted(samples.u, p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
         spans = (samples.brackets(), (cell - 1, cell))  # (B, V, 1) each
         ends = [(x.gather(-1, left), x.gather(-1, right)) for left, right in spans]
-        x = torch.cat([left + (right - left) * ladder for left, right in ends], -1).sort(-1).values
+        x = sort(torch.cat([left + (right - left) * ladder for left, right in ends], -1))
     small = p <= 2 * math.exp(_ENDS[0])
     p = torch.where(small, _below_grid(flow, p), p) if bool(small.any()) else p
     return p / p.sum(-1, keepdim=True), undecided
@@ -345,7 +345,7 @@ class _Samples:
     def __init__(self, u: Tensor, phi: Tensor) -> None:
         self.u, self.phi = u, phi
         self._rising = -phi
-        self._knots = phi.flatten(1).sort(-1).values  # (B, V n)
+        self._knots = sort(phi.flatten(1))  # (B, V n)
 
     def brackets(self) -> tuple[Tensor, Tensor]:
         """The indices of the samples between which each p_k lies, (B, V, 1) twice, whatever φ does inside a cell: C is
