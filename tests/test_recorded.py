@@ -1023,4 +1023,5 @@ def test_a_plain_trainer_says_what_does_not_fit(tmp_path: Path) -> None:
 
 
 def test_answers_that_the_method_does_not_need_are_not_read(tmp_path: Path) -> None:
-    trainers.train(tmp_path, method="sft", teacher_answers="/nowhere.jsonl")
+    trainer = trainers.train(tmp_path, method="sft", teacher_answers="/nowhere.jsonl")
+    assert trainer.state.global_step > 0
