@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 
 from analyses.kit import findings, runner
@@ -44,4 +45,9 @@ def told(study: str) -> str:
 def sections(study: str, heading: str, numbers: Iterator[int]) -> Iterator[str]:
     rows = findings.committed(study)
     for finding, number in zip(findings.of(study), numbers, strict=False):
-        yield f"{heading} {number}. {finding.title}\n\n{finding.words(rows)}\n"
+        yield f"({anchor(finding)})=\n{heading} {number}. {finding.title}\n\n{finding.words(rows)}\n"
+
+
+def anchor(finding: findings.Finding) -> str:
+    """By which another page refers to it."""
+    return "finding-" + "-".join(re.findall(r"\w+", finding.title.lower()))

@@ -15,7 +15,12 @@ def page() -> str:
             continue
         study = runner.load(name)
         found = study.see(runner.read(name, runner.FIGURES))
-        parts.append(f"## {study.question}\n")
+        parts.append(f"({anchor(name)})=\n## {study.question}\n")
         parts.append(linked_figure(name))
         parts.append(f"{found} Rows: {linked_rows(name)}; alone, `python -m analyses {name}`.\n")
     return "\n".join(parts)
+
+
+def anchor(study: str) -> str:
+    """By which another page refers to a study."""
+    return f"study-{study}"
