@@ -66,3 +66,25 @@ def test_real_settings_run_on_what_is_at_hand(
     )  # fmt: skip
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert len(ten_settings.MODELS) * len(ten_settings.DATA) == 10
+
+
+def test_audit_train_and_audit_again(tmp_path: Path) -> None:
+    from tests import small_llama
+
+    small_llama.model().save_pretrained(tmp_path / "model")
+    small_llama.tokenizer().save_pretrained(tmp_path / "model")
+    rows = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    script = [str(ROOT / "examples" / "audit_and_train.py"), "model", "rows.jsonl"]
+    done = subprocess.run(
+        [sys.executable, *script, "--method", "dft", "--steps", "4", "--rate", "0.05"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "trained" / "adapter_model.safetensors").is_file()
+    row = re.search(r"special tokens +8 +(\S+) +(\S+) +(\S+) +(\S+)$", done.stdout, re.MULTILINE)
+    assert row is not None
+    u_before, u_after, *_ = map(float, row.groups())
+    assert u_before != u_after

@@ -70,6 +70,12 @@ class Audit:
         text = page(self.tokens, self.methods, self.groups, self.examples, self.about, self.sentences)
         return files.write(Path(path), text.encode())
 
+    def training_rows(self) -> list[dict[str, Any]]:
+        """The demonstrations as they were read: `input_ids`, and `labels` with −100 where nothing is trained on. TRL
+        takes them as they are: `datasets.Dataset.from_list(result.training_rows())`. ValueError for an audit that was
+        read from a folder."""
+        return [*_weights.training_rows(self._source).values()]
+
     def write_weights(self, path: str | Path, method: str, per: Literal["example", "token"] = "example") -> Path:
         """Write a jsonl file with the method's trust γ, at the model as it is now, as the column `weight`.
 

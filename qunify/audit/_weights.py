@@ -1,4 +1,4 @@
-"""What a method trusts, written beside the demonstrations as the column `weight` of a trainer's data."""
+"""Demonstrations as a trainer reads them, and what a method trusts beside them, as the column `weight`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write(
     """See `Audit.write_weights`."""
     if source is None:
         raise ValueError("audit: weights: expected an audit that has just run, got one read from a folder")
-    column = f"trust_{method}"
+    given, column = _given(source), f"trust_{method}"
     known = [str(c) for c in tokens if str(c).startswith("trust_") and tokens[c].notna().all()]
     if column not in known:
         has = ", ".join(name.removeprefix("trust_") for name in known)
@@ -36,7 +36,7 @@ def write(
     if per not in ("example", "token"):
         raise ValueError(f"audit: weights: expected per 'example' or 'token', got {per!r}")
     by = tokens.groupby("example")[column]
-    rows = _of_examples(source, by.mean()) if per == "example" else _of_tokens(source, by.agg(list))
+    rows = _of_examples(given, by.mean()) if per == "example" else _of_tokens(given, by.agg(list))
     return files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
@@ -46,12 +46,24 @@ def _of_examples(source: Source, weights: pd.Series) -> list[dict[str, Any]]:
 
 def _of_tokens(source: Source, weights: pd.Series) -> list[dict[str, Any]]:
     found = []
-    for i, e in enumerate(source.encoded):
-        if i not in weights.index:
-            continue
-        whole = [0.0] * len(e.ids)
-        for t, weight in zip(e.places, weights[i], strict=True):
+    for i, row in training_rows(source).items():
+        whole = [0.0] * len(row["input_ids"])
+        for t, weight in zip(source.encoded[i].places, weights[i], strict=True):
             whole[t] = weight
-        labels = [token if counts else -100 for token, counts in zip(e.ids, e.counted, strict=True)]
-        found.append({"input_ids": e.ids, "labels": labels, "weight": whole})
+        found.append({**row, "weight": whole})
     return found
+
+
+def training_rows(source: Source | None) -> dict[int, dict[str, Any]]:
+    """`input_ids` and `labels` of every demonstration that has a token to train on, by its number."""
+    return {
+        i: {"input_ids": e.ids, "labels": [t if counts else -100 for t, counts in zip(e.ids, e.counted, strict=True)]}
+        for i, e in enumerate(_given(source).encoded)
+        if any(e.counted)
+    }
+
+
+def _given(source: Source | None) -> Source:
+    if source is None:
+        raise ValueError("audit: demonstrations: expected an audit that has just run, got one read from a folder")
+    return source
