@@ -155,6 +155,7 @@ def test_silence_is_reported() -> None:
 
 
 @settings(max_examples=40, deadline=None)
+@example(sp.Rational(-127, 11), 1)  # of which only one is large
 @given(strategies.fractions(-30, 30, max_denominator=10**5), strategies.integers(-3, 3))
 def test_named_exponents_stand_for_their_numbers(c: Any, shift: int) -> None:
     """Powers with names for exponents are the same powers; and what holds of the numbers by adding up exponents holds

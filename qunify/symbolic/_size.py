@@ -28,16 +28,14 @@ def with_names(expr: Any) -> Any:
     What holds for every a holds at 0.372. Exponents that belong together share a symbol: u^0.628 is u^(1 − a), so that
     u^1.372 u^0.628 is still u².
     """
-    numbers = {
-        c
-        for e in _powers(expr)
-        for c, _ in exponent_terms(_exponent(e))
-        if max(c.q, abs(c)) > SIMPLE and not c.is_Integer
-    }
-    if not numbers:
+    fractions = {c for e in _powers(expr) for c, _ in exponent_terms(_exponent(e)) if not c.is_Integer}
+    large = {c for c in fractions if max(c.q, abs(c)) > SIMPLE}
+    if not large:
         return expr
+    # with them those that add up with one to an integer, so that u^(138/11) u^(−127/11) is still u
+    numbers = {c for c in fractions if any((c + sign * d).is_Integer for d in large for sign in (1, -1))}
     known: list[sp.Rational] = []
-    named = {c: _named(c, known) for c in sorted(numbers, key=lambda c: (abs(c), c))}
+    named = {c: _named(c, known) for c in sorted(numbers, key=lambda c: (-abs(c), c))}
 
     def renamed(e: sp.Expr) -> sp.Expr:
         return e.as_base_exp()[0] ** sp.Add(*[named.get(c, c) * of for c, of in exponent_terms(_exponent(e))])
