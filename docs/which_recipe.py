@@ -476,13 +476,14 @@ SITUATIONS = (
     Situation(
         "The format is new to the model",
         FORMAT,
+        (Statement("SFT is the quickest at a token that the model does not expect", _format_words, _format_holds),),
         (
-            Statement("SFT is the quickest at a token that the model does not expect", _format_words, _format_holds),
-            # The line of the study real_audit, a format that a real model does not know, goes here.
+            ("dynamics", "Trust in what is believed is paid in steps where the belief is wrong"),
+            ("real_audit", "A real model learns to stop whatever the loss asks of the end of turn"),
+            ("real_audit", "DFT makes real demonstrations less likely than they were"),
         ),
-        (("dynamics", "Trust in what is believed is paid in steps where the belief is wrong"),),
-        "Each token by itself, by gradient descent at one rate for all; Adam rescales. The audit's influence and "
-        "rehearsal say more of your own model than this does.",
+        "In the tables each token is by itself, by gradient descent at one rate for all; Adam rescales. The audit's "
+        "influence and rehearsal say more of your own model than this does.",
     ),
     Situation(
         "Nothing of this is known",

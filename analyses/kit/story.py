@@ -29,6 +29,7 @@ STUDIES = (
     "sequence",
     "digits",
     "demonstrations",
+    "real_audit",
     "ten_settings",
     "cost",
 )
