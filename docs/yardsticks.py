@@ -17,6 +17,7 @@ import qunify as qu
 from analyses.kit import findings
 from analyses.kit.findings import Mean, at
 from analyses.kit.intervals import interval
+from analyses.kit.real import MODEL
 from analyses.kit.words import percent
 from analyses.studies.ambiguity import SEEN
 from analyses.studies.ambiguity import runs as ambiguity
@@ -30,6 +31,7 @@ from analyses.studies.dynamics import runs as dynamics
 from analyses.studies.noise import WATCHED
 from analyses.studies.noise import runs as noise
 from analyses.studies.prior_conflict import LONG, SHOWN, STEPS
+from analyses.studies.real_audit import runs as real_audit
 from analyses.studies.sequence import runs as sequence
 from analyses.studies.ten_settings import on_shared_seeds, part
 from analyses.studies.ten_settings.findings import KNOWLEDGE
@@ -313,6 +315,7 @@ SCALE: dict[str, str] = {
     "noise": f"networks of {noise.NETWORK.hidden} hidden units",
     "digits": f"networks of {digits.WIDTH} hidden units",
     "demonstrations": f"a transformer of {_millions(demonstrations.FULL.reference)}, real text",
+    "real_audit": f"{MODEL.name}, {real_audit.STEPS} steps of an adapter at one rate, one seed",
     "prior_conflict": "tables of probabilities",
     "dynamics": "one softmax",
     "ten_settings": f"transformers of {_millions(FULL.small, FULL.large)}, five tasks",

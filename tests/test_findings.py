@@ -72,6 +72,10 @@ OTHERWISE: dict[str, Rows] = {
         "method", ten_settings.BASE, "trust 1"
     ),
     "The method designed for slips ends nearer to the truth, not higher": swapped("method", "posterior", "dft"),
+    "A real model learns to stop whatever the loss asks of the end of turn": swapped("method", "dft", "sft"),
+    "DFT makes real demonstrations less likely than they were": swapped("method", "dft", "sft"),
+    "The first step foretells a rehearsal; what is asked does not": swapped("quantity", "influence", "trust"),
+    "A real model's trust does not tell wrong solutions from right ones": lambda t: t.assign(low=0.6),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
 }
 

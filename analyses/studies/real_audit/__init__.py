@@ -48,8 +48,7 @@ def groups(table: pd.DataFrame) -> list[str]:
 
 def best(table: pd.DataFrame, quantity: str = "auc") -> pd.Series:
     """The method whose trust tells wrong solutions best."""
-    rows = table[table["quantity"] == quantity]
-    return rows.loc[rows["value"].idxmax()]
+    return table[table["quantity"] == quantity].sort_values("value", na_position="first").iloc[-1]
 
 
 def foretold(table: pd.DataFrame, quantity: str) -> tuple[float, int]:
@@ -60,7 +59,7 @@ def foretold(table: pd.DataFrame, quantity: str) -> tuple[float, int]:
     )
     wide["push ratio"] = wide["push"] / wide["share"]
     pairs = wide[[quantity, "rehearsed"]].dropna()
-    return float(pairs.corr("spearman").iloc[0, 1]), len(pairs)
+    return float(pairs.corr("spearman").to_numpy()[0, 1]), len(pairs)
 
 
 def see(table: pd.DataFrame) -> str:
@@ -146,7 +145,7 @@ def _trust(ax: Axes, table: pd.DataFrame) -> None:
     ax.axvline(0.5, color=plots.SOFT, linewidth=1, zorder=0)
     ax.text(0.5, 1.01, "chance", transform=ax.get_xaxis_transform(), ha="center", color=plots.SOFT, fontsize=11)
     ax.set_title("Wrong solutions told by trust", weight="bold", pad=22)
-    ax.set_xlabel("pairs of which the wrong one is trusted less\n● any two   ○ of one question")
+    ax.set_xlabel("pairs of which the wrong one is\ntrusted less: ● any, ○ of one question")
     plots.name_methods(ax, order, [title(method) for method in order])
     plots.lanes(ax, len(order))
 

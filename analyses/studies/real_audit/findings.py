@@ -76,12 +76,13 @@ def _trust_words(t: pd.DataFrame) -> str:
     def share(row: pd.Series) -> str:
         return f"{percent(row['value'], digits=0)} [{percent(row['low'], digits=0)}, {percent(row['high'], digits=0)}]"
 
+    count = t.loc[t["quantity"] == "auc", "value"].count()
     return (
         f"Of {wrong['n']:.0f} solutions that language models wrote, {percent(wrong['value'], digits=0)} are wrong. "
-        f"DFT's mean trust, which is the model's mean probability, is lower in the wrong one in {share(dft)} of pairs, where "
-        f"half is chance. The best of the {t.loc[t['quantity'] == 'auc', 'value'].count()} methods, picked after looking, is "
-        f"{title(told['method'])} with {share(told)}; among the solutions of one question, where neither length nor "
-        f"topic helps, {title(same['method'])} with {share(same)}."
+        f"DFT's mean trust, which is the model's mean probability, is lower in the wrong one in {share(dft)} of pairs, "
+        f"where half is chance. The best of the {count} methods, picked after looking, is {title(told['method'])} with "
+        f"{share(told)}; among the solutions of one question, where neither length nor topic helps, "
+        f"{title(same['method'])} with {share(same)}."
     )
 
 
@@ -103,7 +104,7 @@ FINDINGS = (
         _foretold_holds,
     ),
     Finding(
-        "A real model's trust does not tell wrong solutions of word problems from right ones",
+        "A real model's trust does not tell wrong solutions from right ones",
         _trust_words,
         _trust_holds,
     ),
