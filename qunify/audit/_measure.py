@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qunify.maps import QMap, logit_gradient, target_rounding
+from qunify.maps import Gate, QMap, logit_gradient, target_rounding
 from qunify.token import TensorToken, read
 
 
@@ -54,16 +54,17 @@ def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapp
     needs = tuple(dict.fromkeys(name for m in methods for name in m.needs))
     t, _ = read("audit", needs, logits, labels, -100, context)
     found = [block for _, block in t.blocks()]
-    room = max(len(block.index) for block in found)
-    gradients = logits.new_empty((len(methods), room, logits.shape[-1]), dtype=found[0].policy.probs.dtype)
-    blocks = [_block(methods, block, gradients[:, : len(block.index)]) for block in found]
+    count, rows = sum(not isinstance(m, Gate) for m in methods), max(len(block.index) for block in found)
+    room = torch.empty((count + 1, rows, logits.shape[-1]), dtype=found[0].support.dtype, device=logits.device)
+    blocks = [_block(methods, block, room[:, : len(block.index)]) for block in found]
     of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
     joined = {name: torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in of_tokens}
     return Asked(**joined, gram=torch.stack([b.gram for b in blocks]).sum(0))
 
 
-def _block(methods: Sequence[QMap], t: TensorToken, gradients: Tensor) -> Asked:
-    """`gradients` (M, N, V) is room for those that are needed, the same for every block."""
+def _block(methods: Sequence[QMap], t: TensorToken, room: Tensor) -> Asked:
+    """`room` (K + 1, N, V) is for the gradients of the K methods that are no gates, and p − δ: the same for every
+    block."""
     n, count = len(t.index), len(methods)
     p, u, rest = t.policy.probs, t.p_label[:, 0], t.p_rest[:, 0]
     largest = t.policy.log.amax(-1)
@@ -79,7 +80,7 @@ def _block(methods: Sequence[QMap], t: TensorToken, gradients: Tensor) -> Asked:
             weights[i], push[i] = on_label, on_label.abs() * rest
             inside[i] = _gate_inside(on_label, u, rest, largest)
             continue
-        g = logit_gradient(t, pulls, out=gradients[len(others)])
+        g = logit_gradient(t, pulls, out=room[len(others)])
         push[i] = torch.linalg.vector_norm(g, 1, dim=-1) / 2
         inside[i] = _inside(t, pulls, g) if m.shift_invariant else False
         others.append(i)
@@ -90,7 +91,7 @@ def _block(methods: Sequence[QMap], t: TensorToken, gradients: Tensor) -> Asked:
         trust=trust,
         push=push,
         inside=inside,
-        gram=_gram(t, weights, others, gradients[: len(others)]),
+        gram=_gram(t, weights, others, room[: len(others) + 1]),
     )
 
 
@@ -107,6 +108,10 @@ def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor) -> Tensor:
     """Whether the target p − g is a distribution up to rounding, (N,), as `in_simplex` has it of `Pulled`: what
     rounding may have done is worked out for the lowest entry, and only where it may have made that negative for all
     that are."""
+    if all(isinstance(pull, tuple) for pull in pulls):
+        weights = torch.stack([torch.as_tensor(pull[0]).expand_as(t.p_label) for pull in pulls])
+        if bool(((weights >= 0).all() & (weights.sum(0) <= 1).all())):
+            return torch.ones_like(t.p_label[:, 0], dtype=torch.bool)  # a mixture of p and what is pulled toward
     q = t.policy.probs - g
     lowest, k = q.min(-1)
     rows = torch.arange(len(q), device=q.device)
@@ -139,21 +144,19 @@ def _gate_inside(weight: Tensor, u: Tensor, rest: Tensor, largest: Tensor) -> Te
     return beside & (u + weight * rest >= -eps * (u + weight.abs() * (1 + u)) * (1 - u.log()))
 
 
-def _gram(t: TensorToken, weights: Tensor, at: Sequence[int], g: Tensor) -> Tensor:
+def _gram(t: TensorToken, weights: Tensor, at: Sequence[int], room: Tensor) -> Tensor:
     """Inner products of all gradients. That of two gates is Σ_n w v |p − δ|², that of a gate and a gradient g is
-    Σ_n w (p − δ)·g; only those among the methods `at`, whose gradients are g (K, N, V), are products over the
-    vocabulary."""
-    p, rest = t.policy.probs, t.p_rest[:, 0]
-    size = (torch.linalg.vecdot(p, p) - p.gather(-1, t.index)[:, 0].square() + rest.square()).double()
+    Σ_n w (p − δ)·g; only those among the methods `at`, whose gradients are the first of `room` (K + 1, N, V), are
+    products over the vocabulary."""
+    room[-1].copy_(t.policy.probs).scatter_(-1, t.index, -t.p_rest)
+    by_token = room.transpose(0, 1)  # (N, K + 1, V)
+    products = torch.bmm(by_token, by_token.mT).double()  # (N, K + 1, K + 1)
     w = weights.double()
-    gram = (w * size) @ w.T
+    gram = (w * products[:, -1, -1]) @ w.T
     if at:
-        label = t.index.expand(len(at), -1, -1)
-        along = torch.linalg.vecdot(g, p) - g.gather(-1, label)[..., 0]  # (K, N): (p − δ)·g
-        cross = along.double() @ w.T  # (K, M)
-        rows = torch.tensor(at)
+        rows = torch.tensor(at, device=w.device)
+        cross = products[:, :-1, -1].T @ w.T  # (K, M)
         gram[rows, :] += cross
         gram[:, rows] += cross.T
-        flat = g.reshape(len(at), -1)
-        gram[rows[:, None], rows] = (flat @ flat.T).double()
+        gram[rows[:, None], rows] = products[:, :-1, :-1].sum(0)
     return gram
