@@ -110,7 +110,7 @@ def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor) -> Tensor:
     that are."""
     if all(isinstance(pull, tuple) for pull in pulls):
         weights = torch.stack([torch.as_tensor(pull[0]).expand_as(t.p_label) for pull in pulls])
-        if bool(((weights >= 0).all() & (weights.sum(0) <= 1).all())):
+        if bool((weights >= 0).all() & (weights.sum(0) <= 1).all()):
             return torch.ones_like(t.p_label[:, 0], dtype=torch.bool)  # a mixture of p and what is pulled toward
     q = t.policy.probs - g
     lowest, k = q.min(-1)
