@@ -302,6 +302,20 @@ def test_one_sentence_for_what_does_not_fit(how: dict[str, Any], sentence: str) 
         audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft"], **how)
 
 
+def test_ctrl_c_says_how_to_go_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qunify.cli import main
+
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_pass, "_asked", stop)
+    words = ["audit", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl")]
+    assert main([*words, "--out", str(tmp_path / "page.html"), "--json"]) == 130
+    assert capsys.readouterr().err.endswith("qunify: stopped: the same command goes on where it was\n")
+
+
 def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from qunify.cli import main
 
@@ -320,6 +334,8 @@ def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert len(weights.read_text().splitlines()) == len(QUESTIONS)
     assert main([*words, "--methods", "dft,gem", "--write-weights", str(weights)]) == 2
     assert "expected METHOD=FILE" in capsys.readouterr().err
+    assert main([*words, "--methods", "dft,gem", "--write-weights", f"sft={weights}"]) == 2
+    assert "expected one of the methods audited (dft, gem), got 'sft'" in capsys.readouterr().err
     assert main([*words, "--trainable", "x"]) == 2
     assert "trainable: expected 'adapter', 'all' or a number of blocks" in capsys.readouterr().err
 

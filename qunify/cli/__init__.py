@@ -19,11 +19,13 @@ from qunify.cli._commands import COMMANDS
 from qunify.cli._terminal import harmless
 
 USAGE_ERROR = 2  # what argparse and most Unix tools exit with
+INTERRUPTED = 130  # 128 + SIGINT
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as a program that the signal ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 0, what the command says, or 2 for a usage error."""
+    """Run one command and return its exit status: 0, what the command says, 2 for a usage error, 130 when
+    it was stopped by Ctrl-C."""
     # An old terminal encoding may lack a symbol: an escape is better than a crash.
     if isinstance(sys.stdout, io.TextIOWrapper):  # not in a notebook
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -49,8 +51,11 @@ def _run(argv: list[str]) -> int:
             text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         else:
             text = command.render(harmless(data))
-    except (UsageError, KeyboardInterrupt):
+    except UsageError:
         raise
+    except KeyboardInterrupt:
+        print(f"qunify: {command.stopped}", file=sys.stderr)
+        return INTERRUPTED
     except BaseException as error:  # a loss may raise anything, and even end the program: nothing has been found then
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise UsageError(

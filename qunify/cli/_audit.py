@@ -8,26 +8,18 @@ from typing import Any
 
 from qunify._lib import files
 from qunify.cli._base import Command, UsageError, output
+from qunify.cli._data import add_model_and_data
 from qunify.cli._settings import NAME, add_set, methods
 
 
 class Audit(Command):
     help = "say what each recipe would ask of your model, on your data, before you train"
+    stopped = "stopped: the same command goes on where it was"
     example = "audit --model path/to/model --data demonstrations.jsonl --methods sft,dft,eaft"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_model_and_data(parser, "a causal language model")
         say = parser.add_argument
-        say(
-            "--model", type=Path, required=True, metavar="DIR", help="a causal language model, safetensors weights only"
-        )
-        say(
-            "--data",
-            type=Path,
-            required=True,
-            metavar="FILE",
-            help="jsonl, json, csv, tsv, parquet, or a datasets folder",
-        )
-        say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
         say("--reference", type=Path, metavar="DIR", help="a model that methods stay close to")
         say(
             "--teacher",
@@ -40,8 +32,6 @@ class Audit(Command):
             "--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable"
         )
         say("--flag", metavar="COLUMN", help="true of demonstrations that are known to be bad")
-        say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
-        say("--completion", metavar="COLUMN", help="the completion's column")
         say("--influence", action="store_true", help="what the first step of each method does")
         say("--rehearse", type=int, default=0, metavar="N", help="train by each method for N steps, and measure")
         say("--rate", type=float, default=2e-4, help="the rehearsal's learning rate (default: %(default)s)")
@@ -51,22 +41,19 @@ class Audit(Command):
             metavar="[METHOD=]FILE",
             help="write the demonstrations, each with a method's mean trust as its `weight`, as jsonl",
         )
-        say("--limit", type=int, metavar="N", help="take the first N demonstrations")
-        say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
         say("--jobs", type=int, metavar="N", help="processes, each of which holds the model (default: 1)")
-        say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
         add_set(parser)
         say("--out", type=Path, default=Path("audit.html"), metavar="FILE", help="an .html file (default: %(default)s)")
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         out = output(args.out, (".html", ".htm"))
         groups = _groups(args.group)
-        weights = _weights(args.write_weights, args.methods)
         try:
             from qunify import audit
         except ImportError as error:
             raise UsageError(str(error)) from None
         chosen = methods(args.methods.split(","), args.set) if args.methods else None
+        weights = _weights(args.write_weights, [m.name for m in chosen or []])
         try:
             tables = files.prepared(out.with_suffix(""))
         except OSError as error:
@@ -93,17 +80,20 @@ class Audit(Command):
         return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
 
 
-def _weights(given: str | None, methods: str | None) -> tuple[Path, str] | None:
+def _weights(given: str | None, audited: list[str]) -> tuple[Path, str] | None:
     """The file, and the method whose trust to write: the one named, or the only one beside sft."""
     if given is None:
         return None
     method, sign, file = given.rpartition("=")
     if not sign:
-        others = [name for name in (methods or "").split(",") if name not in ("", "sft")]
+        others = [name for name in audited if name != "sft"]
         if len(others) != 1:
             raise UsageError(f"--write-weights {given}: expected METHOD=FILE, as several methods are audited")
         (method,) = others
-    return output(Path(file), (".jsonl",)), method
+    elif audited and method not in audited:
+        expected = f"expected one of the methods audited ({', '.join(audited)})"
+        raise UsageError(f"--write-weights {given}: {expected}, got {method!r}")
+    return output(Path(file), (".jsonl",), "--write-weights"), method
 
 
 def _trainable(text: str) -> Any:

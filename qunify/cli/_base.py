@@ -19,6 +19,7 @@ class Command(ABC):
     """`compute` gives what `--json` prints; `render` gives what people read, made from the same data."""
 
     help: str
+    stopped: str = "stopped"  # what Ctrl-C is answered with
     example: str  # what may follow `qunify`; the help ends with it
 
     @abstractmethod

@@ -7,29 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from qunify.cli._base import Command, UsageError, output
+from qunify.cli._data import add_model_and_data
 
 
 class Record(Command):
     help = "write down what a teacher says to your demonstrations, once, to audit with and to distil from"
+    stopped = "stopped: the same command goes on where it was"
     example = "record --model path/to/teacher --data demonstrations.jsonl --top-k 20 --out answers.jsonl"
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
+        add_model_and_data(parser, "the teacher")
         say = parser.add_argument
-        say("--model", type=Path, required=True, metavar="DIR", help="the teacher, safetensors weights only")
-        say(
-            "--data",
-            type=Path,
-            required=True,
-            metavar="FILE",
-            help="jsonl, json, csv, tsv, parquet, or a datasets folder",
-        )
-        say("--tokenizer", type=Path, metavar="DIR", help="(default: the model's)")
         say("--top-k", type=int, default=20, metavar="K", help="tokens at each position (default: %(default)s)")
-        say("--prompt", metavar="COLUMN", help="the prompt's column, where it is called otherwise")
-        say("--completion", metavar="COLUMN", help="the completion's column")
-        say("--limit", type=int, metavar="N", help="take the first N demonstrations")
-        say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
-        say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
         say(
             "--out",
             type=Path,
