@@ -328,6 +328,7 @@ def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.Capt
     page = out.read_text(encoding="utf-8")
     assert "Asked, done, rehearsed" in page
     assert "would do to this model" in page
+    assert '<span id="code">method=&#34;dft&#34;</span>' in page
     assert not [*(tmp_path / "page").glob("**/*.npz")]
     weights = tmp_path / "weights.jsonl"
     assert main([*words, "--methods", "sft,dft", "--write-weights", str(weights)]) == 0
@@ -383,3 +384,16 @@ def test_a_trainer_reads_the_weights(tmp_path: Path) -> None:
         assert isinstance(trainer.train_dataset, Dataset)
         assert "token_weight" in trainer.train_dataset.column_names
         trainer.train()
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("dft", 'method="dft"'),
+        ("gce(q=0.5)", 'method="gce", method_params=dict(q=0.5)'),
+        ("target_sft", 'method="target_sft", teacher_model="path/to/teacher"'),
+        ("mine", "method=mine"),
+    ],
+)
+def test_the_page_says_how_to_train(name: str, code: str) -> None:
+    assert audit._page._code(name) == code

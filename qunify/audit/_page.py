@@ -12,7 +12,7 @@ import pandas as pd
 from qunify._lib.page import environment
 from qunify.audit._tables import SHARES
 from qunify.audit._words import number, percent, signed
-from qunify.catalogue import PAPER
+from qunify.catalogue import PAPER, get, names
 
 #: At most so many methods have their trust in the text, and so many tokens of demonstrations are shown.
 SHOWN, TOKENS = 8, 30_000
@@ -29,8 +29,8 @@ def page(
     about: dict[str, Any],
     sentences: tuple[str, ...],
 ) -> str:
-    names = [str(name) for name in methods["method"]]
-    shown = _shown(names)
+    shown = _shown([str(name) for name in methods["method"]])
+    telling = _telling(tokens, shown)
     return (
         environment([Path(__file__).parent])
         .get_template("audit.html.j2")
@@ -43,7 +43,9 @@ def page(
             methods=[_method(row) for row in methods.to_dict("records")],
             has_flag="auc" in methods,
             agreement=_agreement(methods, shown),
-            distrusted=_distrusted(tokens, examples, shown[0] if shown[0] != "sft" else shown[-1]),
+            distrusted=_distrusted(tokens, examples, telling),
+            telling=telling,
+            codes=[_code(name) for name in shown],
             texts=_texts(tokens, examples, shown),
             number=number,
             percent=percent,
@@ -51,9 +53,26 @@ def page(
     )
 
 
-def _shown(names: list[str]) -> list[str]:
+def _shown(methods: list[str]) -> list[str]:
     """Those of the paper first, sft at the head."""
-    return sorted(names, key=lambda name: (name != "sft", name not in PAPER))[:SHOWN]
+    return sorted(methods, key=lambda name: (name != "sft", name not in PAPER))[:SHOWN]
+
+
+def _code(name: str) -> str:
+    """How `hf.SFTTrainer` is told of a method, in Python: its id, its id and parameters, or a function's name."""
+    base, _, parameters = name.removesuffix(")").partition("(")
+    if base not in names():
+        return f"method={name}"  # a function or a map of the user's own
+    params = f", method_params=dict({parameters})" if parameters else ""
+    given = {"reference_logits": "reference_model", "teacher_logits": "teacher_model"}
+    others = "".join(f', {given[need]}="path/to/{given[need][:-6]}"' for need in get(base).needs if need in given)
+    return f'method="{base}"{params}{others}'
+
+
+def _telling(tokens: pd.DataFrame, shown: list[str]) -> str:
+    """The method whose trust differs most between tokens: SFT's, say, is 1 everywhere and tells nothing."""
+    spread = tokens[[f"trust_{name}" for name in shown]].std().fillna(0.0)
+    return shown[int(spread.to_numpy().argmax())]
 
 
 def _groups(groups: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:

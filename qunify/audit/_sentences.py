@@ -107,10 +107,10 @@ def _rehearsed(table: pd.DataFrame, about: dict[str, Any]) -> list[str]:
         return []
     plan, after = about["rehearsal"], table["nll_after"].dropna()
     told = [name for name in dict.fromkeys(["sft", str(after.idxmin()), str(after.idxmax())]) if name in after.index]
-    steps = "step" if plan["steps"] == 1 else "steps"
+    steps, held = _counted(plan["steps"], "step"), _counted(plan["held_out"], "held-out demonstration")
     return [
-        f"Rehearsed: after {plan['steps']} {steps} of Adam at rate {plan['rate']:g} through {plan['trainable']}, the "
-        f"mean −log u of {plan['held_out']} held-out demonstrations went from {number(table['nll_before'].iloc[0], 2)} "
+        f"Rehearsed: after {steps} of Adam at rate {plan['rate']:g} through {plan['trainable']}, the "
+        f"mean −log u of {held} went from {number(table['nll_before'].iloc[0], 2)} "
         f"to {', '.join(f'{number(after[name], 2)} ({name})' for name in told)} nats."
     ]
 
@@ -118,7 +118,8 @@ def _rehearsed(table: pd.DataFrame, about: dict[str, Any]) -> list[str]:
 def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
     template = "the tokenizer's chat template" if about["chat_template"] else "no chat template"
     text = (
-        f"{about['demonstrations']:,} demonstrations with {about['tokens']:,} tokens to train on, under {template}; "
+        f"{_counted(about['demonstrations'], 'demonstration')} with {_counted(about['tokens'], 'token')} to train on, "
+        f"under {template}; "
         f"the model gives them a median probability of {number(tokens['u'].median(), 2)}, and "
         f"{percent((tokens['u'] < 0.05).mean(), 0)} of them less than 5 %."
     )
@@ -197,6 +198,11 @@ def _flagged(table: pd.DataFrame) -> list[str]:
         f"({percent(low, 0)} to {percent(high, 0)}) the flagged demonstration is trusted less; half "
         "would be chance."
     ]
+
+
+def _counted(n: int, what: str) -> str:
+    """1 step, or 2 steps."""
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"
 
 
 def _listed(names: list[str]) -> str:
