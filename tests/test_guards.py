@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 SKIPPED = [
     ("browser", "chromium and chromium-driver are not installed"),
     ("browser", "axe-core is not installed: make browser"),
+    ("test_real_model", "`make real` fetches the model"),
     ("test_site", "the site is not built: make docs"),
     ("test_demonstrations", "needs GSM8K in $QUNIFY_DATA/gsm8k"),
     ("test_linear_properties", "reads /proc"),

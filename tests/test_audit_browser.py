@@ -1,0 +1,63 @@
+"""The page of an audit in a browser: a method chosen, keyboard, phone, screen reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from qunify import audit
+from tests import small_llama
+from tests.browser import address, browser, complaints, inaccessible
+
+pytestmark = pytest.mark.slow
+
+SAID = [*small_llama.sentences(), "<b>\u05e9\u05dc\u05d5\u05dd</b> & " + "cat" * 200]
+
+
+@pytest.fixture(scope="module")
+def found() -> audit.Audit:
+    rows = [{"question": "the cat sees", "answer": said} for said in SAID]
+    model = small_llama.model(max_position_embeddings=1024)
+    return audit.run(model, rows, small_llama.tokenizer(), ["sft", "dft", "gem"], influence=True, rehearse=1)
+
+
+@pytest.fixture(scope="module")
+def page(found: audit.Audit, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return found.page(tmp_path_factory.mktemp("audit") / "audit.html")
+
+
+def colours(driver: Any, example: int) -> list[float]:
+    """How strongly each token of a demonstration is coloured."""
+    script = f"return [...document.querySelectorAll('#demonstration-{example} i')].map(i => i.style.background)"
+    return [float(c.rpartition(", ")[2].rstrip(")")) if c else 0.0 for c in driver.execute_script(script)]
+
+
+def test_the_text_is_coloured_by_the_method_that_is_chosen(found: audit.Audit, page: Path) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    with browser() as driver:
+        driver.get(address(page))
+        choice = driver.find_element("css selector", "#method")
+        assert choice.get_attribute("value") == "1"
+        trust = found.tokens.loc[found.tokens["example"] == 0, "trust_dft"].to_numpy()
+        levels = np.clip(trust * 10, 0, 9).astype(int)
+        np.testing.assert_allclose(colours(driver, 0), 0.55 * (9 - levels) / 9, atol=0.006)
+        assert driver.find_element("css selector", "#code").text == 'method="dft"'
+        choice.send_keys(Keys.ARROW_UP)
+        assert driver.find_element("css selector", "#code").text == 'method="sft"'
+        assert colours(driver, 0) == [0.0] * len(trust)
+        assert complaints(driver) == []
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_it_fits_and_can_be_read_aloud(page: Path, width: int) -> None:
+    with browser(width) as driver:
+        driver.get(address(page))
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        assert driver.find_elements("css selector", ".text b > b, .text i > b") == [], (
+            "what is said is text, not markup"
+        )
+        assert inaccessible(driver) == []
