@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import qunify as qu
-from qunify import audit
+from qunify import audit, hf
 from qunify.audit import _pass, _rehearsal
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._influence import Sample, first_steps
@@ -255,7 +255,7 @@ def test_parts_of_another_run_are_not_used(change: str, tmp_path: Path, monkeypa
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     at = tmp_path_factory.mktemp("audited")
-    small_llama.model().save_pretrained(at / "model")
+    small_llama.model(tie_word_embeddings=True).save_pretrained(at / "model")
     TOKENIZER.save_pretrained(at / "model")
     (at / "rows.jsonl").write_text("\n".join(map(json.dumps, QUESTIONS)))
     return at
@@ -265,6 +265,8 @@ def test_two_at_a_time_give_what_one_gives(folder: Path, tmp_path: Path) -> None
     one = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40)
     with joblib.parallel_config("threading"):
         two = audit.run(folder / "model", QUESTIONS, methods=NAMES, batch_tokens=40, jobs=2, keep=tmp_path)
+    again = hf.from_folder(folder / "model")
+    assert again.lm_head.weight is again.model.embed_tokens.weight, "two models were loaded at once"
     pd.testing.assert_frame_equal(one.tokens, two.tokens, rtol=1e-5)
     pd.testing.assert_frame_equal(one.methods, two.methods, rtol=1e-4)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,16 +62,22 @@ def _asked(models: Mapping[str, Any], methods: Sequence[QMap], batch: Sequence[E
     return {**joined, "gram": torch.stack([b.gram for b in blocks]).sum(0).cpu().numpy()}
 
 
+#: In a process one part is worked on at a time: after two threads have loaded models at once, transformers 5.23 ties no
+#: head any more (findings/transformers_two_loads.sh), and a model's head is put aside while it is called.
+_ONE = threading.Lock()
+
+
 def _in_process(
     i: int, sources: Mapping[str, Any], device: str, methods: Sequence[QMap], batch: Sequence[Encoded]
 ) -> tuple[int, Arrays]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the processes share the cores
-    try:
-        models = {what: _opened(m, device) if isinstance(m, str | Path) else m for what, m in sources.items()}
-        return i, _asked(models, methods, batch)
-    finally:
-        torch.set_num_threads(threads)
+    with _ONE:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the processes share the cores
+        try:
+            models = {what: _opened(m, device) if isinstance(m, str | Path) else m for what, m in sources.items()}
+            return i, _asked(models, methods, batch)
+        finally:
+            torch.set_num_threads(threads)
 
 
 @functools.lru_cache(maxsize=3)  # a process's model, reference and teacher, for its next batches
