@@ -19,17 +19,18 @@ def digest(value: Any) -> str:
     function or a class they tell the name alone. TypeError, with the name of its type, for any other object."""
     h = hashlib.sha256()
     for piece in _pieces(value):
-        h.update(len(piece).to_bytes(8) + piece)
+        h.update(len(piece).to_bytes(8))
+        h.update(piece)  # a model's weights among them, which are not copied
     return h.hexdigest()[:24]
 
 
-def _pieces(x: Any) -> Iterator[bytes]:
+def _pieces(x: Any) -> Iterator[bytes | memoryview]:
     """What tells a value from every other, piece by piece: its type, its size, and what it holds."""
     kind = x if isinstance(x, type) or inspect.isroutine(x) else type(x)
     yield f"{kind.__module__}.{kind.__qualname__}".encode()
     if isinstance(x, Tensor):
         yield f"{x.dtype} {tuple(x.shape)}".encode()
-        yield x.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
+        yield x.detach().cpu().reshape(-1).view(torch.uint8).numpy().data
     elif isinstance(x, np.ndarray | np.generic) and x.dtype != object:
         yield f"{x.dtype} {x.shape}".encode()
         yield x.tobytes()

@@ -15,6 +15,9 @@ from qunify.training import TopK
 #: Rows of logits that are there at a time.
 ROWS = 1024
 
+#: Tokens at most that go through a model at a time where gradients are taken: what they need is held.
+WITH_GRADIENTS = 1024
+
 #: A demonstration and the position of a token in it.
 Place = tuple[int, int]
 
@@ -28,6 +31,11 @@ def batches(kept: Sequence[int], encoded: Sequence[Encoded], tokens: int) -> lis
         else:
             found.append([i])
     return found
+
+
+def batches_with_gradients(encoded: Sequence[Encoded], tokens: int) -> list[list[int]]:
+    """All demonstrations, fewer tokens at a time than where no gradients are taken."""
+    return batches(range(len(encoded)), encoded, min(tokens, WITH_GRADIENTS))
 
 
 def hidden_states(model: Any, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor, list[Place]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from qunify.audit._encoding import Encoded
-from qunify.audit._forward import batches, context_logits, hidden_states
+from qunify.audit._forward import batches_with_gradients, context_logits, hidden_states
 from qunify.audit._trainable import Trainable, training
 from qunify.catalogue import get
 from qunify.hf import Head
@@ -25,8 +25,8 @@ from qunify.maps import QMap, gradients
 EPSILON = 1e-8
 #: So many numbers at most are held as gradients at a time, where they are more than one gradient.
 HELD = 250_000_000
-#: Trained tokens of the sample, and tokens at most of a batch.
-TOKENS, BATCH = 2000, 1024
+#: Trained tokens of the sample.
+TOKENS = 2000
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def sample(kept: Sequence[int], encoded: Sequence[Encoded], seed: int) -> list[i
 def passes(shared: Sample, methods: int, batch_tokens: int) -> int:
     """How many backward passes `first_steps` takes."""
     groups = len({group for one in shared.groups for group in one})
-    return (groups + methods) * len(_batches(shared, batch_tokens))
+    return (groups + methods) * len(batches_with_gradients(shared.encoded, batch_tokens))
 
 
 def first_steps(
@@ -84,11 +84,6 @@ def first_steps(
     return {"groups": np.array(groups), **changes}
 
 
-def _batches(shared: Sample, batch_tokens: int) -> list[list[int]]:
-    """Of fewer tokens than a pass without gradients takes: what backward passes need is held."""
-    return batches(range(len(shared.encoded)), shared.encoded, min(batch_tokens, BATCH))
-
-
 @dataclass(frozen=True)
 class _Backward:
     """Gradients by the parameters, of the mean loss over the sample or over one group of its tokens."""
@@ -106,7 +101,7 @@ class _Backward:
         found = torch.zeros(len(methods), sum(p.numel() for p in self.parameters), device=device)
         kinds = [group for one in self.shared.groups for group in one]
         sizes = [len(kinds) if group is None else kinds.count(group) for group in groups]
-        for batch in _batches(self.shared, self.batch_tokens):
+        for batch in batches_with_gradients(self.shared.encoded, self.batch_tokens):
             some = [self.shared.encoded[i] for i in batch]
             given = context_logits(self.models, some)
             hidden, ids, _ = hidden_states(model, some)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qunify.audit._encoding import Encoded
-from qunify.audit._forward import batches, context_logits, hidden_states
+from qunify.audit._forward import batches, batches_with_gradients, context_logits, hidden_states
 from qunify.audit._kept import Kept
 from qunify.audit._trainable import Trainable, training
 from qunify.hf import Head
@@ -19,8 +19,6 @@ from qunify.training import KEYWORDS, linear_loss
 
 #: Demonstrations per step.
 PER_STEP = 8
-#: Tokens at most that go through the model at a time in training.
-BATCH = 1024
 
 
 def split(kept: Sequence[int], seed: int) -> tuple[list[int], list[int]]:
@@ -89,7 +87,7 @@ def _rehearsed(
         for chosen in _orders(len(train), plan.steps, plan.seed):
             some = [train[i] for i in chosen]
             total = sum(len(e.places) for e in some)
-            for batch in batches(range(len(some)), some, min(plan.batch_tokens, BATCH)):
+            for batch in batches_with_gradients(some, plan.batch_tokens):
                 _loss({**models, "model": model}, method, [some[i] for i in batch], total).backward()
                 done(len(batch))
             optimizer.step()

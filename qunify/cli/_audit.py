@@ -8,7 +8,7 @@ from typing import Any
 
 from qunify._lib import files
 from qunify.cli._base import Command, UsageError, output
-from qunify.cli._data import add_model_and_data
+from qunify.cli._data import add_model_and_data, audit_package
 from qunify.cli._settings import NAME, add_set, methods
 
 
@@ -48,10 +48,7 @@ class Audit(Command):
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         out = output(args.out, (".html", ".htm"))
         groups = _groups(args.group)
-        try:
-            from qunify import audit
-        except ImportError as error:
-            raise UsageError(str(error)) from None
+        audit = audit_package()
         chosen = methods(args.methods.split(","), args.set) if args.methods else None
         weights = _weights(args.write_weights, [m.name for m in chosen or []])
         try:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from types import ModuleType
+
+from qunify.cli._base import UsageError
 
 
 def add_model_and_data(parser: argparse.ArgumentParser, model: str) -> None:
@@ -24,3 +27,12 @@ def add_model_and_data(parser: argparse.ArgumentParser, model: str) -> None:
     say("--limit", type=int, metavar="N", help="take the first N demonstrations")
     say("--max-length", type=int, metavar="N", help="cut demonstrations off after N tokens")
     say("--device", metavar="NAME", help="cpu, cuda (default: cpu)")
+
+
+def audit_package() -> ModuleType:
+    """`qunify.audit`, which takes seconds to load; UsageError where what it needs is not installed."""
+    try:
+        from qunify import audit
+    except ImportError as error:
+        raise UsageError(str(error)) from None
+    return audit

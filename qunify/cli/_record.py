@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from qunify.cli._base import Command, UsageError, output
-from qunify.cli._data import add_model_and_data
+from qunify.cli._data import add_model_and_data, audit_package
 
 
 class Record(Command):
@@ -29,10 +29,7 @@ class Record(Command):
 
     def compute(self, args: argparse.Namespace) -> dict[str, Any]:
         out = output(args.out, (".jsonl",))
-        try:
-            from qunify import audit
-        except ImportError as error:
-            raise UsageError(str(error)) from None
+        audit = audit_package()
         try:
             return audit.record(
                 args.model, args.data, out, args.tokenizer, args.top_k, prompt=args.prompt, completion=args.completion,
