@@ -149,6 +149,16 @@ def test_a_rehearsal_with_a_reference_and_a_teacher() -> None:
     assert np.isfinite(found.groups[["influence", "influence_adam", "rehearsed"]]).all(axis=None)
 
 
+def test_a_reference_that_would_move_along_is_refused(folder: Path) -> None:
+    model = small_llama.model()
+    with pytest.raises(ValueError, match="reference: expected another model than the one that the rehearsal trains"):
+        audit.run(model, QUESTIONS, TOKENIZER, ["sft_kl"], reference=model, rehearse=1)
+    same = audit.run(model, QUESTIONS, TOKENIZER, ["sft_kl"], reference=model)  # before training it is the start
+    assert same.tokens["push_sft_kl"].notna().all()
+    twice = audit.run(folder / "model", QUESTIONS, methods=["sft_kl"], reference=folder / "model", rehearse=1)
+    assert twice.groups["rehearsed"].notna().all()
+
+
 # ---- sentences ----------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode
 from qunify.audit._forward import batches
-from qunify.audit._given import check_vocabularies, chosen_methods, flags
+from qunify.audit._given import check_apart, check_vocabularies, chosen_methods, flags
 from qunify.audit._groups import own_groups
 from qunify.audit._influence import Sample, first_steps, passes, sample
 from qunify.audit._kept import Kept, told
@@ -211,6 +211,8 @@ def run(
     sources = {what: m for what, m in named.items() if m is not None}
     for what, m in sources.items():
         check_model(m, what)
+    if rehearse:
+        check_apart(sources)
     read = load_tokenizer(tokenizer, model)
     encoded = [encode(example, read, max_length) for example in given]
     kept = [i for i, e in enumerate(encoded) if any(e.counted)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -51,6 +52,16 @@ def flags(rows: Sequence[Mapping[str, Any]], flag: str | None) -> pd.Series | No
             raise ValueError(f"audit: flag: row {number}: expected true or false, got {row[flag]!r}")
         values.append(text in _TRUE)
     return pd.Series(values)
+
+
+def check_apart(models: Mapping[str, Any]) -> None:
+    """ValueError where a reference or a teacher is the very model that a rehearsal trains, and would move with it."""
+    for what, other in models.items():
+        if what != "model" and not isinstance(other, str | Path) and other is models["model"]:
+            raise ValueError(
+                f"audit: {what}: expected another model than the one that the rehearsal trains, got the same: give its "
+                "folder, or a copy"
+            )
 
 
 def check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) -> None:
