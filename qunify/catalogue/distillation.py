@@ -41,6 +41,35 @@ class KD(QMap):
         return (T, t.tempered(t.teacher, T)), (-T, t.tempered(t.policy, T))
 
 
+class TTM(QMap):
+    """TTM: match the teacher's softened distribution without softening the policy.
+
+    Loss    KL(q‖p), q = softmax(teacher_z/T)
+    Pulls   1 → q
+    Source  Zheng & Yang 2024, arXiv:2402.11148 (transformed teacher matching)
+    """
+
+    name = "ttm"
+    formula = r"\mathrm{KL}\bigl(\mathrm{softmax}(z^{\mathrm{tea}}/T)\,\|\,p\bigr)"
+    needs = ("teacher_logits",)
+    simplex = "always"
+    examples = ({"temperature": 1}, {"temperature": 0.5})
+    temperature: float = param(
+        2.0,
+        above=0,
+        letter="T",
+        telling=1.37,
+        elsewhere="`teacher_temperature` in ROLL",
+        doc="T, softening of the teacher alone; 1 is kd",
+    )
+
+    def loss(self, t: Token) -> Scalar:
+        return t.kl(t.tempered(t.teacher, self.temperature), t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return ((1, t.tempered(t.teacher, self.temperature)),)
+
+
 class KDHybrid(QMap):
     """Hybrid KD: the label and the teacher share the target.
 
@@ -80,6 +109,38 @@ class ReverseKL(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         return (_toward_teacher_reverse(t),)
+
+
+class MixedKL(QMap):
+    """Mixed KL: forward and reverse KL to the teacher, in fixed shares.
+
+    Loss    λ KL(teacher‖p) + (1 − λ) KL(p‖teacher)
+    Pulls   λ → teacher, and (1 − λ) times the vector of the reverse KL
+    Source  NVIDIA NeMo-RL 2025, DistillationLossFn
+    """
+
+    name = "mixed_kl"
+    formula = r"\lambda\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)+(1-\lambda)\,\mathrm{KL}(p\|\pi_{\mathrm{tea}})"
+    needs = ("teacher_logits",)
+    mix: float = param(
+        0.5,
+        low=0,
+        high=1,
+        letter="λ",
+        telling=0.373,
+        elsewhere="`mixed_kl_weight` in NeMo-RL",
+        doc="λ, share of the forward KL; 1 is kd, 0 is reverse_kl",
+    )
+
+    @property
+    def simplex(self) -> str:
+        return "always" if self.mix == 1 else "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        return self.mix * t.kl(t.teacher, t.policy) + (1 - self.mix) * t.kl(t.policy, t.teacher)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (self.mix, t.teacher), (1 - self.mix) * _toward_teacher_reverse(t)
 
 
 class JSD(QMap):

@@ -107,6 +107,8 @@ IDENTITIES: tuple[Identity, ...] = (
     _same("skew_kl", "kd", {"skew": 0}),
     _same("skew_reverse_kl", "reverse_kl", {"skew": 0}),
     _same("topk_kd", "kd", {"k": "V"}),
+    _same("ttm", "kd", {"temperature": 1}),
+    Identity(Term("mixed_kl", {"mix": "l"}), (Term("kd", factor="l"), Term("reverse_kl", factor="1-l")), {"l": _SHARE}),
     _same("asft", "dft", {"kl_weight": 0}),
     Identity(
         Term("kd_hybrid", {"mix": "l"}),
@@ -120,7 +122,14 @@ IDENTITIES: tuple[Identity, ...] = (
         {"l": _SHARE},
         {"teacher_logits": "uniform"},
     ),
+    _same("tsallis_score", "brier", {"power": 1}, None, "1/2"),
     # One-hot teachers.
+    Identity(
+        Term("abkd", {"alpha": 1, "beta": "b"}),
+        (Term("tsallis_score", {"power": "b"}),),
+        {"b": (0.5, 1.0, 2.0)},
+        {"teacher_logits": "label"},
+    ),
     Identity(
         Term("abkd", {"alpha": "1-q", "beta": "q"}),
         (Term("gce", {"q": "q"}, "1/(1-q)"),),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from qunify.maps import Pulls, QMap
+from qunify.maps import Pulls, QMap, param
 from qunify.token import Scalar, Token
 
 
@@ -43,6 +43,33 @@ class Spherical(QMap):
     def pulls(self, t: Token) -> Pulls:
         w = t.exp(t.log_p_label - t.log(t.expect(t.policy, t.policy.probs)) / 2)
         return (w, t.label), (-w, t.tempered(t.policy, 0.5))
+
+
+class TsallisScore(QMap):
+    """Tsallis score: a power in place of the logarithm, with the term that keeps it proper; the density-power score.
+
+    Loss    Σ p_k^(1+β)/(1 + β) − (u^β − 1)/β
+    Pulls   u^β → label, and the vector p ∘ (p^β − Σ p^(1+β))
+    Source  Basu et al. 1998, Biometrika 85(3); review: Gneiting & Raftery 2007, JASA 102(477)
+    """
+
+    name = "tsallis_score"
+    formula = r"\frac{1}{1+\beta}\sum_k p_k^{1+\beta}-\frac{u^\beta-1}{\beta}"
+    examples = ({"power": 0.5}, {"power": 2})
+    power: float = param(1.0, above=0, letter="β", telling=1.237, doc="β; 1 is half of brier, and toward 0 it is sft")
+
+    @property
+    def simplex(self) -> str:
+        # Lowest where label and one other token have probability x each, the rest little: 1 − 2 x^β (1 − x) of it.
+        b = self.power
+        return "always" if 2 * b**b <= (1 + b) ** (1 + b) else "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        own = t.sum(t.exp((1 + self.power) * t.policy.log)) / (1 + self.power)
+        return own - t.q_log(t.log_p_label, self.power)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (t.exp(self.power * t.log_p_label), t.label), t.softmax_vjp(t.exp(self.power * t.policy.log))
 
 
 class NCE(QMap):

@@ -138,6 +138,7 @@ KNOWN: dict[str, Known] = {
     "spherical": _TRUTH,
     "eaft": _TRUTH,
     "mile": _TRUTH,
+    "tsallis_score": _TRUTH,
     "dft": _ARGMAX,
     "mae": _ARGMAX,
     "infosft": Known(
@@ -153,6 +154,12 @@ KNOWN: dict[str, Known] = {
         of="eta",
     ),
     "kd": _TEACHER,
+    "mixed_kl": _TEACHER,
+    "ttm": Known(
+        r"p^*\propto\pi_{\mathrm{tea}}^{1/T}",
+        lambda m, eta, given: torch.softmax(given["teacher_logits"].log() / m.temperature, -1),
+        of="temperature",
+    ),
     "reverse_kl": _TEACHER,
     "jsd": _TEACHER,
     "skew_kl": _TEACHER,
