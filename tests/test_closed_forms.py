@@ -201,7 +201,8 @@ def test_most_gates_are_derived() -> None:
     missing = {n for n in missing if derived_optimum(qu.get(n)) is None}
     # Jumps and corners; weights that look at other tokens; an equation without a plain solution.
     assert missing == {
-        "profit", "psft", "talr", "phuber_ce", "gold", "deft", "idft", "focal", "cayley", "dft_undetached",
+        "profit", "psft", "talr", "phuber_ce", "gold", "deft", "idft", "focal", "anti_focal", "cayley",
+        "dft_undetached",
     }  # fmt: skip
 
 

@@ -31,8 +31,21 @@ def softened(a: Tensor, temperature: float) -> Tensor:
     return powered / powered.sum()
 
 
+def gate(weight: Tensor, u: Tensor) -> Tensor:
+    """−sg(weight) log u."""
+    return -weight.detach() * u.log()
+
+
 #: (method, parameters, its loss of p, y and the contexts); logits of other models come as their probabilities.
 BY_HAND: list[tuple[str, dict[str, Any], Loss]] = [
+    # Gates, policy optimisation.
+    ("anti_focal", {"slope": 0.5, "focusing": 2}, lambda p, y, g: -((1 + p[y] / 2) ** 2) * p[y].log()),
+    ("cispo", {}, lambda p, y, g: gate((p[y] / g["old"][y]).clamp(max=4), p[y])),
+    ("cispo", {"cap": 1.2}, lambda p, y, g: gate((p[y] / g["old"][y]).clamp(max=1.2), p[y])),
+    ("dro", {"strength": 0.3}, lambda p, y, g: -p[y].log() + 0.15 * (p[y] / g["old"][y]).log() ** 2),
+    ("sdar", {}, lambda p, y, g: gate(torch.sigmoid(5 * (g["teacher"][y] / p[y]).log()), p[y])),
+    ("gft", {}, lambda p, y, g: gate(g["token_weight"] * (1 if p[y] > 0.1 else p[y]), p[y])),
+    # Distillation, scores.
     ("mixed_kl", {}, lambda p, y, g: (kl(g["teacher"], p) + kl(p, g["teacher"])) / 2),
     ("mixed_kl", {"mix": 0.2}, lambda p, y, g: 0.2 * kl(g["teacher"], p) + 0.8 * kl(p, g["teacher"])),
     ("ttm", {"temperature": 3.0}, lambda p, y, g: kl(softened(g["teacher"], 3), p)),
@@ -57,3 +70,7 @@ def test_the_formula_by_hand_is_the_method(name: str, params: dict[str, Any], lo
         (gradient,) = torch.autograd.grad(value, z)
         torch.testing.assert_close(q.loss[row], value.detach(), rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(q.gradient[row], gradient, rtol=1e-8, atol=1e-9)
+
+
+def test_families_of_gates_alone_are_written_a_second_time() -> None:
+    assert set(qu.names("policy")) <= {name for name, *_ in BY_HAND}

@@ -15,7 +15,17 @@ from typing import Any
 from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params, with_numbers
 
 #: The order of the families; one that is not named here follows, by the alphabet.
-_FAMILY_ORDER = ("gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties")
+_FAMILY_ORDER = (
+    "gates",
+    "policy",
+    "smoothing",
+    "anchored",
+    "designed",
+    "distillation",
+    "scores",
+    "warped",
+    "penalties",
+)
 
 
 def _entries(module: ModuleType) -> dict[str, type[QMap]]:

@@ -283,6 +283,34 @@ class Focal(Gate):
         return t.exp(self.focusing * t.log_p_rest) - slope
 
 
+class AntiFocal(Gate):
+    """Anti-focal loss: cross-entropy turned up where the model is already right.
+
+    Loss    −(1 + αu)^γ log u
+    Pulls   (1 + αu)^γ + γαu (1 + αu)^(γ−1) log u → label
+    Source  Raunak et al. 2020, arXiv:2010.04924
+    Release the released code detaches (1 + u)^γ, which makes its weight (1 + u)^γ alone; its α is 1 and its γ whole
+    """
+
+    name = "anti_focal"
+    formula = r"-(1+\alpha u)^{\gamma}\log u"
+    examples = ({"slope": 3, "focusing": 0.5}, {"slope": -0.5, "focusing": 2}, {"slope": -1, "focusing": 2})
+    slope: float = param(1.0, low=-1, letter="α", telling=0.613, doc="α, how fast the factor grows; −1 is focal")
+    focusing: float = param(1.0, low=0, letter="γ", telling=1.37, doc="γ, power of the factor; 0 is cross-entropy")
+
+    @property
+    def simplex(self) -> str:
+        return "sometimes" if self.slope and self.focusing else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        return -t.power(1 + self.slope - self.slope * t.p_rest, self.focusing) * t.log_p_label
+
+    def weight(self, t: Token) -> Scalar:
+        factor = 1 + self.slope - self.slope * t.p_rest
+        rise = self.focusing * self.slope * t.p_label * t.power(factor, self.focusing - 1)
+        return t.power(factor, self.focusing) + rise * t.log_p_label
+
+
 class Poly1(Gate):
     """Poly-1: cross-entropy with the first term of its expansion in 1 − u given more weight.
 

@@ -30,7 +30,7 @@ class Diagnosis:
     gate: bool
     curve: tuple[tuple[float, ...], tuple[float, ...]] | None  # a gate's u and weight, the rest of the token fixed
     on_u_alone: bool  # a gate's weight depends on nothing but u
-    jumps: tuple[Jump, ...]  # of such a weight
+    jumps: tuple[Jump, ...]  # of a gate's weight, the rest of the token fixed
     residual: str  # where the target's mass off the label goes, in words; empty for gates
 
     def sentences(self) -> list[str]:
@@ -58,7 +58,7 @@ class Diagnosis:
             said.append(f"It is a gate: its gradient is w (p − label), {alone}: {values}.")
         if self.jumps:
             steps = " and ".join(f"at u = {j.u:.6g} from {j.below:.4g} to {j.above:.4g}" for j in self.jumps)
-            said.append(f"The weight jumps {steps}.")
+            said.append(f"The weight jumps {steps}." if self.on_u_alone else f"There the weight jumps {steps}.")
         if self.residual:
             said.append(self.residual)
         return said
@@ -86,7 +86,7 @@ def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -
         gate=gate,
         curve=curve,
         on_u_alone=alone,
-        jumps=jumps_of(subject) if alone else (),
+        jumps=jumps_of(subject) if gate else (),
         residual=_residual(batches[1], measured[1], used) if invariant and not gate else "",
     )
 

@@ -109,7 +109,7 @@ class Jump(NamedTuple):
 
 
 def jumps_of(subject: Subject, most: int = 8) -> tuple[Jump, ...]:
-    """The largest jumps of a gate's weight that depends on u alone, the first first."""
+    """The largest jumps of a gate's weight as u moves and the rest of the token stays, the first first."""
     ends = torch.logspace(-6, -3, 151, dtype=torch.float64)
     u = torch.cat([ends[:-1], torch.linspace(0.001, 0.999, 1000, dtype=torch.float64), (1 - ends[:101]).flip(0)])
     u = u[u < 1 - 1e-5]
