@@ -301,6 +301,56 @@ def test_division_by_the_vocabulary_is_a_factor_that_depends_on_it() -> None:
     assert (found[0].name, found[0].level, str(found[0].factor)) == ("kd", "scaled", "1/V")
 
 
+@pytest.mark.parametrize(("divisor", "said"), [(1.0, "log(Min(20, V))"), (3.0, "log(Min(20, V))/3")])
+def test_a_factor_may_depend_on_how_many_tokens_a_top_k_has(divisor: float, said: str) -> None:
+    def in_nats(z: Tensor, y: Tensor) -> Tensor:
+        top = z.detach().topk(min(20, z.shape[-1]), -1).values.log_softmax(-1)
+        return log_u(z, y) * (top.exp() * top).sum(-1) / divisor
+
+    found = qu.identify(in_nats)
+    assert (found[0].name, found[0].params, found[0].level) == ("eaft", {"top_k": 20}, "scaled")
+    assert str(found[0].factor) == said
+
+
+def clamped_top_k(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    """No log-probability below −10, as verl has it."""
+    log_teacher, ids = teacher_logits.log_softmax(-1).topk(3, -1)
+    log_p = z.log_softmax(-1).gather(-1, ids).clamp_min(-10.0)
+    return (log_teacher.exp() * (log_teacher - log_p)).sum(-1)
+
+
+def masked(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Distillation at T = 2, but not where the label is one of every four tokens."""
+    log_p, teacher = (z / 2).log_softmax(-1), (teacher_logits / 2).softmax(-1)
+    return -(y % 4 != 0).double() * (teacher * log_p).sum(-1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "name", "params", "factor", "others"),
+    [
+        (clamped_top_k, "topk_kd", {"k": 3, "tail": "drop"}, 1.0, "something else at the others"),
+        (masked, "kd", {"temperature": 2.0}, 0.25, "silent at the others"),
+    ],
+)
+def test_a_method_at_most_tokens_is_named_with_its_share_of_them(
+    loss: Loss, name: str, params: dict[str, Any], factor: float, others: str
+) -> None:
+    found = qu.identify(loss)
+    assert (found[0].name, found[0].params, found[0].level, found[0].factor) == (name, params, "mostly", factor)
+    assert 0.5 <= found[0].share < 1
+    assert found[0].silent == ("silent" in others)
+    assert f"at {found[0].share:.0%} of the tokens tried, and {others}." in found.verdict
+    assert name not in [m.name for m in found[1:]]
+
+
+def test_a_loss_that_is_no_method_at_most_tokens_is_not_said_to_be_one() -> None:
+    def half(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+        kd = -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
+        return torch.where(y % 3 == 0, kd, (z.softmax(-1) ** 3).sum(-1))
+
+    assert all(m.level != "mostly" for m in qu.identify(half))
+
+
 @pytest.mark.slow
 def test_a_loss_that_ignores_the_number_of_items() -> None:
     def ignores(z: Tensor, y: Tensor, num_items_in_batch: int | None = None) -> Tensor:

@@ -87,5 +87,6 @@ def _plain(m: Match) -> dict[str, Any]:
         "level": m.level,
         "error": m.error,
         "factor": plain(m.factor),
+        "share": m.share,
         "sentence": str(m),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import sympy as sp
@@ -16,13 +17,14 @@ from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import HOPELESS, Fit, Mode, Sample, fit, simplified
+from qunify.comparison._partial import Partial, partly
 from qunify.comparison._subjects import beside, examine, is_gate
 from qunify.comparison._sums import Sum, as_sum
 from qunify.maps import Method, QMap, limits, published
 from qunify.samples import ROWS, spread_over_u
 from qunify.token import V
 
-DEGREES = ("identical", "scaled", "opposite", "directional", "near")  # how near a match is
+DEGREES = ("identical", "scaled", "opposite", "mostly", "directional", "near")  # how near a match is
 EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 NEAR = 0.1  # relative gradient error up to which an entry is named as near
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
@@ -48,11 +50,16 @@ class Match:
     level : str
         `identical` (equal gradients), `scaled` (equal up to `factor`), `opposite` (the same with a negative one),
         `directional` (at every token on the same ray, neither silent everywhere: the same target with other weights;
-        of two gates, which share every ray, only if they are near), or `near` (none of these).
+        of two gates, which share every ray, only if they are near), or `near` (none of these). `mostly`: equal, up to
+        `factor`, at the `share` of the tokens tried, and otherwise at the others, as where something is clamped.
     error : float
         ‖g − factor · g_entry‖ / ‖g‖ on tokens that were not used in fitting, the largest over three vocabularies.
     factor : float or SymPy expression in V
         gradient of the loss = factor · gradient of the entry.
+    share : float
+        Share of the tokens at which that is so, of those that were not used in fitting.
+    silent : bool
+        Whether the loss has no gradient at any of the others.
     """
 
     name: str
@@ -60,6 +67,8 @@ class Match:
     level: str
     error: float
     factor: Any = 1.0
+    share: float = 1.0
+    silent: bool = False
 
     def __str__(self) -> str:
         if self.level == "identical":
@@ -74,6 +83,10 @@ class Match:
                 f"{short_number(self.factor)} × {self._named()}, whose target a step of descent moves away from: "
                 f"is a minus sign lost? (relative gradient error {self.error:.1g})"
             )
+        if self.level == "mostly":
+            factor = "" if self.factor == 1 else f"{short_number(self.factor)} × "
+            others = "silent at the others" if self.silent else "something else at the others"
+            return f"{factor}{self._named()} at {self.share:.0%} of the tokens tried, and {others}"
         if self.level == "directional":
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
         factor = "" if abs(self.factor - 1) < 1e-9 else f"{short_number(self.factor)} × "
@@ -107,7 +120,7 @@ class Matches(list[Match]):
         if self.diagnosis.silent:
             return f"{subject} teaches nothing: its gradient is zero."
         best = self[0] if self else None
-        if best and best.level in EXACTLY:
+        if best and (best.level in EXACTLY or best.level == "mostly"):
             return f"{subject} is {best}."
         if self.sum:
             return f"{subject} is a sum, {self.sum}."
@@ -193,11 +206,15 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         return Matches([], subject.name, diagnosis)
     tolerance = TOLERANCE[subject.calling.rounding]
     usable = [cls for cls in ENTRIES.values() if set(cls.needs) <= set(diagnosis.used)]
-    matches = _matches([cls for cls in usable if _is_alike(cls, diagnosis)], sample, held_out, tolerance)
+    matches, missed = _matches([cls for cls in usable if _is_alike(cls, diagnosis)], sample, held_out, tolerance)
     recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")
     total = None
     if not any(m.level in recognised for m in matches):
         total = as_sum([cls for cls in usable if _is_part(cls, diagnosis)], sample, held_out, tolerance)
+    if total is None and not any(m.level in EXACTLY for m in matches):
+        part = partly(missed, sample, held_out, tolerance)
+        if part:
+            matches = [_mostly(part), *(m for m in matches if m.name != part.method.name)]
     return Matches(matches[:top], subject.name, diagnosis, total)
 
 
@@ -211,8 +228,15 @@ def _is_part(cls: type[QMap], d: Diagnosis) -> bool:
     return (not d.gate or is_gate(cls())) and (not d.shift_invariant or cls.shift_invariant)
 
 
-def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
-    """The entries that the loss is, or failing that comes near to, best first."""
+def _mostly(part: Partial) -> Match:
+    m = part.method
+    return Match(m.name, m.params, "mostly", part.error, part.factor, part.share, part.silent)
+
+
+def _matches(
+    candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> tuple[list[Match], list[Fit]]:
+    """The entries that the loss is, or failing that comes near to, best first; and how near the others come."""
     found: list[Match] = []
     missed: list[Fit] = []
     for cls in candidates:
@@ -248,7 +272,7 @@ def _matches(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tol
             return (0, 1, len(m.params), order.index(m.name))
         return (DEGREES.index(m.level), changed, len(m.params), order.index(m.name))
 
-    return sorted(found, key=rank)
+    return sorted(found, key=rank), missed
 
 
 def _opposite(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
@@ -337,7 +361,8 @@ def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, to
         fits.append(simplified(close, sample.only(i), tolerance))
     values = {k: [getattr(f.method, k) for f in fits] for k in fits[0].method.params}
     params = {k: _in_vocab(v) for k, v in values.items()}
-    factor = _in_vocab([f.factor for f in fits]) if mode == "ratio" else 1.0
+    wholes = [k for k in params.values() if isinstance(k, int)]
+    factor = _in_vocab([f.factor for f in fits], wholes) if mode == "ratio" else 1.0
     if factor is None or any(v is None for v in params.values()):
         return None
     error = max(held_out.only(i).error(f.method, mode, f.factor) for i, f in enumerate(fits))
@@ -346,15 +371,21 @@ def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, to
     return Match(cls.name, params, "identical" if mode == "equal" else "scaled", error, factor)
 
 
-def _in_vocab(values: list[Any]) -> Any:
-    """One value for all vocabularies, or a multiple of a known form of V, or None."""
+def _in_vocab(values: list[Any], wholes: Sequence[int] = ()) -> Any:
+    """One value for all vocabularies, or a multiple of a known form of V, or None. A factor may also depend on how many
+    tokens a number of them, of those in `wholes`, is where the vocabulary has fewer."""
     if isinstance(values[0], (str, int)):
         return values[0] if len(set(values)) == 1 else None
-    for form in (sp.Integer(1), *FORMS):
+    counts = [sp.Min(k, V) for k in wholes]
+    for form in (sp.Integer(1), *FORMS, *(f for n in counts for f in (sp.log(n), 1 / sp.log(n), n, 1 / n))):
         parts = [x / float(form.subs(V, vocab)) for x, vocab in zip(values, ROWS, strict=True)]
         if max(parts) - min(parts) <= 1e-5 * max(map(abs, parts)):
             multiple = next(iter(simple_numbers(parts[0], within=1e-5)), parts[0])
-            if form == 1:
-                return multiple
-            return (int(multiple) if float(multiple).is_integer() else multiple) * form
+            return multiple if form == 1 else _exactly(multiple) * form
     return None
+
+
+def _exactly(x: float) -> Any:
+    """A whole number, or a fraction that no few digits have, as such."""
+    near = Fraction(x).limit_denominator(100)
+    return sp.Rational(near) if float(near) == x and (near.denominator == 1 or len(repr(x)) > 8) else x
