@@ -13,7 +13,6 @@ from qunify._lib.simple import simple_numbers
 from qunify.comparison._fitting import Fit, Sample, fit, simplified
 from qunify.comparison._places import Array
 from qunify.maps import QMap
-from qunify.samples import Batch
 
 MOST = 0.5  # share of the tokens, of every vocabulary, at which a loss must be the method
 TRIED = 4  # entries that are fitted again, those that come nearest at their better tokens,
@@ -116,10 +115,6 @@ def _at(sample: Sample, differences: Sequence[Array], bound: float | None = None
     """The sample at the tokens where a method differs least: up to the bound, or else the better half of them."""
     bounds = [np.median(d) if bound is None else bound for d in differences]
     rows = [np.flatnonzero(d <= b) for d, b in zip(differences, bounds, strict=True)]
-    batches = tuple(_rows(p, r) for p, r in zip(sample.batches, rows, strict=True))
+    batches = tuple(p[torch.from_numpy(r)] for p, r in zip(sample.batches, rows, strict=True))
     gradients = tuple(g[r] for g, r in zip(sample.gradients, rows, strict=True))
     return Sample(batches, gradients, sample.gate, sample.few, sample.jumps)
-
-
-def _rows(batch: Batch, rows: Array) -> Batch:
-    return batch[torch.from_numpy(rows)]
