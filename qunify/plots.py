@@ -73,7 +73,8 @@ _PAPER = {
 }  # fmt: skip
 
 #: Every other method takes its family's hue, in one of a few depths by its place there. In the catalogue's order:
-#: gates, smoothing, anchored, designed, distillation, scores, warped, penalties; four more for families to come.
+#: gates, smoothing, anchored, designed, distillation, scores, warped, penalties, policy, unlearning; two more for
+#: families to come.
 _HUES = (
     "#0072B2", "#E69F00", "#CC6677", "#D55E00", "#009E73", "#882255", "#AA4499", "#7F5F3F",
     "#4477AA", "#B8860B", "#228833", "#6A51A3",

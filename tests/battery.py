@@ -60,6 +60,7 @@ def batch(vocab: int, seed: int = 0) -> Batch:
         "token_mask": torch.rand(n, generator=r) < 0.6,
         "negative_mask": negative,
     }
+    context["old_logits"][::11] += normal(n, 3)[::11]  # ratios beyond any cap
     return Batch(logits, labels, context)
 
 

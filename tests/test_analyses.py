@@ -349,7 +349,7 @@ def test_words_and_digest_come_from_the_table(name: str, tables: dict[str, pd.Da
     see = study.see(table)
     assert 1 <= len(re.findall(r"[.!?](?:\s|$)", see)) <= 6
     assert "nan" not in see
-    assert 5 <= len(study.digest(table)) <= 40
+    assert 5 <= len(study.digest(table)) <= 100  # gates, the most, one row each
 
 
 def test_worked_example_matches_the_closed_forms(tables: dict[str, pd.DataFrame]) -> None:

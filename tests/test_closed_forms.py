@@ -168,8 +168,9 @@ def solved(found: Derived, parts: Separated) -> None:
         return
     level = ((ETA * parts.weight + parts.fixed) / U).xreplace({U: u})
     unit = sp.simplify(sp.expand_log(sp.simplify(level / (C if u.has(C) else parts.weight + parts.others))))
-    assert unit.is_number  # C is known up to its unit
-    assert unit > 0
+    assert unit.is_number  # C is known up to its unit, which is negative for a push
+    assert (unit < 0) == bool(parts.weight.subs(U, sp.Rational(1, 2)).is_negative)
+    assert unit != 0
 
 
 def written(found: Derived, flow: Any) -> Tensor:
@@ -182,9 +183,13 @@ def written(found: Derived, flow: Any) -> Tensor:
         p = numbers(found.probs, values) + torch.zeros_like(flow.truth)
         return p / p.sum(-1, keepdim=True) if found.shape == "proportional" else p
 
+    somewhere = found.probs.subs(dict.fromkeys(found.probs.free_symbols - {C}, sp.Rational(1, 2)))
+    rises = bool(somewhere.subs(C, 8) > somewhere.subs(C, 4))
+
     def share(log_c: Tensor) -> Tensor:
-        """Falling in C; beyond a pole, where it would turn negative, there is no optimum but a smaller C."""
-        p = numbers(found.probs, values | {C: log_c.exp()})
+        """Falling in C, or in 1/C for a push; beyond a pole, where it would turn negative, there is no optimum but a
+        smaller C."""
+        p = numbers(found.probs, values | {C: (-log_c if rises else log_c).exp()})
         p = torch.where(p.isfinite(), p, torch.inf)
         return p.clamp(min=0) if found.shape == "clipped" else torch.where(p < 0, torch.inf, p)
 
@@ -197,12 +202,12 @@ def written(found: Derived, flow: Any) -> Tensor:
 
 
 def test_most_gates_are_derived() -> None:
-    missing = {n for n in ENTRIES if issubclass(ENTRIES[n], qu.QMap) and ENTRIES[n].family == "gates"} - set(KNOWN)
+    missing = set(qu.names("gates")) - set(KNOWN)
     missing = {n for n in missing if derived_optimum(qu.get(n)) is None}
     # Jumps and corners; weights that look at other tokens; an equation without a plain solution.
     assert missing == {
         "profit", "psft", "talr", "phuber_ce", "gold", "deft", "idft", "focal", "anti_focal", "cayley",
-        "dft_undetached",
+        "dft_undetached", "dice", "likelihood_gap",
     }  # fmt: skip
 
 
@@ -215,6 +220,7 @@ def test_most_gates_are_derived() -> None:
         ("tailr", r"p^*=\left(\frac{\eta}{C} - \frac{1}{9}\right)_+"),
         ("kd_hybrid", r"p^*=\frac{\eta}{2} + \frac{\pi^{\mathrm{tea}}}{2}"),
         ("asft", r"p^*=\frac{\pi^{\mathrm{ref}}}{10 \left(C - \eta\right)}"),
+        ("ce_u", r"p^*=\left(1 - \frac{\eta}{C}\right)_+"),  # of what is to be forgotten the less, the more it was
         ("js_noisy", r"p^*=\frac{1}{2^{\frac{C}{\eta}} - 1}"),
         ("agce", None),  # several stable points
         ("focal", None),  # no plain solution

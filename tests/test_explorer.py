@@ -133,7 +133,7 @@ def test_training_ends_where_python_says(script: Any) -> None:
         if not m.shift_invariant or m.link != "softmax" or name == "tvd":  # tvd: signs, which steps only flip
             continue
         found = qu.optimum(m, truth, **{n: context[n] for n in m.needs})
-        if not (found.exists and found.converged and len(found.all) == 1 and float(found.probs.min()) > 1e-3):
+        if not (found.stable and found.converged and len(found.all) == 1 and float(found.probs.min()) > 1e-3):
             continue
         if float(qu.drift(m, found.probs, truth, **{n: context[n] for n in m.needs}).abs().max()) > 1e-6:
             continue  # it rests where its drift jumps, and steps go to and fro across

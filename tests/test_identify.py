@@ -24,7 +24,7 @@ from qunify._lib.simple import simple_numbers, simplest
 from qunify.catalogue import ENTRIES, families
 from qunify.cli import main
 from qunify.comparison import Match, Matches
-from qunify.comparison._places import Place, TokensAsOne, joined
+from qunify.comparison._places import FAR, Place, TokensAsOne, joined
 from qunify.comparison._subjects import examine, gradient_of, jumps_of
 from qunify.maps import Gate, QMap
 from qunify.samples import ROWS, spread_over_u
@@ -137,7 +137,7 @@ def test_every_gate_is_read_at_all_vocabularies_at_once() -> None:
     gates = [told(name) for name, cls in ENTRIES.items() if issubclass(cls, Gate)]
     assert len(gates) > 30
     for m in gates:
-        apart = joined(together.blocks([gradient_of(m, b).numpy() for b in batches]))
+        apart = joined(together.blocks([gradient_of(m, b).numpy() for b in batches])).clip(-FAR, FAR)
         assert together.values(m) == pytest.approx(apart, rel=1e-9, abs=1e-12), m.name
         cast(Gate, m).weight(cast(Token, as_one))
 
@@ -539,9 +539,19 @@ def test_a_sum_is_told_with_its_terms(loss_fn: Loss, expected: dict[str, float])
 
 
 def test_a_lost_minus_sign_is_told() -> None:
+    found = qu.identify(
+        lambda z, y: -0.5 * torch.nn.functional.cross_entropy(z, y, reduction="none", label_smoothing=0.1)
+    )
+    assert (found[0].name, found[0].level, found[0].factor) == ("label_smoothing", "opposite", -0.5)
+    lost = "is -0.5 × label_smoothing(smoothing=0.1), whose target a step of descent moves away from"
+    assert lost in found.verdict
+
+
+def test_what_unlearns_on_purpose_is_also_told_as_a_lost_minus_sign() -> None:
     found = qu.identify(lambda z, y: 0.5 * log_u(z, y))
-    assert (found[0].name, found[0].level, found[0].factor) == ("sft", "opposite", -0.5)
-    assert "is -0.5 × sft, whose target a step of descent moves away from: is a minus sign lost?" in found.verdict
+    assert [(m.name, m.level, m.factor) for m in found if not m.params] == [("sft", "opposite", -0.5)]
+    assert (found[0].name, found[0].params, found[0].level) == ("wga", {"power": 0}, "scaled")
+    assert "simnpo" not in {m.name for m in found}, "it only tends to it"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ VOCAB = 1000
 LOWEST = 1e-4  # of u
 POINTS, THINNED = 1601, 8  # a curve's shape is judged on all points, one in eight is kept
 BAND = "#eef1f4"  # colour of weights between 0 and 1
+SHOWN = 5.0  # what is larger, up or down, leaves its panel
 ELSEWHERE = 0.1  # the label's probability under the reference, the teacher, the old policy
 SPLIT = 0.5  # what the other tokens share out: the second likeliest takes this part, the third this part of the rest, …
 
@@ -40,6 +41,7 @@ SHAPES = {
     "jump": "Switched on or off",
     "above": "Exceeds 1",
     "negative": "Turns negative",
+    "pushing": "Never positive: it unlearns",
 }
 
 #: Probabilities of a rare, an unlikely, an undecided and a sure label, for the digest.
@@ -93,7 +95,7 @@ def shape(weight: Tensor) -> str:
     steps = weight.diff()
     tolerance = 1e-9
     if weight.min() < -tolerance:
-        return "negative"
+        return "negative" if weight.max() > tolerance else "pushing"
     if steps.abs().max() > 0.4:
         return "jump"
     if weight.max() > 1 + 1e-6:
@@ -157,7 +159,8 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.axhspan(0, 1, color=BAND, zorder=0)
             ax.plot(dft["u"], dft["weight"], color=plots.SOFT, lw=1, ls=":")
             _panel(ax, group[group["method"] == name], name)
-            ax.set_ylim(min(0.0, 1.15 * group["weight"].min()) - 0.04, max(1.0, group["weight"].max()) * 1.06)
+            low, high = (float(x) for x in group["weight"].clip(-SHOWN, SHOWN).agg(["min", "max"]))
+            ax.set_ylim(min(0.0, 1.15 * low) - 0.04, max(1.0, high) * 1.06)
             if cells[name] not in told:
                 heading = {"fontsize": 10.5, "fontweight": "bold", "annotation_clip": False}
                 ax.annotate(SHAPES[cells[name]], (0, 1.5), xycoords="axes fraction", **heading)
@@ -226,13 +229,15 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
 def see(table: pd.DataFrame) -> str:
     lowest, highest = (table.groupby("method", sort=False)["weight"].agg(how) for how in ("min", "max"))
     above, negative = int((highest > 1 + 1e-6).sum()), int((lowest < -1e-9).sum())
-    most, worst = str(highest.idxmax()), str(lowest.idxmin())
-    unlearned = sign_changes(table[table["method"] == worst])
+    most = str(highest.idxmax())
+    unlearned = {name: changes[-1] for name, curve in table.groupby("method") if (changes := sign_changes(curve))}
+    below = " and ".join(
+        f"{qu.get(str(name)).title} unlearns labels below u = {u:.2f}" for name, u in unlearned.items()
+    )
     return (
-        f"All {len(highest)} gates pull toward the same label and differ only in how hard. {above} of them exceed 1 "
-        f"somewhere (most of all {qu.get(most).title}, {highest.max():.2f}), so that their unit target can leave the "
-        f"simplex; {negative} turn{'s' if negative == 1 else ''} negative: {qu.get(worst).title} unlearns labels below "
-        f"u = {unlearned[-1]:.2f}."
+        f"All {len(highest)} gates move the same label and differ only in how hard. {above} of them exceed 1 somewhere "
+        f"(most of all {qu.get(most).title}, {highest.max():.2f}), so that their unit target can leave the simplex; "
+        f"{negative} turn{'s' if negative == 1 else ''} negative{': ' * bool(below)}{below}."
     )
 
 

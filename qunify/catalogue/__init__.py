@@ -16,16 +16,9 @@ from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params, wit
 
 #: The order of the families; one that is not named here follows, by the alphabet.
 _FAMILY_ORDER = (
-    "gates",
-    "policy",
-    "smoothing",
-    "anchored",
-    "designed",
-    "distillation",
-    "scores",
-    "warped",
-    "penalties",
-)
+    "gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties", "policy",
+    "unlearning",
+)  # fmt: skip
 
 
 def _entries(module: ModuleType) -> dict[str, type[QMap]]:

@@ -283,34 +283,6 @@ class Focal(Gate):
         return t.exp(self.focusing * t.log_p_rest) - slope
 
 
-class AntiFocal(Gate):
-    """Anti-focal loss: cross-entropy turned up where the model is already right.
-
-    Loss    −(1 + αu)^γ log u
-    Pulls   (1 + αu)^γ + γαu (1 + αu)^(γ−1) log u → label
-    Source  Raunak et al. 2020, arXiv:2010.04924
-    Release the released code detaches (1 + u)^γ, which makes its weight (1 + u)^γ alone; its α is 1 and its γ whole
-    """
-
-    name = "anti_focal"
-    formula = r"-(1+\alpha u)^{\gamma}\log u"
-    examples = ({"slope": 3, "focusing": 0.5}, {"slope": -0.5, "focusing": 2}, {"slope": -1, "focusing": 2})
-    slope: float = param(1.0, low=-1, letter="α", telling=0.613, doc="α, how fast the factor grows; −1 is focal")
-    focusing: float = param(1.0, low=0, letter="γ", telling=1.37, doc="γ, power of the factor; 0 is cross-entropy")
-
-    @property
-    def simplex(self) -> str:
-        return "sometimes" if self.slope and self.focusing else "always"
-
-    def loss(self, t: Token) -> Scalar:
-        return -t.power(1 + self.slope - self.slope * t.p_rest, self.focusing) * t.log_p_label
-
-    def weight(self, t: Token) -> Scalar:
-        factor = 1 + self.slope - self.slope * t.p_rest
-        rise = self.focusing * self.slope * t.p_label * t.power(factor, self.focusing - 1)
-        return t.power(factor, self.focusing) + rise * t.log_p_label
-
-
 class Poly1(Gate):
     """Poly-1: cross-entropy with the first term of its expansion in 1 − u given more weight.
 
@@ -894,3 +866,110 @@ class MinorSFT(Gate):
     def weight(self, t: Token) -> Scalar:
         margin = self.beta * (t.log_p_label - t.at_label(t.reference.log))
         return self.beta * t.exp(-t.log_add(margin, 1))
+
+
+class AntiFocal(Gate):
+    """Anti-focal loss: cross-entropy turned up where the model is already right.
+
+    Loss    −(1 + αu)^γ log u
+    Pulls   (1 + αu)^γ + γαu (1 + αu)^(γ−1) log u → label
+    Source  Raunak et al. 2020, arXiv:2010.04924
+    Release the released code detaches (1 + u)^γ, which makes its weight (1 + u)^γ alone; its α is 1 and its γ whole
+    """
+
+    name = "anti_focal"
+    formula = r"-(1+\alpha u)^{\gamma}\log u"
+    examples = ({"slope": 3, "focusing": 0.5}, {"slope": -0.5, "focusing": 2}, {"slope": -1, "focusing": 2})
+    slope: float = param(1.0, low=-1, letter="α", telling=0.613, doc="α, how fast the factor grows; −1 is focal")
+    focusing: float = param(1.0, low=0, letter="γ", telling=1.37, doc="γ, power of the factor; 0 is cross-entropy")
+
+    @property
+    def simplex(self) -> str:
+        return "sometimes" if self.slope and self.focusing else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        return -t.power(1 + self.slope - self.slope * t.p_rest, self.focusing) * t.log_p_label
+
+    def weight(self, t: Token) -> Scalar:
+        factor = 1 + self.slope - self.slope * t.p_rest
+        rise = self.focusing * self.slope * t.p_label * t.power(factor, self.focusing - 1)
+        return t.power(factor, self.focusing) + rise * t.log_p_label
+
+
+class PowerLawDecay(Gate):
+    """Power-law decay: cross-entropy weighted by how rare the label is in a corpus.
+
+    Loss    −(prior_y + ε)^(−α) log u; the prior is the tokens' frequency
+    Pulls   (prior_y + ε)^(−α) → label
+    Source  Shao et al. 2025, arXiv:2505.16900; the frequency is a share here, where the paper allows counts
+    Release the released code counts, has α = 1 and ε = 10⁻⁷, and divides by the sum of the weights
+    """
+
+    name = "power_law_decay"
+    formula = r"-\bigl(\pi_{\mathrm{prior}}(y)+\epsilon\bigr)^{-\alpha}\log u"
+    needs = ("prior_logits",)
+    power: float = param(1.0, low=0, letter="α", telling=0.613, doc="α, how much rare labels gain; 0 is sft")
+    floor: float = param(1e-7, low=0, letter="ε", telling=0.0137, doc="ε, added to every frequency")
+
+    @property
+    def simplex(self) -> str:
+        return "sometimes" if self.power else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        return -t.power(t.prob(t.prior) + self.floor, -self.power) * t.log_p_label
+
+    def weight(self, t: Token) -> Scalar:
+        return t.exp(-self.power * t.log_add(t.at_label(t.prior.log), self.floor))
+
+
+class Dice(Gate):
+    """Dice: the self-adjusting Dice coefficient of label and prediction, which pushes the label down beyond one half.
+
+    Loss    1 − (2(1 − u)u + γ)/((1 − u)u + 1 + γ)
+    Pulls   (2 + γ) u(1 − 2u)/((1 − u)u + 1 + γ)² → label
+    Source  Li et al. 2019, arXiv:1911.02855, the label's term
+    Release the released code adds the terms of the other tokens, sums the denominator over the batch, and by default
+            leaves (1 − u) out
+    """
+
+    name = "dice"
+    formula = r"1-\frac{2(1-u)u+\gamma}{(1-u)u+1+\gamma}"
+    simplex = "always"
+    smoothing: float = param(1.0, low=0, letter="γ", telling=0.613, doc="γ, added above and below")
+
+    def loss(self, t: Token) -> Scalar:
+        overlap = t.p_rest * t.p_label
+        return 1 - (2 * overlap + self.smoothing) / (overlap + 1 + self.smoothing)
+
+    def weight(self, t: Token) -> Scalar:
+        whole = 1 + self.smoothing + t.p_label - t.p_label**2
+        return (2 + self.smoothing) * t.p_label * (t.p_rest - t.p_label) / whole**2
+
+
+class LikelihoodGap(Gate):
+    """Likelihood gap: more weight on labels that the reference finds likelier than the policy does.
+
+    Loss    −sg(max(floor, 1 + α(ref_y − u))) log u
+    Pulls   max(floor, 1 + α(ref_y − u)) → label
+    Source  github.com/doub7e/token-SFT 2026, unpublished; `sft-lr` there
+    """
+
+    name = "likelihood_gap"
+    formula = r"-\mathrm{sg}\Bigl(\max\bigl(f,1+\alpha(\pi_{\mathrm{ref}}(y)-u)\bigr)\Bigr)\log u"
+    needs = ("reference_logits",)
+    strength: float = param(1.0, low=0, letter="α", telling=1.713, doc="α, how much the gap counts")
+    floor: float = param(0.1, low=0, letter="floor", telling=0.237, doc="smallest weight")
+
+    @property
+    def simplex(self) -> str:
+        if self.floor > 1:
+            return "never"
+        return "sometimes" if self.strength else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        gap = t.prob(t.reference) - t.p_label
+        return -t.stop(t.maximum(1 + self.strength * gap, self.floor)) * t.log_p_label
+
+    def weight(self, t: Token) -> Scalar:
+        wanted = 1 + self.strength * (t.exp(t.at_label(t.reference.log)) - t.p_label)
+        return t.where(wanted < self.floor, self.floor, wanted)

@@ -90,6 +90,11 @@ class Sample:
         return Sample((self.batches[i],), (self.gradients[i],), self.gate, few, self.jumps)
 
     @functools.cached_property
+    def pushes(self) -> bool:
+        """Whether it is a gate whose weight is nowhere positive."""
+        return self.gate and bool((self._measured <= 0).all())
+
+    @functools.cached_property
     def opposite(self) -> Sample:
         """The same of the negated loss."""
         return Sample(self.batches, tuple(-g for g in self.gradients), self.gate, self.few, self.jumps)
@@ -415,7 +420,7 @@ class _Search:
         grid = sorted(
             {*np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist(), *starts, *self.sample.jumps}
         )
-        for _ in range(4 if follow else 7):
+        for _ in range(4 if follow else 12):
             found = [tried(v) for v in grid]
             errors = [f.error for f in found]
             first = last = errors.index(min(errors))

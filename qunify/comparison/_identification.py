@@ -18,7 +18,7 @@ from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import HOPELESS, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._partial import Partial, partly
-from qunify.comparison._subjects import beside, examine, is_gate
+from qunify.comparison._subjects import Measured, beside, examine, is_gate
 from qunify.comparison._sums import Sum, as_sum
 from qunify.maps import Method, QMap, limits, published
 from qunify.samples import ROWS, spread_over_u
@@ -199,9 +199,8 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         known[0] = known[0] + beside(diagnosis.jumps)
         measured[0] = subject(known[0])
     at = tuple(j.u for j in diagnosis.jumps)
-    sample = Sample(tuple(known), tuple(q.gradient.numpy() for q in measured), diagnosis.gate, few, at)
-    fresh = tuple(spread_over_u(v, seed=1)[:200] for v in ROWS)
-    held_out = Sample(fresh, tuple(subject(p).gradient.numpy() for p in fresh), diagnosis.gate)
+    sample = _sample(measured, diagnosis.gate, few, at)
+    held_out = _sample([subject(spread_over_u(v, seed=1)[:200]) for v in ROWS], diagnosis.gate)
     if diagnosis.silent:
         return Matches([], subject.name, diagnosis)
     tolerance = TOLERANCE[subject.calling.rounding]
@@ -216,6 +215,13 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         if part:
             matches = [_mostly(part), *(m for m in matches if m.name != part.method.name)]
     return Matches(matches[:top], subject.name, diagnosis, total)
+
+
+def _sample(
+    measured: Sequence[Measured], gate: bool, few: tuple[int, ...] | None = None, jumps: tuple[float, ...] = ()
+) -> Sample:
+    kept = [q.without_outliers for q in measured]
+    return Sample(tuple(q.batch for q in kept), tuple(q.gradient.numpy() for q in kept), gate, few, jumps)
 
 
 def _is_alike(cls: type[QMap], d: Diagnosis) -> bool:
@@ -251,8 +257,8 @@ def _matches(
             missed.append(close)
     if not any(m.level == "identical" for m in found):
         found += _depending_on_vocab(missed, sample, held_out, tolerance)
-    if not found:
-        found = _opposite(candidates, sample, held_out, tolerance)
+    if not found or sample.pushes:  # what unlearns on purpose is also what lost a minus sign
+        found += _opposite(candidates, sample, held_out, tolerance)
     # Two gates whose weights have one sign share every ray, and a loss that is recognised needs no other.
     rays = not found and not sample.gate
     named = {m.name for m in found}
@@ -359,6 +365,8 @@ def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, to
         if close.error > tolerance:
             return None
         fits.append(simplified(close, sample.only(i), tolerance))
+        if _is_limit(fits[-1].method):
+            return None
     values = {k: [getattr(f.method, k) for f in fits] for k in fits[0].method.params}
     params = {k: _in_vocab(v) for k, v in values.items()}
     wholes = [k for k in params.values() if isinstance(k, int)]

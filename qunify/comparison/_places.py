@@ -46,8 +46,8 @@ class Place:
         return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
 
     @functools.cached_property
-    def _all_lengths(self) -> Array:
-        return joined(self._lengths)
+    def _all_lengths(self) -> Tensor:
+        return torch.from_numpy(joined(self._lengths))
 
     @functools.cached_property
     def _as_one(self) -> TokensAsOne:
@@ -67,7 +67,7 @@ class Place:
     def values(self, m: QMap) -> Array:
         """The numbers of a method, as one vector."""
         if self.gate and isinstance(m, Gate):  # its weight is enough
-            return _finite(self._as_one.weight_of(m)) * self._all_lengths
+            return _finite(self._as_one.weight_of(m) * self._all_lengths)
         return joined(self.blocks([_finite(gradient_of(m, b)) for b in self.batches]))
 
     def kept_values(self, m: QMap) -> Array:

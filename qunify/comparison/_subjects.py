@@ -32,6 +32,9 @@ def gradient_of(m: QMap, batch: Batch) -> Tensor:
     return logit_gradient(batch.token, m.pulls(batch.token))
 
 
+OUTLIER = 100  # times the middle gradient
+
+
 @dataclass(frozen=True)
 class Subject:
     """A loss under examination: how it is called, and what it does to one token alone."""
@@ -91,6 +94,16 @@ class Measured:
     @property
     def is_gate(self) -> bool:
         return bool(self.gate.holds.all())
+
+    @property
+    def without_outliers(self) -> Measured:
+        """Without the tokens at which the gradient is more than a hundred times as large as at the middle one: beside
+        them, as of a loss that grows like 1/u, nothing that happens elsewhere would count."""
+        size = self.gradient.norm(dim=-1)
+        usual = size <= OUTLIER * size.median()
+        if bool(usual.all()) or not bool(size.median()):
+            return self
+        return Measured(self.batch[usual], self.gradient[usual], self.dtype)
 
 
 @remembered

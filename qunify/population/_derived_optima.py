@@ -77,6 +77,8 @@ def derived_optimum(m: QMap) -> Derived | None:
         found = _solutions(ETA * parts.weight + parts.fixed - C * U, sp.S.Zero)
         probs = next((p for p in found if _solves(p, parts)), None)
         return None if probs is None else _readable(Derived(_neat(probs)))
+    if parts.weight.subs({U: sp.Rational(1, 2), **dict.fromkeys(CONTEXTS, sp.Rational(1, 3))}).is_negative:
+        parts = parts._replace(weight=-parts.weight)  # of a push: C is then minus what it is in the equation
     share = _share(parts.weight)
     probs = next((p for p in _solutions(share, X) if _solves(p.subs(X, C / ETA), parts)), None)
     if probs is None:
