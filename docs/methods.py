@@ -81,6 +81,18 @@ def parameters() -> str:
     return "\n".join(rows)
 
 
+def aliases() -> str:
+    """The glossary's table: names of other papers and trainers, and what they are here."""
+    rows = ["| Elsewhere | By default | Here | Published in |", "|---|---|---|---|"]
+    for alias in catalogue.ALIASES.values():
+        (term,) = alias.right
+        defaults = ", ".join(f"{key} = {value:g}" for key, value in alias.defaults.items())
+        settings = ", ".join(f"{key}={value}" for key, value in term.params.items())
+        here = f"`{term.name}({settings})`" if settings else f"`{term.name}`"
+        rows.append(f"| {alias.title}, `{alias.name}` | {defaults} | {here} | {alias.source} |")
+    return "\n".join(rows)
+
+
 def filled(readme: str) -> str:
     """The README with the table between its markers as the catalogue now has it."""
     before, rest = readme.split(BEGIN)

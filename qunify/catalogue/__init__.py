@@ -8,11 +8,15 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import numbers
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
+from qunify.catalogue import identities
 from qunify.maps import LossFunctionMap, Method, QMap, afresh, check_params, with_numbers
+from qunify.token import is_symbolic
 
 #: The order of the families; one that is not named here follows, by the alphabet.
 _FAMILY_ORDER = (
@@ -39,6 +43,9 @@ MODULES = _modules()
 #: id → class, in catalogue order.
 ENTRIES: dict[str, type[QMap]] = {name: cls for module in MODULES for name, cls in _entries(module).items()}
 
+#: Name elsewhere → the entry that it is, with its parameters in those of the name.
+ALIASES: dict[str, identities.Alias] = {alias.name: alias for alias in identities.ALIASES}
+
 #: The methods of the unifying table of Xie et al. 2026, in its order.
 PAPER = (
     "sft", "dft", "beyond_log", "profit", "eaft", "iw_sft", "cft", "label_smoothing", "sft_kl", "asft", "psft",
@@ -61,7 +68,8 @@ def names(family: str | None = None) -> tuple[str, ...]:
 
 
 def get(name: str, **params: Any) -> QMap:
-    """The method with this id and these parameters.
+    """The method with this id and these parameters, or the one that goes by this name elsewhere, as `trsft` does: then
+    the parameters are those of the name.
 
     Raises
     ------
@@ -70,11 +78,42 @@ def get(name: str, **params: Any) -> QMap:
     ValueError
         Unknown or out-of-range parameter; the message names it and its range.
     """
+    if isinstance(name, str) and name in ALIASES:
+        return _of_alias(ALIASES[name], params)
     if not isinstance(name, str) or name not in ENTRIES:
-        near = difflib.get_close_matches(str(name).lower(), ENTRIES, 3)
+        wanted = str(name).lower()
+        near = difflib.get_close_matches(wanted, ENTRIES, 3) + difflib.get_close_matches(wanted, ALIASES, 1, 0.75)
         hint = f", did you mean {' or '.join(near)}?" if near else "; qunify.names() lists them"
         raise KeyError(f"unknown method {name!r}{hint}")
     return _instantiate(ENTRIES[name], params)
+
+
+def _of_alias(alias: identities.Alias, given: Mapping[str, Any]) -> QMap:
+    """The entry that an alias is, at parameters of the alias."""
+    for key, value in given.items():
+        if key not in alias.defaults:
+            expected = " or ".join(alias.defaults) or "none: it has no parameters"
+            raise ValueError(f"{alias.name}: unknown parameter {key!r}, expected {expected}")
+        if isinstance(value, str | bool) or not (isinstance(value, numbers.Real) or is_symbolic(value)):
+            raise ValueError(f"{alias.name}: parameter {key}: expected a number, got {value!r}")
+    (term,) = alias.right
+    try:
+        return get(term.name, **{key: _bound(e, {**alias.defaults, **given}) for key, e in term.params.items()})
+    except ValueError as error:
+        settings = ", ".join(f"{key}={e}" for key, e in term.params.items())
+        raise ValueError(f"{alias.name}, which is {term.name}({settings}): {error}") from None
+
+
+def _bound(expression: identities.Expression, values: Mapping[str, Any]) -> Any:
+    """An expression of an identity with numbers, or expressions, for its parameters."""
+    if not isinstance(expression, str):
+        return expression
+    import sympy as sp  # takes a while to load
+
+    found = sp.sympify(expression).subs({sp.Symbol(key): value for key, value in values.items()})
+    if found.is_finite is False:
+        raise ValueError(f"{expression} has no value there")
+    return float(found) if found.is_number else found
 
 
 def _instantiate(cls: type[QMap], params: dict[str, Any]) -> QMap:
@@ -89,6 +128,14 @@ def has(m: QMap) -> bool:
     """Whether a method is an entry of the catalogue, and not a user's class of the same id, of which nothing that is
     known of the entry, such as a closed form, need be true."""
     return ENTRIES.get(m.name) is type(m)
+
+
+def elsewhere(m: QMap) -> list[str]:
+    """The names under which an entry goes elsewhere, with what their parameters are here: `trsft (tau=1/alpha)`."""
+    if not has(m):
+        return []
+    found = [(alias.name, term.params) for alias in identities.ALIASES for term in alias.right if term.name == m.name]
+    return [name + (f" ({', '.join(f'{k}={v}' for k, v in given.items())})" if given else "") for name, given in found]
 
 
 def signature(m: QMap) -> str:

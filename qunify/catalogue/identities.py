@@ -37,6 +37,24 @@ class Identity:
 
 
 @dataclass(frozen=True)
+class Alias(Identity):
+    """A name under which a method goes elsewhere: an identity whose left side, `name(params)`, is no entry.
+
+    `loss` is what was published under that name, a SymPy expression in `u`, in `w` (the token's weight) and in the
+    alias's own parameters, with sg(…) for what is detached. `defaults` are those of the publication.
+    """
+
+    title: str = ""
+    loss: str = ""
+    source: str = ""
+    defaults: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.left.name
+
+
+@dataclass(frozen=True)
 class Channel:
     """The expected gradient of `method` when its label y is redrawn equals that of `equals` on y itself.
 
@@ -64,6 +82,33 @@ def _same(
 
 _Q = (0.3, 0.7, 1.6)
 _SHARE = (0.2, 0.5, 0.9)
+
+
+def _alias(name: str, loss: str, entry: Term, title: str, source: str, **defaults: float) -> Alias:
+    return Alias(Term(name, {k: k for k in defaults}), (entry,), {}, {}, title, loss, source, defaults)
+
+
+#: Names of other papers and trainers for what the catalogue has under one of its own.
+ALIASES: tuple[Alias, ...] = (
+    _alias(
+        "trsft", "-sg(u/Max(u, alpha))*log(u)", Term("phuber_ce", {"tau": "1/alpha"}),
+        "Trust-region SFT", "TRAPO, arXiv:2512.17636, 2025; `clip_low` in its code", alpha=0.1,
+    ),
+    _alias(
+        "alpha_loss", "alpha/(alpha-1)*(1-u**(1-1/alpha))", Term("gce", {"q": "1-1/alpha"}),
+        "α-loss", "Sypherd et al. 2019, arXiv:1906.02314", alpha=2.0,
+    ),
+    _alias("sft_is", "-sg(u)*log(u)", Term("dft"), "Importance-sampled SFT", "Trinity-RFT, 2025"),
+    _alias(
+        "sft_phi", "-sg(u*(1-u))*log(u)", Term("chord_phi"),
+        "CHORD-φ", "Trinity-RFT, 2025; its `cutoff_prob`, 1 by default, drops tokens above it",
+    ),
+    _alias("grad_ascent", "log(u)", Term("wga", {"power": 0}), "Gradient ascent", "open-unlearning, 2025"),
+    _alias(
+        "wit", "-w*log(u)", Term("iw_sft"),
+        "Weighted instruction tuning", "arXiv:2507.07817, 2025: one weight on prompts, another on answers",
+    ),
+)  # fmt: skip
 
 IDENTITIES: tuple[Identity, ...] = (
     # AGCE is the hub of the gates: w = u (a + u)^(q−1).
@@ -93,6 +138,24 @@ IDENTITIES: tuple[Identity, ...] = (
         (Term("sft", factor="a"), Term("mae", factor="4*b")),
         {"a": (0.1, 1.0), "b": (0.5, 1.0)},
     ),
+    _same("anti_focal", "focal", {"slope": -1, "focusing": "g"}, {"focusing": "g"}, g=(0.5, 1.0, 2.0)),
+    _same("asft_k3", "dft", {"kl_weight": 0}),
+    # Policy optimisation on demonstrations.
+    _same("gft", "iw_sft", {"threshold": 0}),
+    _same("gft", "iw_sft", {"threshold": 1}, None, "u"),
+    _same("sdar", "sft", {"sharpness": 0}, None, "1/2"),
+    Identity(
+        Term("curio_release", {"strength": "s"}),
+        (Term("dro", {"strength": "s"}),),
+        {"s": (0.3, 1.0)},
+        {"old_logits": "teacher_logits"},
+    ),
+    # Unlearning is learning with the sign turned, while the label lasts.
+    _same("wga", "beyond_log", {"power": "b"}, {"alpha": "b"}, -1, b=(0.5, 1.0, 2.0)),
+    _same("wga", "dft", {"power": 1}, None, -1),
+    _same("wga", "sft", {"power": 0}, None, -1),
+    _same("satimp", "wga", {"power": "b", "rest_power": 0}, {"power": "b"}, b=(0.5, 1.0, 5.0)),
+    Identity(Term("undial", {"strength": 0}), (Term("kd"),), {}, {"teacher_logits": "reference_logits"}),
     # Warped predictions and entropy bonuses.
     _same("gem", "temperature_ce", {"beta": "b"}, {"temperature": "b"}, "b", b=(0.5, 0.7, 2.0)),
     _same("bootstrap_soft", "confidence_penalty", {"beta": "b"}, {"weight": "-(1-b)/b"}, "b", b=_SHARE),
@@ -151,6 +214,13 @@ IDENTITIES: tuple[Identity, ...] = (
             ("beyond_log", {"alpha": 0}),
             ("focal", {"focusing": 0}),
             ("poly1", {"epsilon": 0}),
+            ("anti_focal", {"slope": 0}),
+            ("anti_focal", {"focusing": 0}),
+            ("dro", {"strength": 0}),
+            ("curio_release", {"strength": 0}),
+            ("vespo", {"power": 0, "decay": 0}),
+            ("power_law_decay", {"power": 0}),
+            ("likelihood_gap", {"strength": 0}),
             ("profit", {"threshold": 0}),
             ("threshold", {}),
             ("forward_correction", {"noise": 0}),

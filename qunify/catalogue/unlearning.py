@@ -35,16 +35,16 @@ class WGA(Gate):
 class SatImp(Gate):
     """SatImp: gradient ascent on the labels that are known but not certain.
 
-    Loss    sg(u^β₁ (1 − u)^β₂) log u
-    Pulls   −u^β₁ (1 − u)^β₂ → label
+    Loss    sg(u^α (1 − u)^β) log u
+    Pulls   −u^α (1 − u)^β → label
     Source  Yang et al. 2025, arXiv:2505.11953; the powers are those of open-unlearning
     """
 
     name = "satimp"
-    formula = r"\mathrm{sg}\bigl(u^{\beta_1}(1-u)^{\beta_2}\bigr)\log u"
-    power: float = param(5.0, low=0, letter="β₁", telling=1.713, elsewhere="`beta1`", doc="power of the probability")
+    formula = r"\mathrm{sg}\bigl(u^{\alpha}(1-u)^{\beta}\bigr)\log u"
+    power: float = param(5.0, low=0, letter="α", telling=1.713, elsewhere="`beta1`", doc="power of the probability")
     rest_power: float = param(
-        1.0, low=0, letter="β₂", telling=0.613, elsewhere="`beta2`", doc="power of the rest; 0 is wga"
+        1.0, low=0, letter="β", telling=0.613, elsewhere="`beta2`", doc="power of the rest; 0 is wga"
     )
 
     @property
@@ -119,8 +119,8 @@ class SimNPO(Gate):
 class CEU(Gate):
     """CE-U: cross-entropy to the model's own prediction without the label; its gradient is that of −log(1 − u).
 
-    Loss    −Σ sg(p′_k) log p_k, p′ = p without the label, rescaled
-    Pulls   −u/(1 − u) → label, which comes to 1 → p′
+    Loss    −Σ sg(p_k/(1 − u)) log p_k over k ≠ y
+    Pulls   −u/(1 − u) → label, which comes to 1 → p without the label
     Source  Yang 2025, arXiv:2503.01224
     Release open-unlearning can leave out the first token of an answer
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from qunify.cli._base import UsageError
@@ -36,31 +36,42 @@ def add_set(parser: argparse.ArgumentParser) -> None:
 
 def methods(names: Sequence[str], assignments: Sequence[str]) -> list[QMap]:
     """The named methods, with the parameters that `--set` gives them. UsageError says what does not fit."""
+    from qunify.catalogue import ALIASES, get
+
     found = {name: method_of(name) for name in names}
+    known = {name: ALIASES[name].defaults if name in ALIASES else m.params for name, m in found.items()}
     chosen: dict[str, dict[str, Any]] = {name: {} for name in names}
     for assignment in assignments:
         method, param, value = _parsed(assignment)
-        chosen[_meant(method, param, found, assignment)][param] = value
+        chosen[_meant(method, param, known, assignment)][param] = value
     try:
-        return [found[name].replace(**chosen[name]) if chosen[name] else found[name] for name in names]
+        return [
+            get(name, **chosen[name])
+            if name in ALIASES
+            else found[name].replace(**chosen[name])
+            if chosen[name]
+            else found[name]
+            for name in names
+        ]
     except ValueError as error:
         raise UsageError(error.args[0]) from None
 
 
-def _meant(method: str, param: str, found: dict[str, QMap], assignment: str) -> str:
-    """Which of the named methods a setting is for: the one named, or the only one with such a parameter."""
+def _meant(method: str, param: str, found: Mapping[str, Mapping[str, Any]], assignment: str) -> str:
+    """Which of the named methods, with their parameters, a setting is for: the one named, or the only one with such a
+    parameter."""
     if len(found) == 1 and not method:
         return next(iter(found))
     of_their_own = {name.rpartition(":")[2]: name for name in found}  # the last part of such a name says enough
     if method in found or method in of_their_own:
         return method if method in found else of_their_own[method]
-    having = [name for name, m in found.items() if param in m.params]
+    having = [name for name, params in found.items() if param in params]
     if len(having) == 1 and not method:
         return having[0]
     if having:
         wanted = " or ".join(f"{name}.{param}=…" for name in having)
         raise UsageError(f"--set {assignment}: expected {wanted}, got {method or 'no method'}")
-    known = {key: f"{name}.{key}" for name, m in found.items() for key in m.params}
+    known = {key: f"{name}.{key}" for name, params in found.items() for key in params}
     near = difflib.get_close_matches(param, known, 1) or list(known)
     wanted = f"expected {' or '.join(f'{known[key]}=…' for key in near)}" if near else "none of them has parameters"
     raise UsageError(f"--set {assignment}: no parameter {param!r} of {' or '.join(found)}, {wanted}")

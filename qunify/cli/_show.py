@@ -102,7 +102,7 @@ def _numbers(m: QMap) -> dict[str, Any]:
 
 
 def _facts(m: QMap) -> dict[str, Any]:
-    from qunify.catalogue import has
+    from qunify.catalogue import elsewhere, has
     from qunify.pictures import parameters, unit_target
 
     return {
@@ -114,6 +114,7 @@ def _facts(m: QMap) -> dict[str, Any]:
         "formula": m.formula,
         "pulls": m.pulls_text,
         "parameters": [dataclasses.asdict(p) for p in parameters(m)],
+        "elsewhere": elsewhere(m),
         "needs": list(m.needs),
         "link": m.link,
         "simplex": m.simplex if has(m) else unit_target(m),
@@ -180,6 +181,7 @@ def _fact_lines(data: dict[str, Any]) -> list[tuple[str, str]]:
     if not data["parameters"]:
         lines.append(("Parameters", "none"))
     lines += [
+        *([("Elsewhere", ", ".join(data["elsewhere"]))] if data["elsewhere"] else []),
         ("Contexts", ", ".join(data["needs"]) or "none"),
         ("Link", data["link"]),
         ("Simplex", simplex if data["shift_invariant"] else "no target"),

@@ -159,8 +159,14 @@ def legend(latex: str) -> str:
 
 
 def identity_lines(name: str, link: Callable[[str], str]) -> list[str]:
-    """The identities of the catalogue in which a method takes part, the other methods as `link` shows them."""
-    lines = []
+    """The identities of the catalogue in which a method takes part, the other methods as `link` shows them; first the
+    names under which it goes elsewhere."""
+    lines = [
+        f"{alias.title} (`{name_elsewhere(alias)}` in {alias.source}) = {_term(term, name, link)}"
+        for alias in identities.ALIASES
+        for term in alias.right
+        if term.name == name
+    ]
     for i in identities.IDENTITIES:
         if name in {i.left.name, *(term.name for term in i.right)}:
             right = " + ".join(_term(term, name, link) for term in i.right)
@@ -174,6 +180,11 @@ def identity_lines(name: str, link: Callable[[str], str]) -> list[str]:
                 f"token with `{c.move}`, on average = {_term(c.equals, name, link)}"
             )
     return lines
+
+
+def name_elsewhere(alias: identities.Alias) -> str:
+    """`trsft(alpha)`."""
+    return f"{alias.name}({', '.join(alias.defaults)})" if alias.defaults else alias.name
 
 
 def _term(term: identities.Term, own: str, link: Callable[[str], str]) -> str:
