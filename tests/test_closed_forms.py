@@ -56,8 +56,9 @@ TEACHER = Inverse(teacher=lambda m: P)
 INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(("brier", "spherical", "eaft", "mile", "tsallis_score"), SELF),
     **dict.fromkeys(("kd", "reverse_kl", "jsd", "skew_kl", "skew_reverse_kl", "tvd", "akl", "abkd", "todi"), TEACHER),
-    **dict.fromkeys(("taid", "dkd", "mixed_kl"), TEACHER),
+    **dict.fromkeys(("taid", "dkd", "mixed_kl", "bdkd", "eopd", "csd", "tad"), TEACHER),
     "topk_kd": TEACHER._replace(params={"k": V}),
+    "student_topk_jsd": TEACHER._replace(params={"k": V}),
     "ttm": Inverse(teacher=lambda m: P**m.temperature * C),
     "infosft": Inverse(_below_certainty),
     "target_sft": Inverse(teacher=_geometric),

@@ -50,6 +50,7 @@ INSIDE = {
         ("mbls", {"weight": 0}),
         ("unlikelihood", {"weight": 0}),
         ("elr", {"weight": 0}),
+        ("eksft", {"kl_weight": 0}),
     )
 }
 

@@ -58,6 +58,75 @@ def lowered(p: Tensor, y: int, by: float) -> Tensor:
     return changed / changed.sum()
 
 
+def given_that(a: Tensor, inside: list[int]) -> Tensor:
+    return a[inside] / a[inside].sum()
+
+
+def likeliest(a: Tensor, k: int) -> list[int]:
+    values = a.tolist()
+    return sorted(range(len(a)), key=lambda i: (-values[i], i))[:k]
+
+
+def outside(a: Tensor, inside: list[int]) -> list[int]:
+    return [i for i in range(len(a)) if i not in inside]
+
+
+def with_bucket(a: Tensor, inside: list[int]) -> Tensor:
+    return torch.cat([a[inside], a[outside(a, inside)].sum()[None]])
+
+
+def jsd(p: Tensor, teacher: Tensor, share: float) -> Tensor:
+    m = share * teacher + (1 - share) * p
+    return share * kl(teacher, m) + (1 - share) * kl(p, m)
+
+
+def pairs_of_scores(p: Tensor, teacher: Tensor, v: Tensor, w: Tensor) -> Tensor:
+    d = (p / teacher).log()
+    n = len(p)
+    return sum((v[j] * w[k] * (d[j] - d[k]) ** 2 for j in range(n) for k in range(n)), torch.zeros(())).div(2)
+
+
+def tail_aware(p: Tensor, teacher: Tensor, k: int, weight: float) -> Tensor:
+    head = likeliest(teacher, k)
+    tail = outside(p, head)
+    return kl(with_bucket(teacher, head), with_bucket(p, head)) + weight * kl(
+        given_that(teacher, tail), given_that(p, tail)
+    )
+
+
+def ranked_pairs(p: Tensor, teacher: Tensor, k: int, lost: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    order = likeliest(teacher, k)
+    found = [lost(p[order[a]], p[order[b]]) for a in range(k) for b in range(a + 1, k)]
+    return torch.stack(found).mean()
+
+
+def by_size(a: Tensor) -> Tensor:
+    return a.sort(descending=True).values
+
+
+def ek(p: Tensor, y: int, g: Given, anchor: Tensor) -> Tensor:
+    return -p[y].log() if bool(g["token_mask"]) else 0.3 * anchor - 0.2 * entropy(p)
+
+
+def apl(p: Tensor, y: int) -> Tensor:
+    return 2 * p[y].log() / p.log().sum() + 0.5 * 4 * (1 - p[y])
+
+
+def margin(p: Tensor, y: int, g: Given) -> Tensor:
+    odds = p / p[y]
+    others = odds.sum() - odds[y]
+    return (1 + others * torch.exp(0.5 * g["prior"][y] ** -0.25)).log()
+
+
+def contrast(p: Tensor, y: int, g: Given) -> Tensor:
+    rivals = [c for c in range(len(p)) if bool(g["negative_mask"][c]) and c != y]
+    return -p[y].log() + 2 * ((p[y] + p[rivals].sum()) / p[y]).log()
+
+
+def unsure(a: Tensor) -> bool:
+    return float(entropy(a)) > 0.8
+
+
 #: (method, parameters, its loss of p, y and the contexts); logits of other models come as their probabilities.
 BY_HAND: list[tuple[str, dict[str, Any], Loss]] = [
     # Gates, policy optimisation.
@@ -102,9 +171,52 @@ BY_HAND: list[tuple[str, dict[str, Any], Loss]] = [
     ("mixed_kl", {}, lambda p, y, g: (kl(g["teacher"], p) + kl(p, g["teacher"])) / 2),
     ("mixed_kl", {"mix": 0.2}, lambda p, y, g: 0.2 * kl(g["teacher"], p) + 0.8 * kl(p, g["teacher"])),
     ("ttm", {"temperature": 3.0}, lambda p, y, g: kl(softened(g["teacher"], 3), p)),
+    ("bdkd", {"large": 2.0, "small": 0.5}, lambda p, y, g: (
+        (2.0 if entropy(g["teacher"]) > entropy(p) else 0.5) * kl(g["teacher"], p)
+        + (2.0 if entropy(g["teacher"]) < entropy(p) else 0.5) * kl(p, g["teacher"])
+    )),
+    ("eopd", {}, lambda p, y, g: kl(p, g["teacher"]) + (kl(g["teacher"], p) if unsure(g["teacher"]) else 0)),
+    ("csd", {}, lambda p, y, g: pairs_of_scores(p, g["teacher"], p.detach(), p.detach())),
+    ("csd", {"first": "teacher", "second": "uniform"}, lambda p, y, g: (
+        pairs_of_scores(p, g["teacher"], g["teacher"], torch.full_like(p, 1 / len(p)).detach())
+    )),
+    ("tad", {"k": 2}, lambda p, y, g: tail_aware(p, g["teacher"], 2, 2.0)),
+    ("tad", {"k": 3, "tail_weight": 0.5}, lambda p, y, g: tail_aware(p, g["teacher"], 3, 0.5)),
+    ("student_topk_jsd", {"k": 3}, lambda p, y, g: (
+        jsd(given_that(p, likeliest(p, 3)), given_that(g["teacher"], likeliest(p, 3)), 0.5)
+    )),
+    ("student_topk_jsd", {"k": 2, "mix": 0.3, "tail": "bucket"}, lambda p, y, g: (
+        jsd(with_bucket(p, likeliest(p, 2)), with_bucket(g["teacher"], likeliest(p, 2)), 0.3)
+    )),
+    ("student_topk_jsd", {"k": 3, "mix": 1.0}, lambda p, y, g: (
+        kl(given_that(p, likeliest(p, 3)), given_that(g["teacher"], likeliest(p, 3)))
+    )),
+    ("uld", {}, lambda p, y, g: (by_size(p) - by_size(g["teacher"])).abs().sum()),
+    ("logistic_ranking", {"k": 3}, lambda p, y, g: ranked_pairs(p, g["teacher"], 3, lambda a, b: (1 + b / a).log())),
+    ("hinge_ranking", {"k": 4, "margin": 0.2}, lambda p, y, g: (
+        ranked_pairs(p, g["teacher"], 4, lambda a, b: (0.2 - a + b).clamp(min=0))
+    )),
+    ("top1_ce", {}, lambda p, y, g: -g["teacher"].max() * p[likeliest(g["teacher"], 1)[0]].log()),
+    ("eksft", {"entropy_weight": 0.2, "kl_weight": 0.3}, lambda p, y, g: ek(p, y, g, kl(p, g["reference"]))),
+    ("eksft", {"entropy_weight": 0.2, "kl_weight": 0.3, "divergence": "released"}, lambda p, y, g: (
+        ek(p, y, g, (p * (p - g["reference"].log())).sum())
+    )),
+    ("self_tempered", {"temperature": 2.0}, lambda p, y, g: -p[y].log() + kl(softened(p.detach(), 2.0), p)),
+    ("unigram_smoothing", {"smoothing": 0.3}, lambda p, y, g: -0.7 * p[y].log() - 0.3 * (g["prior"] * p.log()).sum()),
+    ("apl", {"nce_weight": 2.0, "rce_weight": 0.5}, lambda p, y, g: apl(p, y)),
+    ("ldam", {}, margin),
+    ("contrastive_token", {"weight": 2.0}, contrast),
     ("tsallis_score", {}, lambda p, y, g: (p**2).sum() / 2 - p[y] + 1),
     ("tsallis_score", {"power": 0.5}, lambda p, y, g: (p**1.5).sum() / 1.5 - 2 * (p[y].sqrt() - 1)),
-]
+]  # fmt: skip
+
+
+def test_logits_are_matched_as_they_are() -> None:
+    b = batch(5)
+    q = qu.get("logit_mse")(b.logits, b.labels, **b.context)
+    apart = b.logits - b.context["teacher_logits"]
+    torch.testing.assert_close(q.loss, (apart**2).sum(-1) / 2)
+    torch.testing.assert_close(q.gradient, apart)
 
 
 @pytest.mark.parametrize(

@@ -276,6 +276,7 @@ def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
             "dppo_kl",
             "sppo",
             "tvd",
+            "uld",
         ):  # whose drift jumps at its optimum and is zero only on average
             assert bool((qu.drift(qu.get(name), points, truth.expand_as(points), **given).abs() < 1e-10).all())
         gaps = torch.cdist(points, points) + torch.eye(len(points))

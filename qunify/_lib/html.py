@@ -42,7 +42,7 @@ _GREEK = ("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "lambda", "pi"
 _SIGNS = {
     "²": "^2", "ᵀ": r"^\top", "·": r"\cdot", "½": r"\tfrac12", "̃": r"{}^{\sim}", "Σ": r"\textstyle\sum",
     "ẑ": r"\hat z", "‖": r"\Vert", "→": r"\to", "∈": r"\in", "−": "-", "∘": r"\circ", "∝": r"\propto",
-    "≠": r"\ne", "≤": r"\le", "⟨": r"\langle", "⟩": r"\rangle",
+    "≠": r"\ne", "≤": r"\le", "⟨": r"\langle", "⟩": r"\rangle", "Δ": r"\Delta", "̂": r"{}^{\wedge}",
 }  # fmt: skip
 _IN_MATHS = _SIGNS | {letter: rf"\{name}" for letter, name in zip("αβγδεηλπστφ", _GREEK, strict=True)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from qunify.maps import Pulls, QMap, param
 from qunify.token import Distribution, Scalar, Token, Vector
 
@@ -39,35 +41,6 @@ class KD(QMap):
         if T == 1:  # the two softened policies cancel, and the weights mean what they say
             return ((1, t.teacher),)
         return (T, t.tempered(t.teacher, T)), (-T, t.tempered(t.policy, T))
-
-
-class TTM(QMap):
-    """TTM: match the teacher's softened distribution without softening the policy.
-
-    Loss    KL(q‖p), q = softmax(teacher_z/T)
-    Pulls   1 → q
-    Source  Zheng & Yang 2024, arXiv:2402.11148 (transformed teacher matching)
-    """
-
-    name = "ttm"
-    formula = r"\mathrm{KL}\bigl(\mathrm{softmax}(z^{\mathrm{tea}}/T)\,\|\,p\bigr)"
-    needs = ("teacher_logits",)
-    simplex = "always"
-    examples = ({"temperature": 1}, {"temperature": 0.5})
-    temperature: float = param(
-        2.0,
-        above=0,
-        letter="T",
-        telling=1.37,
-        elsewhere="`teacher_temperature` in ROLL",
-        doc="T, softening of the teacher alone; 1 is kd",
-    )
-
-    def loss(self, t: Token) -> Scalar:
-        return t.kl(t.tempered(t.teacher, self.temperature), t.policy)
-
-    def pulls(self, t: Token) -> Pulls:
-        return ((1, t.tempered(t.teacher, self.temperature)),)
 
 
 class KDHybrid(QMap):
@@ -109,38 +82,6 @@ class ReverseKL(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         return (_toward_teacher_reverse(t),)
-
-
-class MixedKL(QMap):
-    """Mixed KL: forward and reverse KL to the teacher, in fixed shares.
-
-    Loss    λ KL(teacher‖p) + (1 − λ) KL(p‖teacher)
-    Pulls   λ → teacher, and (1 − λ) times the vector of the reverse KL
-    Source  NVIDIA NeMo-RL 2025, DistillationLossFn
-    """
-
-    name = "mixed_kl"
-    formula = r"\lambda\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)+(1-\lambda)\,\mathrm{KL}(p\|\pi_{\mathrm{tea}})"
-    needs = ("teacher_logits",)
-    mix: float = param(
-        0.5,
-        low=0,
-        high=1,
-        letter="λ",
-        telling=0.373,
-        elsewhere="`mixed_kl_weight` in NeMo-RL",
-        doc="λ, share of the forward KL; 1 is kd, 0 is reverse_kl",
-    )
-
-    @property
-    def simplex(self) -> str:
-        return "always" if self.mix == 1 else "sometimes"
-
-    def loss(self, t: Token) -> Scalar:
-        return self.mix * t.kl(t.teacher, t.policy) + (1 - self.mix) * t.kl(t.policy, t.teacher)
-
-    def pulls(self, t: Token) -> Pulls:
-        return (self.mix, t.teacher), (1 - self.mix) * _toward_teacher_reverse(t)
 
 
 class JSD(QMap):
@@ -541,3 +482,345 @@ class TopKKD(QMap):
             return ((mass, t.top_k(t.teacher, self.k)),)
         tail = t.sum((1 - kept) * t.teacher.probs)
         return ((1, t.distribution(kept * t.teacher.probs + tail * t.conditioned(t.policy, 1 - kept).probs)),)
+
+
+class TTM(QMap):
+    """TTM: match the teacher's softened distribution without softening the policy.
+
+    Loss    KL(q‖p), q = softmax(teacher_z/T)
+    Pulls   1 → q
+    Source  Zheng & Yang 2024, arXiv:2402.11148 (transformed teacher matching)
+    """
+
+    name = "ttm"
+    formula = r"\mathrm{KL}\bigl(\mathrm{softmax}(z^{\mathrm{tea}}/T)\,\|\,p\bigr)"
+    needs = ("teacher_logits",)
+    simplex = "always"
+    examples = ({"temperature": 1}, {"temperature": 0.5})
+    temperature: float = param(
+        2.0,
+        above=0,
+        letter="T",
+        telling=1.37,
+        elsewhere="`teacher_temperature` in ROLL",
+        doc="T, softening of the teacher alone; 1 is kd",
+    )
+
+    def loss(self, t: Token) -> Scalar:
+        return t.kl(t.tempered(t.teacher, self.temperature), t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return ((1, t.tempered(t.teacher, self.temperature)),)
+
+
+class MixedKL(QMap):
+    """Mixed KL: forward and reverse KL to the teacher, in fixed shares.
+
+    Loss    λ KL(teacher‖p) + (1 − λ) KL(p‖teacher)
+    Pulls   λ → teacher, and (1 − λ) times the vector of the reverse KL
+    Source  NVIDIA NeMo-RL 2025, DistillationLossFn
+    """
+
+    name = "mixed_kl"
+    formula = r"\lambda\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)+(1-\lambda)\,\mathrm{KL}(p\|\pi_{\mathrm{tea}})"
+    needs = ("teacher_logits",)
+    mix: float = param(
+        0.5,
+        low=0,
+        high=1,
+        letter="λ",
+        telling=0.373,
+        elsewhere="`mixed_kl_weight` in NeMo-RL",
+        doc="λ, share of the forward KL; 1 is kd, 0 is reverse_kl",
+    )
+
+    @property
+    def simplex(self) -> str:
+        return "always" if self.mix == 1 else "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        return self.mix * t.kl(t.teacher, t.policy) + (1 - self.mix) * t.kl(t.policy, t.teacher)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (self.mix, t.teacher), (1 - self.mix) * _toward_teacher_reverse(t)
+
+
+class BDKD(QMap):
+    """BD-KD: forward and reverse KL together; whichever the entropies call for weighs more.
+
+    Loss    w_f KL(teacher‖p) + w_r KL(p‖teacher); w_f = a where the teacher has more entropy than the policy, else b;
+            w_r = a where it has less, else b
+    Pulls   w_f → teacher, and w_r times the vector of the reverse KL
+    Source  Amara et al. 2022, arXiv:2212.12965; as in the code of AdaKD (arXiv:2510.11615)
+    """
+
+    name = "bdkd"
+    formula = (
+        r"w_f\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)+w_r\,\mathrm{KL}(p\|\pi_{\mathrm{tea}}),"
+        r"\quad w_f=a\text{ if }H(\pi_{\mathrm{tea}})>H(p)\text{ else }b"
+    )
+    needs = ("teacher_logits",)
+    simplex = "sometimes"
+    large: float = param(3.0, low=0, letter="a", telling=2.37, doc="a, weight of the KL that the entropies call for")
+    small: float = param(1.0, low=0, letter="b", telling=0.637, doc="b, weight of the other KL, and of both at a tie")
+
+    def loss(self, t: Token) -> Scalar:
+        teacher, policy = t.entropy(t.teacher), t.entropy(t.policy)
+        forward = t.where(teacher > policy, self.large, self.small)
+        reverse = t.where(policy > teacher, self.large, self.small)
+        return forward * t.kl(t.teacher, t.policy) + reverse * t.kl(t.policy, t.teacher)
+
+    def pulls(self, t: Token) -> Pulls:
+        surplus = t.entropy(t.policy) - t.entropy(t.teacher)
+        toward = t.where(surplus < 0, self.large, self.small)
+        return (toward, t.teacher), t.where(surplus > 0, self.large, self.small) * _toward_teacher_reverse(t)
+
+
+class EOPD(QMap):
+    """EOPD: reverse KL to the teacher, and forward KL beside it where the teacher is unsure.
+
+    Loss    KL(p‖teacher) + 1[H(teacher) > τ] KL(teacher‖p)
+    Pulls   1[H(teacher) > τ] → teacher, and the vector of the reverse KL
+    Source  Jin et al. 2026, arXiv:2603.07079 (entropy-aware on-policy distillation)
+    Release the reverse KL is that of sampled tokens, by policy gradient; the forward one counts 16 teacher tokens only
+    """
+
+    name = "eopd"
+    formula = (
+        r"\mathrm{KL}(p\|\pi_{\mathrm{tea}})"
+        r"+\mathbf{1}[H(\pi_{\mathrm{tea}})>\tau]\,\mathrm{KL}(\pi_{\mathrm{tea}}\|p)"
+    )
+    needs = ("teacher_logits",)
+    simplex = "sometimes"
+    threshold: float = param(
+        0.8,
+        low=0,
+        letter="τ",
+        telling=0.537,
+        elsewhere="`soft_kd_entropy_threshold` in the release",
+        doc="τ, in nats: the teacher is unsure above it",
+    )
+
+    def loss(self, t: Token) -> Scalar:
+        unsure = t.where(t.entropy(t.teacher) > self.threshold, 1, 0)
+        return t.kl(t.policy, t.teacher) + unsure * t.kl(t.teacher, t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        certainty = t.expect(t.teacher, t.teacher.log)
+        return (t.where(-certainty > self.threshold, 1, 0), t.teacher), _toward_teacher_reverse(t)
+
+
+class CSD(QMap):
+    """CSD: match differences of log-probabilities, over all pairs of tokens; the softmax does not come in between.
+
+    Loss    ½ Σ_j Σ_k sg(v_j w_k) (d_j − d_k)², d = log p − log teacher; v and w the policy, the teacher or uniform
+    Pulls   the vector w ∘ (d − ⟨v, d⟩) + v ∘ (d − ⟨w, d⟩)
+    Source  Kim et al. 2025, arXiv:2509.25837 (concrete score distillation)
+    Release its gradients are half of these, so that policy and policy, its default, is exactly reverse_kl
+    """
+
+    name = "csd"
+    formula = (
+        r"\tfrac12\sum_{j,k}\mathrm{sg}(v_jw_k)\,(d_j-d_k)^2,\quad d=\log p-\log\pi_{\mathrm{tea}},"
+        r"\;v,w\in\{p,\pi_{\mathrm{tea}},\tfrac1V\}"
+    )
+    needs = ("teacher_logits",)
+    simplex = "sometimes"
+    examples = (
+        {"first": "teacher", "second": "teacher"},
+        {"first": "uniform", "second": "uniform"},
+        {"first": "teacher", "second": "uniform"},
+    )
+    first: str = param(
+        "policy", choices=("policy", "teacher", "uniform"), telling="teacher", doc="v, weights of one token of a pair"
+    )
+    second: str = param(
+        "policy", choices=("policy", "teacher", "uniform"), telling="uniform", doc="w, weights of the other"
+    )
+
+    def teacher_tokens(self, vocab: int) -> int:
+        return vocab  # log-probabilities count as they are, also those in the tail
+
+    def _weights(self, t: Token) -> tuple[Distribution, Distribution]:
+        first = t.policy if self.first == "policy" else t.teacher if self.first == "teacher" else t.uniform
+        second = t.policy if self.second == "policy" else t.teacher if self.second == "teacher" else t.uniform
+        return first, second
+
+    def loss(self, t: Token) -> Scalar:
+        v, w = (t.stop(d) for d in self._weights(t))
+        gap = t.policy.log - t.teacher.log
+        apart = gap - t.expect(v, gap)  # of which v's mean is zero, so that the sum over pairs is two sums
+        return (t.expect(v, apart**2) + t.expect(w, apart**2)) / 2
+
+    def pulls(self, t: Token) -> Pulls:
+        v, w = self._weights(t)
+        gap = t.policy.log - t.teacher.log
+        return (w.probs * (gap - t.expect(v, gap)) + v.probs * (gap - t.expect(w, gap)),)
+
+
+class TAD(QMap):
+    """TAD: the teacher's likeliest tokens and its tail as a whole, and the shape of the tail with a weight of its own.
+
+    Loss    KL over K and one tail bucket + β KL(tail of the teacher‖tail of p), K the teacher's k likeliest tokens
+    Pulls   1 → teacher on K and p, rescaled, outside; β → teacher given the tail, −β → p given the tail
+    Source  Dasgupta et al. 2026, arXiv:2602.20816 (tail-aware distillation); there β is that of this token's tail mass
+            over the mean one of its sequence, here it is the same at every token
+    """
+
+    name = "tad"
+    formula = (
+        r"\sum_{k\in K}\pi_{\mathrm{tea},k}\log\frac{\pi_{\mathrm{tea},k}}{p_k}+T\log\frac{T}{P}"
+        r"+\beta\,\mathrm{KL}(\tilde\pi_{\mathrm{tea}}\|\tilde p),"
+        r"\quad T=1-\sum_{k\in K}\pi_{\mathrm{tea},k},\;P=1-\sum_{k\in K}p_k"
+    )
+    needs = ("teacher_logits",)
+    examples = ({"k": 3}, {"k": 3, "tail_weight": 0.5}, {"k": 1})
+    k: int = param(10, low=1, letter="k", telling=12, doc="tokens that count one by one (all where V ≤ k)")
+    tail_weight: float = param(
+        2.0, low=0, letter="β", telling=1.37, doc="β, weight of the shape of the tail; 0 is topk_kd with a bucket"
+    )
+
+    @property
+    def simplex(self) -> str:
+        return "always" if self.tail_weight == 0 else "sometimes"
+
+    def teacher_tokens(self, vocab: int) -> int:
+        return vocab  # the tail is taught token by token
+
+    def _tail_weight(self, t: Token) -> Scalar:
+        return t.where(t.vocab > self.k, self.tail_weight, 0)
+
+    def loss(self, t: Token) -> Scalar:
+        kept = t.in_top_k(t.teacher, self.k)
+        teacher_tail, policy_tail = t.sum((1 - kept) * t.teacher.probs), t.sum((1 - kept) * t.policy.probs)
+        head = t.sum(kept * t.teacher.probs * (t.teacher.log - t.policy.log))
+        bucket = t.log(teacher_tail) - t.log(policy_tail)
+        shape = t.expect(t.conditioned(t.teacher, 1 - kept), t.teacher.log - t.policy.log) - bucket
+        return head + teacher_tail * bucket + self._tail_weight(t) * shape
+
+    def pulls(self, t: Token) -> Pulls:
+        kept, weight = t.in_top_k(t.teacher, self.k), self._tail_weight(t)
+        tail = t.sum((1 - kept) * t.teacher.probs)
+        teacher_tail, policy_tail = (t.conditioned(d, 1 - kept) for d in (t.teacher, t.policy))
+        return (
+            (1, t.distribution(kept * t.teacher.probs + tail * policy_tail.probs)),
+            (weight, teacher_tail),
+            (-weight, policy_tail),
+        )
+
+
+class StudentTopKJSD(QMap):
+    """Student top-k JSD: the generalised JSD over the tokens that the student itself finds likeliest.
+
+    Loss    the loss of jsd between p and the teacher over K, the k likeliest tokens of p; renormalise: both given K;
+            bucket: all other tokens as one
+    Pulls   with m = α teacher + (1 − α)p of these, the vector (1 − α) p ∘ (log(p/m) − KL(p‖m)); at α = 0, p − teacher
+    Source  Shenfeld et al. 2026, arXiv:2601.19897 (SDFT), and Hübotter et al. 2026, arXiv:2601.20802 (SDPO), as in TRL
+    Release TRL's SDFT takes α = ½, its SDPO α = 1; the probability of a bucket's rest is kept below 1 − 1e-7
+    """
+
+    name = "student_topk_jsd"
+    formula = (
+        r"\alpha\,\mathrm{KL}(\hat\pi_{\mathrm{tea}}\|m)+(1-\alpha)\,\mathrm{KL}(\hat p\|m),"
+        r"\quad m=\alpha\hat\pi_{\mathrm{tea}}+(1-\alpha)\hat p,\;K=\mathrm{top}_k(p)"
+    )
+    needs = ("teacher_logits",)
+    examples = (
+        {"k": 3},
+        {"k": 3, "tail": "bucket"},
+        {"k": 3, "tail": "bucket", "mix": 0},
+        {"k": 3, "mix": 1},
+    )
+    mix: float = param(
+        0.5,
+        low=0,
+        high=1,
+        letter="α",
+        telling=0.273,
+        elsewhere="`distillation_alpha` in TRL",
+        doc="α, weight of the teacher in the mixture; 0 is forward KL, 1 reverse KL",
+    )
+    k: int = param(
+        100,
+        low=1,
+        letter="k",
+        telling=12,
+        elsewhere="`distillation_topk` in TRL",
+        doc="tokens of the student that count (all where V ≤ k)",
+    )
+    tail: str = param(
+        "renormalise",
+        choices=("renormalise", "bucket"),
+        telling="bucket",
+        elsewhere="`distillation_add_tail` in TRL is the bucket",
+        doc="what becomes of the other tokens",
+    )
+
+    @property
+    def simplex(self) -> str:
+        if self.tail == "renormalise":
+            return "always" if self.k == 1 else "sometimes"  # of one token's conditional there is nothing to learn
+        return "sometimes" if self.mix == 1 else "always"
+
+    def _part(self, t: Token, log_p: Any, log_teacher: Any) -> Any:
+        """What each token, or the bucket, adds to the loss."""
+        p, teacher = t.exp(log_p), t.exp(log_teacher)
+        if self.mix in (0, 1):
+            return p * (log_p - log_teacher) if self.mix else teacher * (log_teacher - log_p)
+        log_m = t.log((1 - self.mix) * p + self.mix * teacher)
+        return self.mix * teacher * (log_teacher - log_m) + (1 - self.mix) * p * (log_p - log_m)
+
+    def loss(self, t: Token) -> Scalar:
+        kept = t.in_top_k(t.policy, self.k)
+        if self.tail == "renormalise":
+            given = (d.log - t.log(t.sum(kept * d.probs)) for d in (t.policy, t.teacher))
+            return t.sum(kept * self._part(t, *given))
+        rest = (t.log(t.sum((1 - kept) * d.probs)) for d in (t.policy, t.teacher))
+        return t.sum(kept * self._part(t, t.policy.log, t.teacher.log)) + self._part(t, *rest)
+
+    def pulls(self, t: Token) -> Pulls:
+        kept = t.in_top_k(t.policy, self.k)
+        inside, rest = ([t.sum(mask * d.probs) for d in (t.policy, t.teacher)] for mask in (kept, 1 - kept))
+        if self.tail == "renormalise":
+            p, teacher = t.conditioned(t.policy, kept), t.conditioned(t.teacher, kept)
+            c = self._log_share(t, t.policy.log + t.log(inside[1]), t.teacher.log + t.log(inside[0]))
+        else:  # the teacher's rest, spread as the policy spreads its own
+            p = t.policy
+            teacher = t.distribution(kept * t.teacher.probs + rest[1] * t.conditioned(t.policy, 1 - kept).probs)
+            c = kept * self._log_share(t, t.policy.log, t.teacher.log)
+            c = c + (1 - kept) * self._log_share(t, *map(t.log, rest))
+        if self.mix == 0:
+            return (p.probs - teacher.probs,)
+        weighted = p.probs if self.mix == 1 else (1 - self.mix) * p.probs
+        return (weighted * (c - t.expect(p, c)),)
+
+    def _log_share(self, t: Token, log_p: Any, log_teacher: Any) -> Any:
+        """log(p/m), for p and the teacher multiplied by any one number."""
+        if self.mix == 1:
+            return log_p - log_teacher
+        return log_p - t.log((1 - self.mix) * t.exp(log_p) + self.mix * t.exp(log_teacher))
+
+
+class LogitMSE(QMap):
+    """Logit matching: squared distance of the logits themselves; not shift-invariant, so it has no target.
+
+    Loss    ½ Σ (z_k − teacher_z_k)²
+    Pulls   none; the gradient z − teacher_z does not sum to zero
+    Source  Ba & Caruana 2014, arXiv:1312.6184
+    Release many average over V in place of the sum
+    """
+
+    name = "logit_mse"
+    formula = r"\tfrac12\lVert z-z^{\mathrm{tea}}\rVert^2"
+    needs = ("teacher_logits",)
+    shift_invariant = False
+    simplex = "never"
+
+    def teacher_tokens(self, vocab: int) -> int:
+        return vocab
+
+    def loss(self, t: Token) -> Scalar:
+        return t.sum((t.logits - t.teacher_logits) ** 2) / 2
+
+    def pulls(self, t: Token) -> Pulls:
+        return (t.logits - t.teacher_logits,)

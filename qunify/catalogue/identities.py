@@ -158,6 +158,7 @@ IDENTITIES: tuple[Identity, ...] = (
     Identity(Term("undial", {"strength": 0}), (Term("kd"),), {}, {"teacher_logits": "reference_logits"}),
     # Warped predictions and entropy bonuses.
     _same("gem", "temperature_ce", {"beta": "b"}, {"temperature": "b"}, "b", b=(0.5, 0.7, 2.0)),
+    _same("self_tempered", "gem", {"weight": -1, "temperature": "b"}, {"beta": "b"}, b=(0.5, 0.7, 2.0)),
     _same("bootstrap_soft", "confidence_penalty", {"beta": "b"}, {"weight": "-(1-b)/b"}, "b", b=_SHARE),
     # Mixtures and distillation.
     _same("posterior", "kd", {"noise": 1}),
@@ -171,6 +172,11 @@ IDENTITIES: tuple[Identity, ...] = (
     _same("skew_reverse_kl", "reverse_kl", {"skew": 0}),
     _same("topk_kd", "kd", {"k": "V"}),
     _same("ttm", "kd", {"temperature": 1}),
+    _same("csd", "reverse_kl", factor=2),
+    _same("tad", "topk_kd", {"k": 10, "tail_weight": 0}, {"k": 10}),
+    _same("student_topk_jsd", "kd", {"k": "V", "mix": 0}),
+    _same("student_topk_jsd", "jsd", {"k": "V", "mix": "a"}, {"beta": "a"}, a=_SHARE),
+    Identity(Term("bdkd", {"large": "a", "small": "a"}), (Term("mixed_kl", {"mix": 0.5}, "2*a"),), {"a": (1.0, 3.0)}),
     Identity(Term("mixed_kl", {"mix": "l"}), (Term("kd", factor="l"), Term("reverse_kl", factor="1-l")), {"l": _SHARE}),
     _same("asft", "dft", {"kl_weight": 0}),
     Identity(
@@ -181,11 +187,28 @@ IDENTITIES: tuple[Identity, ...] = (
     ),
     Identity(
         Term("label_smoothing", {"smoothing": "l"}),
+        (Term("unigram_smoothing", {"smoothing": "l"}),),
+        {"l": _SHARE},
+        {"prior_logits": "uniform"},
+    ),
+    Identity(
+        Term("unigram_smoothing", {"smoothing": "l"}),
+        (Term("kd_hybrid", {"mix": "l"}),),
+        {"l": _SHARE},
+        {"teacher_logits": "prior_logits"},
+    ),
+    Identity(
+        Term("label_smoothing", {"smoothing": "l"}),
         (Term("kd_hybrid", {"mix": "l"}),),
         {"l": _SHARE},
         {"teacher_logits": "uniform"},
     ),
     _same("tsallis_score", "brier", {"power": 1}, None, "1/2"),
+    Identity(
+        Term("apl", {"nce_weight": "a", "rce_weight": "b", "log_zero": -4}),
+        (Term("nce", factor="a"), Term("mae", factor="4*b")),
+        {"a": (0.5, 1.0), "b": (0.5, 1.0)},
+    ),
     # One-hot teachers.
     Identity(
         Term("abkd", {"alpha": 1, "beta": "b"}),
@@ -239,6 +262,10 @@ IDENTITIES: tuple[Identity, ...] = (
             ("mbls", {"weight": 0}),
             ("unlikelihood", {"weight": 0}),
             ("elr", {"weight": 0}),
+            ("contrastive_token", {"weight": 0}),
+            ("self_tempered", {"weight": 0}),
+            ("unigram_smoothing", {"smoothing": 0}),
+            ("ldam", {"margin": 0}),
         )
     ),
 )

@@ -146,3 +146,31 @@ class Squentropy(QMap):
     def pulls(self, t: Token) -> Pulls:
         spread = 2 * (1 - t.label.probs) * t.logits / t.maximum(t.vocab - 1, 1)
         return (1, t.label), spread
+
+
+class ContrastiveToken(QMap):
+    """Contrastive token loss: cross-entropy, and the label against the tokens in negative_mask alone.
+
+    Loss    −log u − α log(u/(u + Σ_{c ∈ N} p_c))
+    Pulls   1 + α → label, −α → p given N or the label
+    Source  Jiang et al. 2022, arXiv:2205.02517
+    Release N are the tokens just before; the second part is that of a sequence's first quarter only
+    """
+
+    name = "contrastive_token"
+    formula = r"-\log u-\alpha\log\frac{u}{u+\sum_{c\in N}p_c}"
+    needs = ("negative_mask",)
+    weight: float = param(1.0, low=0, letter="α", telling=0.537, doc="α, weight of the contrast; 0 is sft")
+
+    @property
+    def simplex(self) -> str:
+        return "sometimes" if self.weight > 0 else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        rivals = t.negative * (1 - t.label.probs)
+        odds = t.sum(rivals * t.exp(t.policy.log - t.log_p_label))  # of the rivals against the label
+        return -t.log_p_label + self.weight * t.log(1 + odds)
+
+    def pulls(self, t: Token) -> Pulls:
+        named = t.negative * (1 - t.label.probs) + t.label.probs
+        return (1 + self.weight, t.label), (-self.weight, t.conditioned(t.policy, named))

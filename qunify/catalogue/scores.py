@@ -45,6 +45,26 @@ class Spherical(QMap):
         return (w, t.label), (-w, t.tempered(t.policy, 0.5))
 
 
+class NCE(QMap):
+    """Normalised cross-entropy: the label's surprise as a share of all tokens' surprise.
+
+    Loss    log u / Σ_k log p_k
+    Pulls   1/B → label, −AV/B² → uniform; A = −log u, B = −Σ log p_k
+    Source  Ma et al. 2020, arXiv:2006.13554
+    """
+
+    name = "nce"
+    formula = r"\frac{\log u}{\sum_k\log p_k}"
+    simplex = "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        return t.log_p_label / t.where(t.vocab > 1, t.sum(t.policy.log), 1)
+
+    def pulls(self, t: Token) -> Pulls:
+        surprise = t.where(t.vocab > 1, t.vocab * t.cross_entropy(t.uniform, t.policy), 1)
+        return (1 / surprise, t.label), (t.log_p_label * t.vocab / surprise**2, t.uniform)
+
+
 class TsallisScore(QMap):
     """Tsallis score: a power in place of the logarithm, with the term that keeps it proper; the density-power score.
 
@@ -72,21 +92,27 @@ class TsallisScore(QMap):
         return (t.exp(self.power * t.log_p_label), t.label), t.softmax_vjp(t.exp(self.power * t.policy.log))
 
 
-class NCE(QMap):
-    """Normalised cross-entropy: the label's surprise as a share of all tokens' surprise.
+class APL(QMap):
+    """APL: normalised cross-entropy, which learns, and reverse cross-entropy, which does not trust every label.
 
-    Loss    log u / Σ_k log p_k
-    Pulls   1/B → label, −AV/B² → uniform; A = −log u, B = −Σ log p_k
-    Source  Ma et al. 2020, arXiv:2006.13554
+    Loss    α log u/Σ_k log p_k − βA(1 − u), A = log_zero
+    Pulls   α/B − βAu → label, −αLV/B² → uniform; L = −log u, B = −Σ log p_k
+    Source  Ma et al. 2020, arXiv:2006.13554 (active and passive loss)
+    Release log 0 is log 1e-4, about −9.2
     """
 
-    name = "nce"
-    formula = r"\frac{\log u}{\sum_k\log p_k}"
+    name = "apl"
+    formula = r"\alpha\frac{\log u}{\sum_k\log p_k}-\beta A(1-u),\quad A=\log 0"
     simplex = "sometimes"
+    nce_weight: float = param(1.0, low=0, letter="α", telling=0.637, doc="α, weight of the normalised cross-entropy")
+    rce_weight: float = param(1.0, low=0, letter="β", telling=0.237, doc="β, weight of the reverse one; 0 is nce")
+    log_zero: float = param(-4.0, high=0, letter="A", telling=-3.73, doc="A, value taken for log 0")
 
     def loss(self, t: Token) -> Scalar:
-        return t.log_p_label / t.where(t.vocab > 1, t.sum(t.policy.log), 1)
+        normalised = t.log_p_label / t.where(t.vocab > 1, t.sum(t.policy.log), 1)
+        return self.nce_weight * normalised - self.rce_weight * self.log_zero * t.p_rest
 
     def pulls(self, t: Token) -> Pulls:
         surprise = t.where(t.vocab > 1, t.vocab * t.cross_entropy(t.uniform, t.policy), 1)
-        return (1 / surprise, t.label), (t.log_p_label * t.vocab / surprise**2, t.uniform)
+        own = self.nce_weight / surprise - self.rce_weight * self.log_zero * t.p_label
+        return (own, t.label), (self.nce_weight * t.log_p_label * t.vocab / surprise**2, t.uniform)

@@ -75,3 +75,50 @@ class BootstrapSoft(QMap):
 
     def pulls(self, t: Token) -> Pulls:
         return (self.beta, t.label), -(1 - self.beta) * t.softmax_vjp(t.policy.log)
+
+
+class UnigramSmoothing(QMap):
+    """Unigram smoothing: a fixed share of the target is spread as tokens are frequent.
+
+    Loss    −(1 − λ) log u − λ Σ prior_k log p_k
+    Pulls   1 − λ → label, λ → prior
+    Source  Szegedy et al. 2016, arXiv:1512.00567, for any prior; with frequencies Pereyra et al. 2017, arXiv:1701.06548
+    """
+
+    name = "unigram_smoothing"
+    formula = r"-(1-\lambda)\log u-\lambda\sum_k\pi_{\mathrm{prior},k}\log p_k"
+    needs = ("prior_logits",)
+    simplex = "always"
+    smoothing: float = param(0.1, low=0, high=1, letter="λ", telling=0.237, doc="λ, the share that is spread; 0 is sft")
+
+    def loss(self, t: Token) -> Scalar:
+        return -(1 - self.smoothing) * t.log_p_label - self.smoothing * t.expect(t.prior, t.policy.log)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (1 - self.smoothing, t.label), (self.smoothing, t.prior)
+
+
+class SelfTempered(QMap):
+    """Self-tempered smoothing: cross-entropy, and a pull toward the model's own belief at another temperature.
+
+    Loss    −log u + α KL(sg(q)‖p), q = softmax(z/τ)
+    Pulls   1 → label, α → q
+    Source  Wang et al. 2026, arXiv:2602.02244 (CurioSFT), without the choice of τ by entropy and the running average
+    Release of the teacher's distribution only the label's log-probability counts, by its squared difference from log u
+    """
+
+    name = "self_tempered"
+    formula = r"-\log u+\alpha\,\mathrm{KL}\bigl(\mathrm{sg}(q)\|p\bigr),\quad q=\mathrm{softmax}(z/\tau)"
+    examples = ({"weight": -1}, {"weight": 0}, {"temperature": 0.5})
+    weight: float = param(1.0, letter="α", telling=0.637, doc="α; 0 is sft, −1 is gem, which pushes where this pulls")
+    temperature: float = param(1.3, above=0, letter="τ", telling=1.137, doc="τ; 1.1 to 1.5 in the paper, by entropy")
+
+    @property
+    def simplex(self) -> str:
+        return "always" if self.weight == 0 or self.temperature == 1 else "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        return -t.log_p_label + self.weight * t.kl(t.stop(t.tempered(t.policy, self.temperature)), t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (1, t.label), (self.weight, t.tempered(t.policy, self.temperature))

@@ -219,3 +219,35 @@ class LogitNorm(QMap):
         raw = t.softmax(t.policy.log / scale).probs - t.label.probs
         radial = t.sum(raw * t.logits) / (scale * (norm + 1e-7) * norm)
         return (raw / scale - t.logits * radial,)
+
+
+class LDAM(QMap):
+    """LDAM: the label must win by a margin, the larger the rarer the token is.
+
+    Loss    −log softmax(z − Δδ)_y, Δ = C prior_y^(−1/4)
+    Pulls   1 → label, −1 → softmax(z − Δδ)
+    Source  Cao et al. 2019, arXiv:1906.07413 (label-distribution-aware margin)
+    Release margins are scaled so that the largest is C, and all logits, cosines there, are multiplied by 30
+    """
+
+    name = "ldam"
+    formula = r"-\log\,\mathrm{softmax}\bigl(z-C\pi_{\mathrm{prior},y}^{-1/4}\delta\bigr)_y"
+    needs = ("prior_logits",)
+    examples = ({"margin": 0},)
+    margin: float = param(
+        0.5, low=0, letter="C", telling=0.737, elsewhere="`max_m` in the release", doc="C, in logits; 0 is sft"
+    )
+
+    def _shifted(self, t: Token) -> Distribution:
+        rarity = t.exp(-t.at_label(t.prior.log) / 4)
+        return t.softmax(t.policy.log - self.margin * rarity * t.label.probs)
+
+    @property
+    def simplex(self) -> str:
+        return "never" if self.margin > 0 else "always"
+
+    def loss(self, t: Token) -> Scalar:
+        return -t.at_label(self._shifted(t).log)
+
+    def pulls(self, t: Token) -> Pulls:
+        return (1, t.label), (-1, self._shifted(t))

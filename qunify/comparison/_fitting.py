@@ -449,7 +449,8 @@ def _discrete(cls: type[QMap], fixed: dict[str, Any]) -> Iterator[dict[str, Any]
         if limits(f)["choices"]:
             options[f.name] = limits(f)["choices"]
         else:
-            options[f.name] = tuple(dict.fromkeys((f.default, *(k for k in WHOLE if k >= (limits(f)["low"] or 0)))))
+            low, high = limits(f)["low"] or 0, limits(f)["high"] or math.inf
+            options[f.name] = tuple(dict.fromkeys((f.default, *(k for k in WHOLE if low <= k <= high))))
     for values in itertools.product(*options.values()):
         yield dict(zip(options, values, strict=True))
 

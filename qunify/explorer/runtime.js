@@ -33,6 +33,13 @@ function inTopK(logs, k) {
   return logs.map((_, i) => order.includes(i) ? 1 : 0);
 }
 
+// The probabilities by size, the largest at the token with the largest of the logarithms.
+function inOrderOf(probs, logs) {
+  const places = logs.map((_, i) => i).sort((i, j) => logs[j] - logs[i] || i - j), found = [...probs];
+  [...probs].sort((a, b) => b - a).forEach((p, rank) => { found[places[rank]] = p; });
+  return found;
+}
+
 function topP(probs, mass) {
   const sorted = [...probs].sort((a, b) => b - a);
   let last = 0;
@@ -77,7 +84,7 @@ function token(logits, label, context) {
     logRest: logSumExp(vec(n, k => k === label ? RULED_OUT : logits[k])) - lse,
     label: {index: label, probs: oneHot, log: oneHot.map(x => RULED_OUT * (1 - x))},
     uniform: {probs: vec(n, () => 1 / n), log: vec(n, () => -Math.log(n))},
-    weight: context.weight, keep: context.keep, negative: context.negative,
+    weight: context.weight, keep: context.keep, negative: context.negative, teacherLogits: context.teacher,
   };
   for (const name of ["reference", "teacher", "old", "prior"]) if (context[name]) t[name] = softmax(context[name]);
   return t;

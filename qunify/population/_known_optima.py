@@ -155,6 +155,11 @@ KNOWN: dict[str, Known] = {
     ),
     "kd": _TEACHER,
     "mixed_kl": _TEACHER,
+    "bdkd": _TEACHER._replace(holds=lambda m, eta, given: m.large > 0 and m.small > 0),
+    "eopd": _TEACHER,
+    "csd": _TEACHER,
+    "tad": _TEACHER._replace(holds=lambda m, eta, given: m.tail_weight > 0 or eta.shape[-1] <= m.k),
+    "student_topk_jsd": _TEACHER._replace(holds=lambda m, eta, given: eta.shape[-1] <= m.k),
     "ttm": Known(
         r"p^*\propto\pi_{\mathrm{tea}}^{1/T}",
         lambda m, eta, given: torch.softmax(given["teacher_logits"].log() / m.temperature, -1),

@@ -87,7 +87,7 @@ class Properness:
     method, link : str
         The method, with the parameters that are not at their defaults, and what the prediction p is.
     unbiased : bool
-        Whether the drift vanishes wherever the prediction is the truth, in every context.
+        Whether the drift vanishes wherever the prediction is the truth, in every context, at tokens not masked out.
     proved : bool
         Whether `unbiased` is decided by symbols, for every vocabulary size, or refuted by `witness`. False where only
         floating point speaks.

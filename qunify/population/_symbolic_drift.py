@@ -74,7 +74,7 @@ def symbolic_drift(m: QMap, truth: SymbolicVector = TRUTH) -> Drift:
 
 
 def symbolic_bias(m: QMap, *, through_link: bool = False) -> Drift:
-    """The drift where the prediction, by the softmax or through the method's own link, is the truth.
+    """The drift where the prediction, by the softmax or through the method's own link, is the truth; nothing is masked.
 
     Raises
     ------
@@ -82,7 +82,9 @@ def symbolic_bias(m: QMap, *, through_link: bool = False) -> Drift:
         As for `symbolic_drift`.
     """
     t, m = SymbolicToken(), with_fractions(m)
-    return _expected(t, m, (m.prediction(t) if through_link else t.policy).probs)
+    drift = _expected(t, m, (m.prediction(t) if through_link else t.policy).probs)
+    kept = {t.keep: sp.S.One}
+    return Drift(drift.entry.xreplace(kept), {s: summand.xreplace(kept) for s, summand in drift.sums.items()})
 
 
 def _expected(t: SymbolicToken, m: QMap, truth: SymbolicVector) -> Drift:

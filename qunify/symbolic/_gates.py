@@ -13,7 +13,7 @@ from qunify.symbolic._cases import vanishes_everywhere, without_varying_cases
 from qunify.symbolic._gradients import gradient_of_pulls, with_fractions
 from qunify.symbolic._normal_form import canonical
 from qunify.symbolic._size import is_large, with_names, without_names
-from qunify.token import SymbolicToken, SymbolicVector, evaluate, varies
+from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, V, evaluate, varies
 
 P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
 
@@ -44,6 +44,19 @@ def symbolic_gradient(m: QMap, alias: Alias = ()) -> SymbolicVector:
     return total.apply(without_varying_cases).apply(evaluate)
 
 
+def _differs_among_tokens(w: sp.Expr) -> bool:
+    """Whether numbers show that w is not the same at two tokens other than the label; where they do not, it may be."""
+    sums = {a: sp.Rational(3 + i, 7 + i) for i, a in enumerate(sorted(w.atoms(SumOverOthers), key=str))}
+    whole = {s: sp.Integer(7 if s == V else 1) for s in w.free_symbols if s.is_integer}  # masks and signs
+    w = w.xreplace(sums | whole)
+    symbols = sorted(w.free_symbols, key=str)
+    values = [
+        sp.N(w.xreplace({s: sp.Rational(i + 1 + (step if varies(s) else 0), 23) for i, s in enumerate(symbols)}))
+        for step in (0, 5)
+    ]
+    return all(v.is_Float and v.is_finite for v in values) and abs(values[0] - values[1]) > 1e-6 * abs(values[0])
+
+
 @remembered
 def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
     """w where the method is a gate, g = w (p − δ), declared as a `Gate` or found to be one; else None."""
@@ -53,7 +66,7 @@ def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
         return evaluate(own.weight(t))
     g = symbolic_gradient(m, alias)
     w = with_names(g.elsewhere / P_K)
-    if is_large(w):
+    if is_large(w) or _differs_among_tokens(w):
         return None
     w = canonical(sp.expand(w))
     w = without_names(sp.cancel(w) if varies(w) and not w.has(sp.Piecewise) else w)

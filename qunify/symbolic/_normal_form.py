@@ -98,8 +98,12 @@ def _sum(summand: sp.Expr) -> sp.Expr:
     return total
 
 
-def _sum_by_partial_fractions(summand: sp.Expr) -> sp.Expr:
+def _sum_by_partial_fractions(summand: sp.Expr, *, with_sums: bool = False) -> sp.Expr:
     """Σ over k ≠ y of one product, in partial fractions of a generator that varies with k and stands in a divisor."""
+    constants = {a: sp.Dummy(positive=True) for a in summand.atoms(SumOverOthers)}
+    if constants:  # sums inside are numbers like any other
+        parts = _sum_by_partial_fractions(summand.xreplace(constants), with_sums=True)
+        return parts.xreplace({number: a for a, number in constants.items()})
     generators = _Generators(summand)
     top, bottom = sp.fraction(sp.together(generators.rational(summand)))
     divisors = [f for f in sp.Mul.make_args(bottom) if f.as_base_exp()[0].is_Add and varies(generators.meaning(f))]
@@ -107,12 +111,14 @@ def _sum_by_partial_fractions(summand: sp.Expr) -> sp.Expr:
         return sum_over_others(summand)
     varying = {s for f in divisors for s in f.free_symbols if varies(generators.meaning(s))}
     parts = sp.apart(top / bottom, min(varying, key=lambda s: str(generators.meaning(s))))
-    return sp.Add(*[_sum_by_terms(part, generators) for part in sp.Add.make_args(parts)])
+    return sp.Add(*[_sum_by_terms(part, generators, factored=with_sums) for part in sp.Add.make_args(parts)])
 
 
-def _sum_by_terms(fraction: sp.Expr, generators: _Generators) -> sp.Expr:
-    """Σ over k ≠ y of a fraction in generators, term by term of its numerator."""
+def _sum_by_terms(fraction: sp.Expr, generators: _Generators, *, factored: bool) -> sp.Expr:
+    """Σ over k ≠ y of a fraction in generators, term by term of its numerator; `factored` parts from its denominator
+    what does not vary."""
     top, bottom = sp.fraction(sp.cancel(fraction))
+    bottom = sp.factor(bottom) if factored else bottom
     terms = [generators.meaning(t / bottom) for t in sp.Add.make_args(sp.expand(top))]
     return sp.Add(*[sum_over_others(canonical(t)) for t in terms])
 

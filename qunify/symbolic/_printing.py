@@ -108,7 +108,7 @@ def _display_name(name: str) -> str:
     if name.startswith(("sign(", "[")):
         condition, _, at = name.rpartition("_")
         return condition.replace("_k", f"_{at}")
-    return re.sub(r"^(argmax|topP|top|entmax|tempered)\d+_", r"\1_", name)
+    return re.sub(r"^(argmax|topP|top|rank|sorted|entmax|tempered)\d+_", r"\1_", name)
 
 
 class _PositiveFirst(Printer):

@@ -171,6 +171,11 @@ class Token(ABC):
     def negative(self) -> Vector:
         return self.context("negative_mask")
 
+    @property
+    @abstractmethod
+    def teacher_logits(self) -> Vector:
+        """The teacher's logits themselves, for losses that are not shift-invariant; 0 where a token is ruled out."""
+
     # ---- what a backend supplies ----------------------------------------------------------------------
     @abstractmethod
     def stop(self, x: Any) -> Any:
@@ -214,6 +219,10 @@ class Token(ABC):
     @abstractmethod
     def in_top_k(self, d: Distribution, k: int) -> Vector:
         """1 on d's k most likely tokens (on all of them where V < k), 0 elsewhere."""
+
+    @abstractmethod
+    def in_order_of(self, d: Distribution, by: Distribution) -> Vector:
+        """d's probabilities by size, the largest at `by`'s likeliest token, the next at its second, and so on."""
 
     @abstractmethod
     def top_p(self, d: Distribution, mass: float) -> Vector:
@@ -290,6 +299,12 @@ class Token(ABC):
     def normalised(self, v: Vector) -> Distribution:
         """∝ v, for a nonnegative vector."""
         return self.distribution(v / self.sum(v))
+
+    def at_rank(self, d: Distribution, rank: int) -> Distribution:
+        """The one-hot of d's likeliest token (rank 1), of its second, and so on; nothing where V < rank. Of equally
+        likely ones the first in the vocabulary comes first."""
+        before = self.in_top_k(d, rank - 1) if rank > 1 else 0
+        return self.distribution(self.in_top_k(d, rank) - before)
 
     def top_k(self, d: Distribution, k: int) -> Distribution:
         """d given that the token is one of its k most likely ones."""

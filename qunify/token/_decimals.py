@@ -119,6 +119,10 @@ class DecimalToken(Token):
         entries = decimals(map(decimal, value))
         return self.distribution(entries) if name.endswith("_logits") else entries
 
+    @property
+    def teacher_logits(self) -> Vector:
+        return self.teacher.log
+
     # ---- operations -----------------------------------------------------------------------------------
     def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
         return np.frompyfunc(f, 1, 1)(x)
@@ -164,6 +168,12 @@ class DecimalToken(Token):
     def in_top_k(self, d: Distribution, k: int) -> Vector:
         best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
         return decimals(EXACT.mpf(i in best) for i in range(len(d.probs)))
+
+    def in_order_of(self, d: Distribution, by: Distribution) -> Vector:
+        places = sorted(range(len(by.probs)), key=lambda i: (-by.probs[i], i))
+        found = np.empty_like(d.probs)
+        found[places] = sorted(d.probs, reverse=True)
+        return found
 
     def top_p(self, d: Distribution, mass: float) -> Vector:
         ordered = sorted(d.probs, reverse=True)

@@ -50,6 +50,12 @@ def below_peak(logits: Tensor) -> Tensor:
     return below.clamp(min=RULED_OUT) if below.requires_grad else below.clamp_(min=RULED_OUT)
 
 
+def raised(logits: Tensor) -> Tensor:
+    """The logits as they are, but for those further below the largest than RULED_OUT, which are raised to that: all are
+    finite where the largest one is."""
+    return torch.maximum(logits, peak(logits) + RULED_OUT)
+
+
 def sort(x: Tensor) -> Tensor:
     """x in ascending order along the last dimension. NumPy's sort is some thirty times faster on a CPU."""
     return torch.from_numpy(np.sort(x.detach().numpy())) if x.device.type == "cpu" else x.sort(-1).values

@@ -155,6 +155,10 @@ class ScriptToken(Token):
             return self._given(text)
         return self._vector(text) if name == "negative_mask" else self._scalar(text)
 
+    @property
+    def teacher_logits(self) -> Node:
+        return self._vector("t.teacherLogits")
+
     def stop(self, x: Any) -> Any:
         return x
 
@@ -190,6 +194,9 @@ class ScriptToken(Token):
 
     def in_top_k(self, d: Distribution, k: Any) -> Node:
         return self._trace.node("inTopK", d.log, k, vector=True)
+
+    def in_order_of(self, d: Distribution, by: Distribution) -> Node:
+        return self._trace.node("inOrderOf", d.probs, by.log, vector=True)
 
     def top_p(self, d: Distribution, mass: Any) -> Node:
         return self._trace.node("topP", d.probs, mass, vector=True)

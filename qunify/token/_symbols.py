@@ -23,6 +23,7 @@ from qunify.token._base import Distribution, Scalar, Token
 
 V = sp.Symbol("V", integer=True, positive=True)  #: the size of the vocabulary
 LSE = sp.Symbol("lse", real=True)  #: log Σ exp z
+TEACHER_LSE = sp.Symbol("lse_tea", real=True)  #: that of the teacher's logits
 
 #: log 0, as the one-hot label has it at other tokens. It only occurs multiplied by that 0.
 LOG_ZERO = sp.Symbol("ruled_out", negative=True)
@@ -224,6 +225,10 @@ class SymbolicToken(Token):
             return SymbolicVector(*per_token(SYMBOLS[name], mask=True))
         return sp.Symbol(SYMBOLS[name], real=True)
 
+    @property
+    def teacher_logits(self) -> SymbolicVector:
+        return self.teacher.log + TEACHER_LSE
+
     def _free(self, name: str) -> Distribution:
         """A distribution of free symbols: all that is known of it is that it sums to one."""
         entries = SymbolicVector(*per_token(name))
@@ -240,7 +245,8 @@ class SymbolicToken(Token):
     @property
     def sorts_without_label(self) -> bool:
         """Whether all distributions that were sorted or projected have one formula for the label and other tokens."""
-        return all(at_label(key[-1]) == key[-2] for key in self._opaques)
+        given = (pair for key in self._opaques for pair in (key[-2:], key[-4:-2] if key[0] == "sorted" else key[-2:]))
+        return all(at_label(elsewhere) == label for label, elsewhere in given)
 
     # ---- operations -----------------------------------------------------------------------------------
     def _map(self, f: Callable[[Any], Any], x: Any) -> Any:
@@ -313,6 +319,12 @@ class SymbolicToken(Token):
         if k == V:
             return SymbolicVector(1, 1)
         return SymbolicVector(*per_token(self._opaque_name("top", d, k), mask=True))
+
+    def at_rank(self, d: Distribution, rank: int) -> Distribution:
+        return self._opaque("rank", d, rank)
+
+    def in_order_of(self, d: Distribution, by: Distribution) -> SymbolicVector:
+        return SymbolicVector(*per_token(self._opaque_name("sorted", by, d.probs.label, d.probs.elsewhere)))
 
     def top_p(self, d: Distribution, mass: float) -> SymbolicVector:
         if mass == 1:  # every token has some mass, so that all are needed to reach 1

@@ -159,6 +159,12 @@ class TensorToken(Token):
             self._contexts[name] = self.softmax(logits if self._finite else below_peak(logits))
         return self._contexts[name]
 
+    @property
+    def teacher_logits(self) -> Tensor:
+        self.context("teacher_logits")
+        z = self.given["teacher_logits"]
+        return z if self._finite else torch.where(self.allowed, z.clamp(min=RULED_OUT), 0.0)
+
     # ---- operations -----------------------------------------------------------------------------------
     def stop(self, x: Any) -> Any:
         if isinstance(x, Distribution):
@@ -246,6 +252,10 @@ class TensorToken(Token):
             above, tied = x > least, x == least
             inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
         return inside
+
+    def in_order_of(self, d: Distribution, by: Distribution) -> Tensor:
+        places = by.log.detach().argsort(dim=-1, descending=True, stable=True)
+        return torch.empty_like(d.probs).scatter_(-1, places, sort(d.probs).flip(-1))
 
     def top_p(self, d: Distribution, mass: float) -> Tensor:
         ordered = sort(d.probs).flip(-1)

@@ -21,7 +21,7 @@ from torch import Tensor
 from qunify import catalogue
 from qunify._lib.tolerances import LISTED_MASS
 from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
-from qunify.token import CONTEXTS, TensorToken, as_tensor, below_peak, blocks, checked_logits, checked_number
+from qunify.token import CONTEXTS, TensorToken, as_tensor, blocks, checked_logits, checked_number, raised
 from qunify.training._huge_pages import empty
 from qunify.training._module import Reduction, checked_reduction, denominator, refuse_second_derivatives
 
@@ -261,9 +261,9 @@ class _Head:
         return logits_of(product.to(self.dtype), self.bias, self.scale, self.softcap)
 
     def finite(self, product: Tensor) -> Tensor:
-        """Logits with the same softmax, none of them −inf."""
+        """Logits of which none is −inf."""
         z = self.logits(product)
-        return below_peak(z) if self.rules_out else z
+        return raised(z) if self.rules_out else z
 
     def product_gradient(self, g: Tensor, z: Tensor) -> Tensor:
         """The gradient with respect to scale · product, from g, that with respect to the logits z: through the cap."""
@@ -509,7 +509,7 @@ def _by_autograd(
 def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: _Head) -> Tensor:
     """The context `name` at these rows: finite logits (b, V), or numbers (b, V) or (b, 1)."""
     if name.endswith("_logits"):
-        return below_peak(_logits_at(source, rows, head))
+        return raised(_logits_at(source, rows, head))
     assert isinstance(source, Tensor)
     source = source.detach()
     numbers = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
