@@ -12,6 +12,8 @@ class TargetSFT(QMap):
     Loss    −sg(u) log u − (1 − sg(u)) Σ sg(G_k) log p_k, G ∝ p^(1−η) teacher^η
     Pulls   u → label, 1 − u → G
     Source  Xie et al. 2026, arXiv:2606.11189
+    Release its project page prints the cross-entropy with its two arguments exchanged, which read literally is another
+            loss
     """
 
     name = "target_sft"

@@ -32,7 +32,8 @@ class DFT(Gate):
     Pulls   u → label
     Source  Wu et al. 2025, arXiv:2508.05629
     Release TRL 1.16, LLaMA-Factory 0.9.5 and ms-swift 4.6 agree when the number of items is passed, and divide by
-            different token counts when it is not
+            different token counts when it is not; the authors' trainer goes backward before it divides by the number of
+            micro-batches (issue 27 of yongliang-wu/DFT), and TRL's first one failed in evaluation (issue 4096)
     """
 
     name = "dft"
@@ -106,7 +107,8 @@ class EAFT(Gate):
     Loss    −sg(H(top-k of p, renormalised) / log k) log u
     Pulls   H/log k → label
     Source  Diao et al. 2026, arXiv:2601.02151
-    Release LLaMA-Factory 0.9.5 divides by 3.0 (about ln 20) whatever k is, and raises the weight to a power
+    Release LLaMA-Factory 0.9.5 divides by 3.0 (about ln 20) whatever k is, and raises the weight to a power; Axolotl
+            raises it to a power and divides by nothing
     """
 
     name = "eaft"
@@ -686,6 +688,7 @@ class DFTUndetached(Gate):
     Loss    −u log u
     Pulls   u (1 + log u) → label
     Source  DFT (Wu et al. 2025, arXiv:2508.05629) with the stop-gradient left out
+    Release palingenesis documents this gradient for DFT, while its code detaches
     """
 
     name = "dft_undetached"
