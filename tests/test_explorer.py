@@ -27,7 +27,7 @@ VOCAB, TOKENS = 5, 24
 def script() -> Any:
     context = mini_racer.MiniRacer()
     runtime = files("qunify.explorer").joinpath("runtime.js").read_text(encoding="utf-8")
-    context.eval(f"{runtime}\nconst FORMULAS = {catalogue_script(catalogue.ENTRIES)};")
+    context.eval(f"{runtime}\nconst FORMULAS = {catalogue_script(explorer.shown())};")
     return context
 
 
@@ -65,7 +65,7 @@ def tokens(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     return logits, torch.randint(VOCAB, (TOKENS,), generator=r), context
 
 
-SETTINGS = [(name, dict(example)) for name, cls in catalogue.ENTRIES.items() for example in ({}, *cls.examples)]
+SETTINGS = [(name, dict(example)) for name, cls in explorer.shown().items() for example in ({}, *cls.examples)]
 
 
 @pytest.mark.parametrize(("name", "params"), SETTINGS, ids=[f"{n}{p or ''}" for n, p in SETTINGS])
@@ -103,7 +103,7 @@ TRUTH = [0.5, 0.3, 0.2]
 START = [0.2, 0.5, 0.3]
 
 
-@pytest.mark.parametrize("name", qu.names())
+@pytest.mark.parametrize("name", explorer.shown())
 def test_the_drift_is_that_of_python(script: Any, name: str) -> None:
     m = qu.get(name)
     _, _, context = tokens()
@@ -128,7 +128,7 @@ def test_training_ends_where_python_says(script: Any) -> None:
     context = {n: v[0, :3] if v.dim() == 2 else v[0] for n, v in context.items()}
     given = {SHORT[n]: v.tolist() for n, v in context.items()}
     truth = torch.tensor(TRUTH, dtype=torch.float64)
-    for name in qu.names():
+    for name in explorer.shown():
         m = qu.get(name)
         if not m.shift_invariant or m.link != "softmax" or name == "tvd":  # tvd: signs, which steps only flip
             continue
@@ -172,7 +172,7 @@ def test_the_page_is_one_small_file_that_loads_nothing() -> None:
     assert page == explorer.page()
     assert len(page.encode()) < 300_000
     assert not re.search(r"""(?:src|href)\s*=\s*["']?(?!data:)\S*//|url\((?!#)|@import|fetch\(|XMLHttp""", page)
-    for name, cls in catalogue.ENTRIES.items():
+    for name, cls in explorer.shown().items():
         assert f'"{name}"' in page
         assert cls.title in page
 

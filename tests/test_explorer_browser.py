@@ -243,7 +243,7 @@ def test_truth_and_model_can_be_dragged_on_the_triangle(opened: Any) -> None:
 
 
 def test_every_method_can_be_shown(opened: Any, page: Path) -> None:
-    names = qu.names()
+    names = list(explorer.shown())
     for three in [names[i : i + 3] for i in range(0, len(names), 3)]:
         opened.execute_script("location.hash = arguments[0]", f"m={';'.join(three)}")
         opened.execute_script("show(arguments[0])", f"m={';'.join(three)}")

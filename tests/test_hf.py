@@ -48,6 +48,18 @@ def test_every_layout_is_the_step_by_hand(layout: str, method: str, tmp_path: Pa
     assert apart(expected, model()) > 1e-3
 
 
+@pytest.mark.parametrize("layout", ["padded", "padding_free", "packed"])
+@pytest.mark.parametrize("method", ["srft", "cadft"])
+def test_documents_are_told_apart_by_what_looks_at_sequences(layout: str, method: str, tmp_path: Path) -> None:
+    start, of = model(), torch.repeat_interleave(torch.tensor([len(ids) - 1 for ids, _ in DATA]))
+    expected, values = by_hand(start, qu.get(method), DATA, context=lambda *_: {"sequence_ids": of})
+    trainer = train(tmp_path, model=start, method=method, settings=LAYOUTS[layout])
+    assert apart(trainer.model, expected) < EXACT
+    assert losses(trainer) == pytest.approx(values, abs=1e-6)
+    one, _ = by_hand(start, qu.get(method), DATA)
+    assert apart(one, expected) > 1e-9, "the documents differ"
+
+
 @pytest.mark.parametrize(("kind", "method"), [("nll", "sft"), ("dft", "dft")])
 def test_trls_own_losses(kind: str, method: str, tmp_path: Path) -> None:
     settings = {"max_steps": 3, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}

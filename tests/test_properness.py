@@ -92,7 +92,7 @@ def test_expected_verdicts(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_entry_is_decided_and_its_verdict_holds_together(name: str) -> None:
     v = qu.is_proper(qu.get(name))
-    assert v.proved
+    assert v.proved == (not ENTRIES[name].pools), "what sequences have in common is measured"
     assert v.unbiased == (v.direction == "none") == (v.reason != "it is biased" and v.direction != "no target")
     assert v.unbiased or not (v.attracts or v.proper)
     assert v.strict <= v.proper <= (v.reason == "")
@@ -265,7 +265,7 @@ TOO_LONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in ENTRIES if ENTRIES[n].shift_invariant])
+@pytest.mark.parametrize("name", [n for n in ENTRIES if ENTRIES[n].shift_invariant and not ENTRIES[n].pools])
 def test_the_formula_is_the_drift(name: str) -> None:
     m = qu.get(name, **({"k": 3} if name == "topk_kd" else {}))
     v = qu.is_proper(m)

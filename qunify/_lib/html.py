@@ -40,9 +40,10 @@ def words(text: str) -> str:
 
 _GREEK = ("alpha", "beta", "gamma", "delta", "varepsilon", "eta", "lambda", "pi", "sigma", "tau", "varphi")
 _SIGNS = {
-    "²": "^2", "ᵀ": r"^\top", "·": r"\cdot", "½": r"\tfrac12", "̃": r"{}^{\sim}", "Σ": r"\textstyle\sum",
-    "ẑ": r"\hat z", "‖": r"\Vert", "→": r"\to", "∈": r"\in", "−": "-", "∘": r"\circ", "∝": r"\propto",
-    "≠": r"\ne", "≤": r"\le", "⟨": r"\langle", "⟩": r"\rangle", "Δ": r"\Delta", "̂": r"{}^{\wedge}",
+    "²": "^2", "₁": "_1", "₂": "_2", "′": "'", "ᵀ": r"^\top", "·": r"\cdot", "½": r"\tfrac12", "̃": r"{}^{\sim}",
+    "Σ": r"\textstyle\sum", "ẑ": r"\hat z", "‖": r"\Vert", "→": r"\to", "∈": r"\in", "−": "-", "∘": r"\circ",
+    "∝": r"\propto", "≠": r"\ne", "≤": r"\le", "⟨": r"\langle", "⟩": r"\rangle", "Δ": r"\Delta",
+    "̂": r"{}^{\wedge}",
 }  # fmt: skip
 _IN_MATHS = _SIGNS | {letter: rf"\{name}" for letter, name in zip("αβγδεηλπστφ", _GREEK, strict=True)}
 

@@ -51,13 +51,26 @@ def hidden_states(model: Any, batch: Sequence[Encoded]) -> tuple[Tensor, Tensor,
     return hidden[rows, positions - 1], ids[rows, positions], at
 
 
+def sequences(places: Sequence[Place]) -> Tensor:
+    """Which tokens are of one demonstration: its number, (N,)."""
+    return torch.tensor([demonstration for demonstration, _ in places])
+
+
+States = dict[str, tuple[Tensor, Tensor, list[Place]]]  #: by model: see `hidden_states`
+
+
+@torch.no_grad()
+def states(models: Mapping[str, Any], batch: Sequence[Encoded]) -> States:
+    return {name: hidden_states(model, batch) for name, model in models.items()}
+
+
 @torch.no_grad()
 def logits(
-    models: Mapping[str, Any], batch: Sequence[Encoded], rows: int = ROWS
+    models: Mapping[str, Any], batch: Sequence[Encoded], rows: int = ROWS, read: States | None = None
 ) -> Iterator[tuple[dict[str, Tensor], Tensor, list[Place]]]:
     """Every model's logits (n, V), in float32, at so many rows at a time, with the tokens' ids (n,) and places. What a
-    teacher has answered stands for its model."""
-    read = {name: hidden_states(model, batch) for name, model in models.items()}
+    teacher has answered stands for its model. `read` has the hidden states, where they are known."""
+    read = read or states(models, batch)
     _, ids, at = read["model"]
     answers = _answers(batch)
     for start in range(0, len(at), rows):

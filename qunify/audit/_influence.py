@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from qunify.audit._encoding import Encoded
-from qunify.audit._forward import batches_with_gradients, context_logits, hidden_states
+from qunify.audit._forward import batches_with_gradients, context_logits, hidden_states, sequences
 from qunify.audit._trainable import Trainable, training
 from qunify.catalogue import get
 from qunify.hf import Head
 from qunify.maps import QMap, gradients
+from qunify.token import SEQUENCES
 
 #: Adam's, which keeps its first step finite where a gradient is zero.
 EPSILON = 1e-8
@@ -104,11 +105,11 @@ class _Backward:
         for batch in batches_with_gradients(self.shared.encoded, self.batch_tokens):
             some = [self.shared.encoded[i] for i in batch]
             given = context_logits(self.models, some)
-            hidden, ids, _ = hidden_states(model, some)
+            hidden, ids, places = hidden_states(model, some)
             z = Head.of(model).logits(hidden)
             here = [group for i in batch for group in self.shared.groups[i]]
             for row, m, group, size in zip(found, methods, groups, sizes, strict=True):
-                context: dict[str, Any] = {name: given[name] for name in m.needs}
+                context: dict[str, Any] = {name: given[name] for name in m.needs} | {SEQUENCES: sequences(places)}
                 g = gradients([m], z.detach(), ids, **context)[0] / size
                 if group is not None:
                     g *= torch.tensor([kind == group for kind in here], device=device)[:, None]

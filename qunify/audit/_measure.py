@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify.maps import Gate, QMap, logit_gradient, target_rounding
-from qunify.token import TensorToken, read
+from qunify.token import Pool, TensorToken, read
 
 
 @dataclass
@@ -48,11 +48,20 @@ class Asked:
     gram: Tensor
 
 
-@torch.no_grad()
-def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> Asked:
-    """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each."""
+def token_of(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> TensorToken:
     needs = tuple(dict.fromkeys(name for m in methods for name in m.needs))
-    t, _ = read("audit", needs, logits, labels, -100, context)
+    return read("audit", needs, logits, labels, -100, context)[0]
+
+
+@torch.no_grad()
+def asked(
+    methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor],
+    statistics: Mapping[Pool, Tensor],
+) -> Asked:  # fmt: skip
+    """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each, and what the tokens' demonstrations have in
+    common, (N, 1) each."""
+    t = token_of(methods, logits, labels, context)
+    t.statistics |= statistics
     found = [block for _, block in t.blocks()]
     count, rows = sum(not isinstance(m, Gate) for m in methods), max(len(block.index) for block in found)
     room = torch.empty((count + 1, rows, logits.shape[-1]), dtype=found[0].support.dtype, device=logits.device)

@@ -24,7 +24,7 @@ GOAL = 0.5
 @torch.no_grad()
 def times(methods: Sequence[QMap], logits: Tensor, label: int, context: Mapping[str, Tensor]) -> np.ndarray:
     """T of every method from the token's own u to one half, (M,): infinite where it never gets there, NaN where u is
-    one half already.
+    one half already, and of a method that looks beyond the token.
 
     Parameters
     ----------
@@ -45,7 +45,10 @@ def times(methods: Sequence[QMap], logits: Tensor, label: int, context: Mapping[
     shared: dict[str, Any] = {name: value.double().expand_as(z) for name, value in context.items()}
     p = z.softmax(-1)
     found = []
-    for g in gradients(methods, z, labels, **shared):
+    for m, g in zip(methods, gradients(methods, z, labels, **shared), strict=True):
+        if m.pools:  # the token's sequence moves along with it
+            found.append(np.nan)
+            continue
         # d log-odds/dt = u'/(u (1 − u)), and Σ_{k≠y} p_k g_k + u g_y with 1 − u taken as a sum
         along = (p * g).sum(-1) - g[:, label]
         speed = along / (p.sum(-1) - p[:, label]).clamp(min=1e-300)

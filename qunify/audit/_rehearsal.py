@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from qunify.audit._encoding import Encoded
-from qunify.audit._forward import batches, batches_with_gradients, context_logits, hidden_states
+from qunify.audit._forward import batches, batches_with_gradients, context_logits, hidden_states, sequences
 from qunify.audit._kept import Kept
 from qunify.audit._trainable import Trainable, training
 from qunify.hf import Head
@@ -109,12 +109,12 @@ def _orders(n: int, steps: int, seed: int) -> Iterator[list[int]]:
 def _loss(models: Mapping[str, Any], method: Method, batch: Sequence[Encoded], total: int | None) -> torch.Tensor:
     """The method's loss over a batch, as its share of `total` tokens, or of every token where there is no total."""
     given = context_logits(models, batch)
-    hidden, ids, _ = hidden_states(models["model"], batch)
+    hidden, ids, places = hidden_states(models["model"], batch)
     head = Head.of(models["model"])
     return linear_loss(
         hidden, head.weight, ids, method,
         bias=head.bias, logit_scale=head.scale, softcap=head.softcap,
-        reduction="none" if total is None else "mean", num_items_in_batch=total,
+        reduction="none" if total is None else "mean", num_items_in_batch=total, sequence_ids=sequences(places),
         **{KEYWORDS.get(name, name): value for name, value in given.items()},
     )  # fmt: skip
 

@@ -20,8 +20,8 @@ from qunify.token import is_symbolic
 
 #: The order of the families; one that is not named here follows, by the alphabet.
 _FAMILY_ORDER = (
-    "gates", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties", "policy",
-    "unlearning", "ranks", "numeric",
+    "gates", "sequence", "smoothing", "anchored", "designed", "distillation", "scores", "warped", "penalties",
+    "policy", "unlearning", "ranks", "numeric",
 )  # fmt: skip
 
 

@@ -34,7 +34,7 @@ class ASFT(QMap):
     Pulls   u → label, λ → reference
     Source  Zhu et al. 2025, arXiv:2509.23753
     Release LLaMA-Factory 0.9.5 ignores the number of items in the batch, so accumulation changes its objective;
-            NeMo-RL's pull request estimates a reverse KL from the label alone, which is asft_k3; the official code drops
+            NeMo-RL's pull request estimates a reverse KL from the label alone, as asft_k3 does; the official code drops
             the KL where the reference's length differs, and its README has λ = 0.03 where the paper has 0.05 and 0.1
     """
 

@@ -18,15 +18,20 @@ from qunify.token import CONTEXTS, MOST_TERMS
 NEAREST = 1e-6  # how near the open end of a range may be approached
 
 
+def shown() -> dict[str, type[QMap]]:
+    """The methods that the page has, by id: those that look at one position, as it does."""
+    return {name: cls for name, cls in catalogue.ENTRIES.items() if not cls.pools}
+
+
 def page() -> str:
     """The whole page as HTML: it loads nothing from anywhere."""
     template = jinja2.Template(_asset("page.html.j2"), keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
-    data = {name: about(cls()) for name, cls in catalogue.ENTRIES.items()}
+    data = {name: about(cls()) for name, cls in shown().items()}
     return template.render(
         version=qunify.__version__,
         style=_asset("style.css"),
         runtime=_asset("runtime.js"),
-        formulas=catalogue_script(catalogue.ENTRIES),
+        formulas=catalogue_script(shown()),
         data=json.dumps(data, ensure_ascii=False).replace("</", "<\\/"),
         app=_asset("app.js"),
     )

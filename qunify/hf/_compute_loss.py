@@ -16,9 +16,9 @@ from qunify.hf._answers_of_batches import check_dataset, rows_of_batch
 from qunify.hf._frozen_models import MODELS, Given, Use, is_constant, needed, use_frozen
 from qunify.hf._heads import core
 from qunify.hf._schedule import bind
-from qunify.hf._token_columns import COLUMNS, previous_tokens, shifted
+from qunify.hf._token_columns import COLUMNS, previous_tokens, sequences, shifted
 from qunify.maps import Method, QMap
-from qunify.token import as_tensor
+from qunify.token import SEQUENCES, as_tensor
 from qunify.training import Loss
 
 _ARGUMENTS = {"reference_logits": "reference", "teacher_logits": "teacher", "prior_logits": "prior_logits"}
@@ -142,12 +142,14 @@ class CausalLoss:
         """What the method needs of the batch whose forward pass was recorded, from its inputs and the other models."""
         needs, name = self.method.needs, self.method.name
         context: dict[str, Tensor] = {} if self._prior is None else {"prior_logits": self._prior.to(labels.device)}
-        if not set(needs) & set(_FROM_INPUTS):
+        if not set(needs) & set(_FROM_INPUTS) and (self._call is None or not self.method.pools):
             return context
         if self._call is None:
             raise ValueError(f"{name}: {', '.join(needs)}: expected a loss that sees the model: call attach(trainer)")
         (args, inputs, numbers), self._call = self._call, None
         context |= numbers
+        if self.method.pools and (documents := sequences(inputs, labels)) is not None:
+            context[SEQUENCES] = documents
         if "negative_mask" in needs:
             context["negative_mask"] = previous_tokens(inputs, labels, vocab)
         if self._answers is not None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qunify.hf._heads import Head
 from qunify.maps import QMap
+from qunify.token import SEQUENCES
 from qunify.training import TopK
 
 Source = Tensor | TopK | tuple[Tensor, Tensor, Tensor | None]
@@ -22,18 +23,25 @@ BLOCK = 32  # of them at once: a target and its gradient have the size of the vo
 
 @torch.compiler.disable
 @torch.no_grad()
-def observe(method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: Mapping[str, Source]) -> Tensor:
+def observe(
+    method: QMap, head: Head, hidden: Tensor, labels: Tensor, sources: Mapping[str, Source],
+    documents: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Sums over tokens and how many there are, (2, 7), in the order of `NAMES`; the loss is none of what is observed.
 
     The tokens are evenly spaced among those kept, hidden (…, d) and labels (…). A token without a number (the trust
-    of a target that is no mixture) does not count.
+    of a target that is no mixture) does not count. What a method takes from its sequence, one number in `documents` (…)
+    or else a row, or from the batch, is here that of the tokens looked at.
     """
     kept = (labels.flatten() != -100).nonzero()[:, 0]
     chosen = kept[torch.linspace(0, len(kept) - 1, min(len(kept), LIMIT), device=kept.device).round().long()]
     found = torch.zeros(2, len(NAMES), device=hidden.device)
-    for rows in chosen.split(BLOCK):
+    if documents is None:
+        documents = torch.arange(labels.numel(), device=labels.device) // labels.shape[-1]
+    for rows in chosen.split(LIMIT if method.pools else BLOCK):
         z, y = head.logits(hidden.flatten(0, -2)[rows]), labels.flatten()[rows]
         context: dict[str, Any] = {name: _at(source, rows, head) for name, source in sources.items()}
+        context[SEQUENCES] = documents.flatten()[rows]
         q = method(z, y, **context)
         numbers = torch.stack(
             (

@@ -19,6 +19,16 @@ def shifted(inputs: dict[str, Any]) -> dict[str, Tensor]:
     return {name: inputs.pop(name)[:, 1:] for name in COLUMNS if name in inputs}
 
 
+def sequences(inputs: Mapping[str, Any], labels: Tensor) -> Tensor | None:
+    """The number of the document that each token to be predicted stands in, (B, T − 1), where the batch has positions
+    (B, T): a document begins where its position is 0. None where a row is one document."""
+    positions = inputs.get("position_ids")
+    if positions is None or positions.shape != labels.shape:
+        return None
+    rows = torch.arange(len(labels), device=labels.device)[:, None]
+    return ((positions == 0).cumsum(-1) + rows * (labels.shape[1] + 1))[:, 1:]
+
+
 def previous_tokens(inputs: Mapping[str, Any], labels: Tensor, vocab: int) -> Tensor:
     """The tokens that a document already holds, but for the one to be predicted: (B, T − 1, V) of bool.
 

@@ -25,7 +25,7 @@ from qunify.hf._heads import Head, last_hidden
 from qunify.hf._objective import add_objective, parts
 from qunify.hf._schedule import bind
 from qunify.hf._statistics import NAMES, Source, observe
-from qunify.hf._token_columns import ANSWER, COLUMNS, previous_tokens, shifted
+from qunify.hf._token_columns import ANSWER, COLUMNS, previous_tokens, sequences, shifted
 from qunify.maps import Method
 from qunify.token import as_tensor
 from qunify.training import KEYWORDS, linear_loss
@@ -262,6 +262,7 @@ class SFTTrainer(trl.SFTTrainer):
             sources["teacher_logits"] = self._answers.top_k(rows[:, 1:], labels[:, 1:])
         if "negative_mask" in self.method.needs:
             sources["negative_mask"] = previous_tokens(inputs, labels, Head.of(self.model).vocab)
+        documents = sequences(inputs, labels) if self.method.pools else None
         sources |= self._predictions(model, inputs)
         labels = labels[:, 1:]
         items = max(1.0, float((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch))
@@ -283,13 +284,14 @@ class SFTTrainer(trl.SFTTrainer):
                     logit_scale=head.scale,
                     softcap=head.softcap,
                     num_items_in_batch=items,
+                    sequence_ids=documents,
                     **context,
                 )
 
             loss = fused(self.method, **{KEYWORDS.get(context, context): source for context, source in sources.items()})
             if not observes:
                 return loss, None
-            observed = observe(self.method, head, hidden, labels, sources)
+            observed = observe(self.method, head, hidden, labels, sources, documents)
             if mode == "eval":  # exact, over every label
                 totals = items * torch.stack((fused("sft"), loss.detach()))
                 observed[:, -2:] = torch.stack((totals, (labels != -100).sum().expand(2)))

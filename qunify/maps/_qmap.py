@@ -15,7 +15,7 @@ from qunify._lib import html
 from qunify.maps._params import checked
 from qunify.maps._pulls import Pulled, logit_gradient
 from qunify.maps._target import QTarget, finish
-from qunify.token import Distribution, Scalar, Token, Vector, is_symbolic, read
+from qunify.token import Distribution, Pool, Scalar, Token, Vector, is_symbolic, read
 
 #: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
 Pulls = Iterable["tuple[Scalar, Distribution] | Vector"]
@@ -58,6 +58,7 @@ class QMap(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     link: ClassVar[str] = "softmax"
     shift_invariant: ClassVar[bool] = True
+    pools: ClassVar[tuple[Pool, ...]] = ()  # what it takes from its sequence or batch
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # settings worth checking beside defaults and bounds
 
     title: ClassVar[str] = ""

@@ -21,7 +21,7 @@ from qunify.symbolic import (
     as_text,
     decided,
     gate_weight,
-    runs_on_symbols,
+    settled_by_symbols,
     shortest,
     with_fractions,
 )
@@ -67,7 +67,7 @@ class Derived(NamedTuple):
 @remembered
 def derived_optimum(m: QMap) -> Derived | None:
     """The optimum in symbols; None where the drift does not separate, or the equation has no short solution."""
-    parts = separated(m) if runs_on_symbols(m) else None
+    parts = separated(m) if settled_by_symbols(m) else None
     if parts is None:
         return None
     if not parts.weight.has(U, *CONTEXTS):

@@ -21,7 +21,7 @@ from torch import Tensor
 from qunify._lib.tolerances import SAME_POINT
 from qunify.maps import QMap, logit_gradient
 from qunify.population._jacobian import Dense, Jacobian, remaining
-from qunify.token import TensorToken
+from qunify.token import Pooling, TensorToken
 
 #: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
 ZERO_MASS_LOGIT = -600.0
@@ -81,7 +81,20 @@ class Flow:
 
     def token(self, z: Tensor, rows: Tensor, labels: Tensor) -> TensorToken:
         """Tokens of logits z (N, V) and labels (N,), in the contexts of truths `rows` (N,)."""
-        return TensorToken(z, labels, {k: v[rows] for k, v in self.context.items()}, self.m.name)
+        context = {k: v[rows] for k, v in self.context.items()}
+        return TensorToken(z, labels, context, self.m.name, pooling=self._pooling(rows, labels))
+
+    def _pooling(self, rows: Tensor, labels: Tensor) -> Pooling | None:
+        """Where every label stands in turn, they are a long text all of whose positions are like this one, each label
+        as often as the truth has it; any other position is a text of its own."""
+        if not self.m.pools:
+            return None
+        n, v = len(labels), self.vocab
+        alone = torch.arange(n)
+        if n % v or not bool((labels == torch.arange(v).repeat(n // v)).all()):
+            return Pooling(alone, alone)
+        text = alone // v
+        return Pooling(text, text, self.truth[rows, labels])
 
     def drift(self, z: Tensor, rows: Tensor) -> Tensor:
         """−Σ_y truth_y g(z, y), (N, V)."""

@@ -37,7 +37,7 @@ from qunify.population._drift_at_truth import Calibrated, calibrated, drift_dire
 from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
 from qunify.samples import in_fractions, sizes
-from qunify.symbolic import LONGEST_BIAS, as_latex, as_text, runs_on_symbols, vanishes_everywhere
+from qunify.symbolic import LONGEST_BIAS, as_latex, as_text, settled_by_symbols, vanishes_everywhere
 from qunify.token import TensorToken, decimal
 
 _VOCABS = (2, 3, 5, 24)
@@ -202,7 +202,7 @@ def _no_target(m: QMap) -> Properness:
         method=signature(m),
         link="softmax",
         unbiased=False,
-        proved=runs_on_symbols(m) and _refuted(m) is not None,
+        proved=settled_by_symbols(m) and _refuted(m) is not None,
         direction="no target",
         reason="it is not shift-invariant, so it has no target",
         witness=_refuted(m),
@@ -211,7 +211,7 @@ def _no_target(m: QMap) -> Properness:
 
 def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -> Properness:
     prediction = m.link if through_link else "softmax"
-    drift = _symbolic(m, through_link) if runs_on_symbols(m) else None
+    drift = _symbolic(m, through_link) if settled_by_symbols(m) else None
     if not _unbiased(m, through_link):
         refuted = None if through_link else _refuted(m)
         form = None if drift is None else drift.at_k
@@ -220,7 +220,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
             method=signature(m),
             link=prediction,
             unbiased=False,
-            proved=refuted is not None and runs_on_symbols(m),
+            proved=refuted is not None and settled_by_symbols(m),
             direction=drift_direction(m, through_link=through_link),
             bias=None if form is None else as_latex(form),
             formula=form,
@@ -270,7 +270,7 @@ def _shift_invariant(m: QMap) -> bool:
 
 def _unbiased(m: QMap, through_link: bool) -> bool:
     small = all(bool((c.relative.abs() < ROUNDING).all()) for c in _batches(m, through_link))
-    return small and (through_link or not runs_on_symbols(m) or _refuted(m) is None)
+    return small and (through_link or not settled_by_symbols(m) or _refuted(m) is None)
 
 
 def _attracts(m: QMap, through_link: bool) -> bool:
@@ -294,7 +294,7 @@ def _refuted(m: QMap) -> Biased | None:
 
 def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any]) -> tuple[tuple[float, ...], float]:
     """The drift, and the largest entry of the gradients whose mean it is, which says what is small."""
-    if not runs_on_symbols(m):
+    if not settled_by_symbols(m):
         g = _floats(m, truth, context).flow
         at = logits_of(g.truth), torch.zeros(1, dtype=torch.long)
         return tuple(g.drift(*at)[0].tolist()), float(g.size(*at))
@@ -377,7 +377,7 @@ def _not_concave(m: QMap) -> NotConcave | None:
 
 def _own_loss(m: QMap, p: Sequence[Fraction], context: Mapping[str, Any]) -> Any:
     """G(p) = Σ_y p_y L(p, y), to fifty digits where the method has them."""
-    if not runs_on_symbols(m):
+    if not settled_by_symbols(m):
         c = _floats(m, p, context)
         t = c.flow.token(c.logits.expand(len(p), -1), torch.zeros(len(p), dtype=torch.long), torch.arange(len(p)))
         return float(_losses(m, t) @ c.probs[0])

@@ -237,6 +237,8 @@ def separated_flow(flow: Flow) -> SeparableFlow | None:
     Weight and fixed pulls are read off the method's pulls (`_declared`), or off a gradient that is one pull to the
     label however it is written (`_by_effect`). Measured on 64 random tokens, on which the others share the rest in
     different ways: what is read where they are joined must be what is read there."""
+    if flow.m.pools:
+        return None
     r = torch.Generator().manual_seed(0)
     n, v = 64, flow.vocab
     rows = torch.arange(n) % len(flow.truth)

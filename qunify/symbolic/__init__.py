@@ -9,7 +9,7 @@ from qunify._lib.exports import exported
 if TYPE_CHECKING:
     from qunify.symbolic._cases import decided, thresholds, vanishes_everywhere
     from qunify.symbolic._gates import P_Y, gate_weight, symbolic_gradient
-    from qunify.symbolic._gradients import gradient_of_pulls, runs_on_symbols, with_fractions
+    from qunify.symbolic._gradients import gradient_of_pulls, runs_on_symbols, settled_by_symbols, with_fractions
     from qunify.symbolic._loss_to_pulls import loss_to_pulls
     from qunify.symbolic._normal_form import canonical, exponential
     from qunify.symbolic._printing import (

@@ -102,6 +102,12 @@ def runs_on_symbols(m: QMap) -> bool:
     return True
 
 
+def settled_by_symbols(m: QMap) -> bool:
+    """Whether symbols say all that a method does in a population. What it takes from its sequence or batch, which they
+    hold constant, changes there with the truth and the prediction."""
+    return runs_on_symbols(m) and not m.pools
+
+
 def gradient_of_pulls(t: SymbolicToken, pulls: Any) -> SymbolicVector:
     """The logit gradient Σ w (p − D) + Σ v of pulls."""
     total = SymbolicVector(0, 0)

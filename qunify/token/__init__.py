@@ -12,8 +12,9 @@ from qunify._lib.exports import exported
 if TYPE_CHECKING:
     from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token, Vector, is_symbolic
     from qunify.token._decimals import DIGITS, EXACT, DecimalToken, Number, decimal, decimals
+    from qunify.token._pools import Pool, Pooling, entropy, probability, surprise
     from qunify.token._projections import raised, sort
-    from qunify.token._reading import Layout, as_tensor, checked_logits, checked_number, read
+    from qunify.token._reading import SEQUENCES, Layout, as_tensor, checked_logits, checked_number, pooling_of, read
     from qunify.token._scripts import MOST_TERMS, Branch, Node, ScriptToken, Trace
     from qunify.token._symbols import (
         LSE,

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, TypeAlias
 
 from qunify._lib.lazy import lazy
+from qunify.token._pools import Pool
 
 Scalar: TypeAlias = Any
 Vector: TypeAlias = Any
@@ -175,6 +176,12 @@ class Token(ABC):
     @abstractmethod
     def teacher_logits(self) -> Vector:
         """The teacher's logits themselves, for losses that are not shift-invariant; 0 where a token is ruled out."""
+
+    # ---- the token's surroundings ---------------------------------------------------------------------
+    @abstractmethod
+    def pooled(self, pool: Pool) -> Scalar:
+        """A statistic of the token's sequence or batch, a constant to differentiation. A method names those it asks for
+        in its `pools`."""
 
     # ---- what a backend supplies ----------------------------------------------------------------------
     @abstractmethod

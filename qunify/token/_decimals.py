@@ -13,6 +13,7 @@ import numpy as np
 from mpmath.libmp import fzero, mpf_eq, mpf_sub
 
 from qunify.token._base import Distribution, Scalar, Token
+from qunify.token._pools import Pool
 
 DIGITS = 50
 
@@ -122,6 +123,9 @@ class DecimalToken(Token):
     @property
     def teacher_logits(self) -> Vector:
         return self.teacher.log
+
+    def pooled(self, pool: Pool) -> Any:
+        return pool.alone(pool.of(self))
 
     # ---- operations -----------------------------------------------------------------------------------
     def _map(self, f: Callable[[Any], Any], x: Any) -> Any:

@@ -13,7 +13,11 @@ import torch
 from torch import Tensor
 
 from qunify.token._base import CONTEXTS
+from qunify.token._pools import Pooling
 from qunify.token._tensors import TensorToken
+
+#: The keyword that says which positions are one sequence, for methods that look beyond the position.
+SEQUENCES = "sequence_ids"
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ def read(
 
     `needs` names the contexts the method uses (None: whichever it asks for); other known contexts are
     accepted and left alone, so that one call can serve many methods. Rows whose label is `ignore_index` are
-    dropped before anything is computed, so that even NaN may stand in them.
+    dropped before anything is computed, so that even NaN may stand in them. `sequence_ids`, integers (…) among the
+    contexts, says which positions are one sequence; by default those along the last dimension of the labels are.
 
     Raises
     ------
@@ -72,6 +77,8 @@ def read(
             f"{method}: labels: expected shape {tuple(lead)} to match logits {tuple(logits.shape)}, "
             f"got {tuple(labels.shape)}"
         )
+    context = dict(context)
+    sequences = context.pop(SEQUENCES, None)
     for name in context:
         if name not in CONTEXTS:
             near = difflib.get_close_matches(name, CONTEXTS, 1)
@@ -110,7 +117,41 @@ def read(
             if name.endswith("_logits")
             else checked_number(method, name, rows, dtype)
         )
-    return TensorToken(kept_logits, kept_labels, given, method), layout
+    pooling = pooling_of(method, sequences, layout)
+    return TensorToken(kept_logits, kept_labels, given, method, pooling=pooling), layout
+
+
+def pooling_of(method: str, sequences: Any, layout: Layout) -> Pooling:
+    """Which of the kept positions are one sequence: those of one number in `sequences` (…), or, without it, those along
+    the last dimension of the labels. All of them are one batch.
+
+    Raises
+    ------
+    ValueError
+        A wrong shape, no integers, one number in two rows, or a negative number, which no sequence has, where a label
+        is kept.
+    """
+    mask = layout.mask
+    length = mask.shape[-1] if mask.dim() else 1
+    rows = torch.arange(mask.numel(), device=mask.device).div(max(length, 1), rounding_mode="floor").reshape(mask.shape)
+    ids = rows
+    if sequences is not None:
+        ids = as_tensor(method, SEQUENCES, sequences, mask.device)
+        if ids.is_floating_point() or ids.dtype == torch.bool:
+            raise ValueError(f"{method}: {SEQUENCES}: expected integers, got {_short(ids.dtype)}")
+        if ids.shape != mask.shape:
+            expected = f"shape {tuple(mask.shape)} to match the labels"
+            raise ValueError(f"{method}: {SEQUENCES}: expected {expected}, got {tuple(ids.shape)}")
+        kept, row_of = layout.rows(ids.long()), layout.rows(rows)
+        if bool((kept < 0).any()):
+            got = int(kept[kept < 0][0])
+            raise ValueError(f"{method}: {SEQUENCES}: expected a number from 0 wherever a label is kept, got {got}")
+        pairs = torch.stack([kept, row_of]).unique(dim=1)
+        twice = pairs[0, 1:][pairs[0, 1:] == pairs[0, :-1]]
+        if len(twice):
+            raise ValueError(f"{method}: {SEQUENCES}: expected a sequence in one row, got {int(twice[0])} in two")
+    kept = layout.rows(ids.long())
+    return Pooling(kept, torch.zeros_like(kept))
 
 
 def as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:

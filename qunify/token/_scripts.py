@@ -12,6 +12,7 @@ from typing import Any
 
 from qunify._lib.arithmetic import Arithmetic
 from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token
+from qunify.token._pools import Pool
 
 #: A parameter that a body counts with, as in `range(a)`, is traced at every number from 0 to this one.
 MOST_TERMS = 9
@@ -158,6 +159,9 @@ class ScriptToken(Token):
     @property
     def teacher_logits(self) -> Node:
         return self._vector("t.teacherLogits")
+
+    def pooled(self, pool: Pool) -> Any:
+        return pool.alone(pool.of(self))
 
     def stop(self, x: Any) -> Any:
         return x

@@ -20,6 +20,7 @@ import sympy as sp
 from qunify._lib.arithmetic import Arithmetic
 from qunify._lib.simple import as_written
 from qunify.token._base import Distribution, Scalar, Token
+from qunify.token._pools import Pool
 
 V = sp.Symbol("V", integer=True, positive=True)  #: the size of the vocabulary
 LSE = sp.Symbol("lse", real=True)  #: log Σ exp z
@@ -228,6 +229,11 @@ class SymbolicToken(Token):
     @property
     def teacher_logits(self) -> SymbolicVector:
         return self.teacher.log + TEACHER_LSE
+
+    def pooled(self, pool: Pool) -> sp.Symbol:
+        """A number of which no more is known than that it is positive; a share or a spread may be zero."""
+        sign = "positive" if pool.how in ("mean", "quantile") else "nonnegative"
+        return sp.Symbol(pool.name, **{sign: True})
 
     def _free(self, name: str) -> Distribution:
         """A distribution of free symbols: all that is known of it is that it sums to one."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from qunify._lib.lazy import lazy
 from qunify.token._base import Distribution, Token
+from qunify.token._pools import Pool, Pooling
 from qunify.token._projections import (
     RULED_OUT,
     below_peak,
@@ -32,7 +33,8 @@ class TensorToken(Token):
     """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out.
 
     `finite` promises that there is no −inf, in the contexts' logits neither: all are then used without a copy, and must
-    not be changed while the token is in use.
+    not be changed while the token is in use. `pooling` says which rows are one sequence; by default all are.
+    `statistics` has those that are known, (N, 1) each.
     """
 
     def __init__(
@@ -42,8 +44,13 @@ class TensorToken(Token):
         context: Mapping[str, Tensor],
         method: str = "",
         finite: bool = False,
+        pooling: Pooling | None = None,
+        statistics: Mapping[Pool, Tensor] | None = None,
     ) -> None:
         self._method = method
+        self._pooling = pooling
+        self._whole: tuple[TensorToken, slice | Tensor] | None = None  # the batch that this is a part of, and its rows
+        self.statistics = dict(statistics or {})
         self._logits = logits
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
@@ -59,7 +66,22 @@ class TensorToken(Token):
         """Pairs (rows, their token), block by block: on a CPU this is faster than all rows at once."""
         for at in blocks(self._logits):
             given = {name: value[at] for name, value in self.given.items()}
-            yield at, TensorToken(self._logits[at], self.index[at, 0], given, self._method)
+            block = TensorToken(self._logits[at], self.index[at, 0], given, self._method)
+            block._whole = self, at
+            yield at, block
+
+    def pooled(self, pool: Pool) -> Tensor:
+        if pool not in self.statistics:
+            if self._whole is not None:
+                batch, at = self._whole
+                return batch.pooled(pool)[at]
+            z = self._logits
+            # Of logits without a graph, whatever is differentiated: values that tie must tie again.
+            t = TensorToken(z.detach(), self.index[:, 0], self.given) if z.requires_grad else self
+            parts = [block for _, block in t.blocks()] if z.numel() > BLOCK else [t]
+            quantity = torch.cat([pool.of(part) for part in parts])
+            self.statistics[pool] = (self._pooling or Pooling.of_one(self.index)).combine(pool, quantity)
+        return self.statistics[pool]
 
     # ---- what a method sees -------------------------------------------------------------------------
     @lazy
@@ -307,6 +329,7 @@ class Rows(TensorToken):
         self._finite, self._all_allowed = batch._finite, batch._all_allowed
         self.given = {name: value[at] for name, value in batch.given.items()}
         self.used, self._contexts, self._memo, self.index = set(), {}, {}, batch.index[at]
+        self._pooling, self._whole, self.statistics = None, (batch, at), {}
 
     @lazy
     def policy(self) -> Distribution:

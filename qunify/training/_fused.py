@@ -11,7 +11,7 @@ import functools
 import importlib.util
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,7 +21,19 @@ from torch import Tensor
 from qunify import catalogue
 from qunify._lib.tolerances import LISTED_MASS
 from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
-from qunify.token import CONTEXTS, TensorToken, as_tensor, blocks, checked_logits, checked_number, raised
+from qunify.token import (
+    CONTEXTS,
+    Layout,
+    Pool,
+    Pooling,
+    TensorToken,
+    as_tensor,
+    blocks,
+    checked_logits,
+    checked_number,
+    pooling_of,
+    raised,
+)
 from qunify.training._huge_pages import empty
 from qunify.training._module import Reduction, checked_reduction, denominator, refuse_second_derivatives
 
@@ -114,6 +126,9 @@ def _eps(values: Tensor) -> float:
     return float(torch.finfo(torch.promote_types(values.dtype, torch.float32)).eps)
 
 
+#: What the rows' sequences and batch have in common: (n, 1) for each.
+Statistics = Mapping[Pool, Tensor]
+
 #: A context: logits (…, V) or (V,); hidden states and the head that reads them, with or without a bias; or a TopK.
 Source = Tensor | tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None] | TopK
 
@@ -136,6 +151,7 @@ def linear_loss(
     old: Source | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
+    sequence_ids: Tensor | None = None,
     **context: Any,
 ) -> Tensor:
     """What `qunify.loss` gives for the logits `hidden @ weight.T + bias`, and its gradients, chunk by chunk.
@@ -162,6 +178,10 @@ def linear_loss(
         A head's logits are scaled and capped like the model's own. They are constants.
     logit_scale, softcap : float, optional
         logits = softcap · tanh(logit_scale · (hidden @ weight.T + bias) / softcap), without the tanh by default.
+    sequence_ids : Tensor of int, (…), optional
+        Which positions are one sequence, for a method that looks beyond the position; by default those along the last
+        dimension. Such a method goes through the head once more, for what its sequences have in common; what it takes
+        from the batch is of this call's.
     **context
         Other contexts by their usual names, (…) or (…, V).
 
@@ -191,7 +211,9 @@ def linear_loss(
     head = _Head.of(weight, bias, logit_scale, softcap, torch.promote_types(hidden.dtype, torch.float32))
     others = {k: head.like(*source) for k, source in sources.items() if isinstance(source, tuple)}
     given = {k: source for k, source in sources.items() if not isinstance(source, tuple)}
-    plan = _Plan(name, run, head, labels.flatten()[rows], rows, given, others, chunk_size or CHUNK, labels.shape)
+    pooling = pooling_of(name, sequence_ids, Layout(labels != ignore_index)) if qmap.pools else None
+    chunk = chunk_size or CHUNK
+    plan = _Plan(name, run, head, labels.flatten()[rows], rows, given, others, chunk, labels.shape, pooling)
     if len(rows) and not bool(((plan.labels >= 0) & (plan.labels < head.vocab)).all()):
         wrong = plan.labels[(plan.labels < 0) | (plan.labels >= head.vocab)][0]
         raise ValueError(
@@ -283,24 +305,63 @@ class _Plan:
     others: Mapping[str, tuple[Tensor, _Head]]  # contexts that are hidden states, over all rows
     chunk: int
     shape: torch.Size  # (…)
+    pooling: Pooling | None = None  # of the n rows, for a method that looks beyond the position
 
-    def losses(self, z: Tensor, at: slice, products: Mapping[str, Tensor], with_gradient: bool) -> Tensor:
+    def losses(
+        self, z: Tensor, at: slice, products: Mapping[str, Tensor], statistics: Statistics, with_gradient: bool
+    ) -> Tensor:
         """The losses (c,) of a chunk, from the products z (c, V) of its hidden states; `products` has the same of other
         models. Where `with_gradient` is true, z is overwritten by the gradient with respect to scale · product."""
         losses = torch.empty(len(z), dtype=self.head.dtype, device=z.device)
-        labels, rows = self.labels[at], self.rows[at]
+        labels = self.labels[at]
         for block in blocks(z):
-            context = {k: self.others[k][1].finite(product[block]) for k, product in products.items()}
-            context |= {k: _rows_of(self.name, source, k, rows[block], self.head) for k, source in self.given.items()}
+            context = self._context(block, at, products)
             if isinstance(self.method, QMap):
-                compute = _compiled(type(self.method), self.name) if z.is_cuda and _TRITON else _block_losses
-                losses[block] = compute(self.method, self.head, z[block], labels[block], context, with_gradient)
+                of_block = {pool: values[at][block] for pool, values in statistics.items()}
+                compiles = z.is_cuda and _TRITON and not of_block
+                compute = _compiled(type(self.method), self.name) if compiles else _block_losses
+                arguments = (self.head, z[block], labels[block], context, of_block, with_gradient)
+                losses[block] = compute(self.method, *arguments)
             else:
                 logits = self.head.logits(z[block])
                 losses[block], g = _by_autograd(self.name, self.method, logits, labels[block], context, with_gradient)
                 if g is not None:
                     z[block] = self.head.product_gradient(g, logits)
         return losses
+
+    def _context(self, block: slice, at: slice, products: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The contexts at a block of rows of the chunk `at`."""
+        context = {k: self.others[k][1].finite(product[block]) for k, product in products.items()}
+        rows = self.rows[at][block]
+        return context | {k: _rows_of(self.name, source, k, rows, self.head) for k, source in self.given.items()}
+
+    def chunks(self, hidden: Tensor) -> Iterator[tuple[slice, Tensor, Tensor, dict[str, Tensor]]]:
+        """For each chunk its rows, hidden states (c, d), the product of these with the head's weight, and the same of
+        other models. All chunks share one buffer for each product."""
+        n = len(self.labels)
+        room = min(self.chunk, n)
+        own, others = self.head.buffer(room), {k: other.buffer(room) for k, (_, other) in self.others.items()}
+        for start in range(0, n, self.chunk):
+            at = slice(start, min(start + self.chunk, n))
+            h = hidden[at].to(self.head.weight.dtype)
+            z = self.head.product(h, own)
+            products = {k: head.product(its[self.rows[at]], others[k]) for k, (its, head) in self.others.items()}
+            yield at, h, z, products
+
+    def statistics(self, hidden: Tensor) -> Statistics:
+        """What the method's sequences and batch have in common, at each of the n rows of hidden states (n, d)."""
+        if self.pooling is None or not isinstance(self.method, QMap):
+            return {}
+        found: dict[Pool, list[Tensor]] = {pool: [] for pool in self.method.pools}
+        for at, _, z, products in self.chunks(hidden):
+            for block in blocks(z):
+                context, finite = self._context(block, at, products), not self.head.rules_out
+                logits = self.head.logits(z[block])
+                t = TensorToken(logits, self.labels[at][block], context, self.name, finite=finite)
+                for pool, quantities in found.items():
+                    quantities.append(pool.of(t).clone())
+        none = torch.zeros(0, 1, dtype=self.head.dtype, device=hidden.device)
+        return {pool: self.pooling.combine(pool, torch.cat([none, *x])) for pool, x in found.items()}
 
     def constants(self) -> list[Tensor | None]:
         """All tensors of the contexts."""
@@ -359,11 +420,12 @@ class _Plan:
 
 
 def _block_losses(
-    m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
-) -> Tensor:
+    m: QMap, head: _Head, product: Tensor, labels: Tensor, context: Mapping[str, Tensor], statistics: Statistics,
+    with_gradient: bool,
+) -> Tensor:  # fmt: skip
     """The losses (b,) of a block of rows; `with_gradient`, their gradient takes the place of `product`."""
     z = head.logits(product)
-    t = TensorToken(z, labels, context, m.name, finite=not head.rules_out)
+    t = TensorToken(z, labels, context, m.name, finite=not head.rules_out, statistics=statistics)
     loss = (torch.zeros_like(t.p_label) + m.loss(t))[:, 0] + _zero(z, context)
     if with_gradient and head.softcap is None and product.dtype == z.dtype:
         logit_gradient(t, m.pulls(t), out=product)
@@ -402,14 +464,9 @@ def _losses_and_gradients(
     dh = torch.empty(n, hidden.shape[-1], dtype=head.weight.dtype, device=device) if wanted[0] else None
     dw = empty(head.vocab, head.weight.shape[1], head.dtype, device).zero_() if wanted[1] else None
     db = torch.zeros(head.vocab, 1, dtype=head.dtype, device=device) if wanted[2] else None
-    room = min(plan.chunk, n)
-    own, others = head.buffer(room), {k: other.buffer(room) for k, (_, other) in plan.others.items()}
-    for start in range(0, n, plan.chunk):
-        at = slice(start, min(start + plan.chunk, n))
-        h = hidden[at].to(head.weight.dtype)
-        z = head.product(h, own)
-        products = {k: other.product(its[plan.rows[at]], others[k]) for k, (its, other) in plan.others.items()}
-        losses[at] = plan.losses(z, at, products, any(wanted))
+    statistics = plan.statistics(hidden)
+    for at, h, z, products in plan.chunks(hidden):
+        losses[at] = plan.losses(z, at, products, statistics, any(wanted))
         one = h.new_ones(len(h), 1)
         if dh is not None:
             torch.mm(z, head.weight, out=dh[at])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify.maps import QMap, logit_gradient
-from qunify.token import Rows, TensorToken, read
+from qunify.token import Pooling, Rows, TensorToken, read
 from qunify.training._networks import Network, Parameters
 
 SUPPLIED = ("old_logits",)  # contexts that a stack can supply itself
@@ -259,7 +259,8 @@ class Stack:
         """The gradients of the logits, (M, B, V). The tokens of all models are one batch: methods share its softmax."""
         rows, v = logits.shape[1], logits.shape[2]
         context = {name: value.flatten(0, 1) for name, value in self._context(batch).items()}
-        t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context)
+        own = torch.arange(len(logits)).repeat_interleave(rows)  # each model's batch is its own, and one sequence
+        t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context, pooling=Pooling(own, own))
         g = torch.empty_like(logits).view(-1, v)
         for m, at in self._methods:
             if isinstance(at, slice):
