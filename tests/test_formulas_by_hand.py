@@ -48,6 +48,14 @@ def within(radius: float, old: Tensor, u: Tensor) -> bool:
     return bool(u <= old) or float(kl(two, now)) <= radius
 
 
+def relative_scale(p: Tensor, y: int) -> Tensor:
+    """By sorting, as its summaries say."""
+    falling = p.detach().sort(descending=True).values
+    expected = float((falling * torch.arange(1, len(p) + 1)).sum())
+    rank = int((p >= p[y]).sum())
+    return torch.tensor(2 ** (1 / math.log2(expected + 1) - 1 / math.log2(rank + 1)), dtype=p.dtype)
+
+
 def others(p: Tensor, y: int) -> Tensor:
     kept = p * (torch.arange(len(p)) != y)
     return kept / kept.sum()
@@ -157,6 +165,8 @@ BY_HAND: list[tuple[str, dict[str, Any], Loss]] = [
     ),
     ("power_law_decay", {}, lambda p, y, g: gate(1 / (g["prior"][y] + 1e-7), p[y])),
     ("power_law_decay", {"power": 0.5, "floor": 0.1}, lambda p, y, g: gate((g["prior"][y] + 0.1) ** -0.5, p[y])),
+    ("ranktuner", {}, lambda p, y, g: gate(p[y] * relative_scale(p, y), p[y])),
+    ("ranktuner", {"base": "1"}, lambda p, y, g: gate(relative_scale(p, y), p[y])),
     ("dice", {}, lambda p, y, g: 1 - (2 * (1 - p[y]) * p[y] + 1) / ((1 - p[y]) * p[y] + 1 + 1)),
     ("likelihood_gap", {}, lambda p, y, g: gate((1 + g["reference"][y] - p[y]).clamp(min=0.1), p[y])),
     # Unlearning: y is what to forget.

@@ -264,22 +264,17 @@ def test_plain_descent_ends_there_too(name: str) -> None:
     torch.testing.assert_close(trained, predicted.probs, rtol=0, atol=atol)
 
 
+#: Entries whose drift jumps at its optimum.
+JUMPING = {"ranktuner", "psft", "dppo_tv", "dppo_kl", "sppo", "tvd", "uld", "rho1"}
+
+
 @pytest.mark.parametrize("name", WITH_TARGET)
 def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
     given = context(4)
     for truth, points in zip(truths(4, 4), qu.optimum(qu.get(name), truths(4, 4), **given).all, strict=True):
         assert torch.isfinite(points).all()
         torch.testing.assert_close(points.sum(-1), torch.ones(len(points), dtype=torch.float64), rtol=0, atol=1e-12)
-        jumps = (
-            "psft",
-            "dppo_tv",
-            "dppo_kl",
-            "sppo",
-            "tvd",
-            "uld",
-            "rho1",
-        )  # at its optimum, and is zero only on average
-        if name not in jumps:
+        if name not in JUMPING:  # there it is zero only on average
             assert bool((qu.drift(qu.get(name), points, truth.expand_as(points), **given).abs() < 1e-10).all())
         gaps = torch.cdist(points, points) + torch.eye(len(points))
         assert bool((gaps > 1e-6).all())

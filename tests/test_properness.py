@@ -251,6 +251,7 @@ def surroundings(m: qu.QMap, p: Tensor, given: dict[str, Tensor]) -> dict[str, T
         "V": torch.tensor(v, dtype=torch.float64),
         "argmax0_k": t.argmax(t.policy).probs[0],
         "top0_k": t.in_top_k(t.distribution(values["tea_k"][None]), 3)[0],
+        "place0_k": t.ranks(t.policy)[0],
         "sorted0_k": t.in_order_of(t.distribution(values["tea_k"][None]), t.policy)[0],
     }
     if m.name in ("sparsemax", "entmax15", "bi_tempered"):

@@ -976,3 +976,36 @@ class LikelihoodGap(Gate):
     def weight(self, t: Token) -> Scalar:
         wanted = 1 + self.strength * (t.exp(t.at_label(t.reference.log)) - t.p_label)
         return t.where(wanted < self.floor, self.floor, wanted)
+
+
+class RankTuner(Gate):
+    """RankTuner: more weight on labels that rank lower than the model's own uncertainty lets expect.
+
+    Loss    −sg(b 2^(f(E) − f(R))) log u, f(x) = 1/log₂(x + 1); R the label's rank, E = Σ p_k rank_k, b = u or 1
+    Pulls   b 2^(f(E) − f(R)) → label
+    Source  Yu et al. 2026, arXiv:2602.01745, its formula as two summaries have it; b = u for mathematics, else 1
+    Release in practice (u s)^(−K) in place of the power of two, with K = log₂(ξ + 1)^(−2), ξ the larger of R and s, and
+            s a bound of E by the entropy
+    """
+
+    name = "ranktuner"
+    formula = (
+        r"-\mathrm{sg}\bigl(b\,2^{f(E)-f(R)}\bigr)\log u,\quad f(x)=\frac{1}{\log_2(x+1)},"
+        r"\quad E=\sum_k p_k\,\mathrm{rank}_k"
+    )
+    base: str = param("p", choices=("p", "1"), letter="b", telling="1", doc="what is scaled: u or 1")
+
+    @property
+    def simplex(self) -> str:
+        return "always" if self.base == "p" else "sometimes"
+
+    def loss(self, t: Token) -> Scalar:
+        rank = t.ranks(t.policy)
+        expected, own = (t.log(2) / t.log(x + 1) for x in (t.expect(t.policy, rank), t.at_label(rank)))
+        scale = t.exp(t.log(2) * (expected - own))
+        return -t.stop(t.p_label * scale if self.base == "p" else scale) * t.log_p_label
+
+    def weight(self, t: Token) -> Scalar:
+        rank = t.ranks(t.policy)
+        log_scale = t.log(2) ** 2 * (1 / t.log(1 + t.expect(t.policy, rank)) - 1 / t.log(1 + t.at_label(rank)))
+        return t.exp(log_scale + t.log_p_label) if self.base == "p" else t.exp(log_scale)

@@ -151,6 +151,9 @@ class TokensAsOne:
     def top_k(self, d: Parts, k: int) -> Parts:
         return Parts(t.top_k(x, k) for t, x in zip(self._tokens, d, strict=True))
 
+    def ranks(self, d: Parts) -> Parts:
+        return Parts(t.ranks(x) for t, x in zip(self._tokens, d, strict=True))
+
     def _number(self, name: str, *of: Parts) -> Tensor:
         of_policy = all(x is self.policy for x in of)
         key = (name, len(of))

@@ -33,6 +33,11 @@ function inTopK(logs, k) {
   return logs.map((_, i) => order.includes(i) ? 1 : 0);
 }
 
+// 1 at the largest, 2 at the next; those that tie share the mean of their places.
+function ranks(logs) {
+  return logs.map(p => (logs.filter(q => q > p).length + 1 + logs.filter(q => q >= p).length) / 2);
+}
+
 // The probabilities by size, the largest at the token with the largest of the logarithms.
 function inOrderOf(probs, logs) {
   const places = logs.map((_, i) => i).sort((i, j) => logs[j] - logs[i] || i - j), found = [...probs];

@@ -228,6 +228,10 @@ class Token(ABC):
         """1 on d's k most likely tokens (on all of them where V < k), 0 elsewhere."""
 
     @abstractmethod
+    def ranks(self, d: Distribution) -> Vector:
+        """1 at d's likeliest token, 2 at its second, and so on; tokens that tie share the mean of their places."""
+
+    @abstractmethod
     def in_order_of(self, d: Distribution, by: Distribution) -> Vector:
         """d's probabilities by size, the largest at `by`'s likeliest token, the next at its second, and so on."""
 

@@ -173,6 +173,9 @@ class DecimalToken(Token):
         best = sorted(range(len(d.probs)), key=lambda i: (-d.probs[i], i))[:k]
         return decimals(EXACT.mpf(i in best) for i in range(len(d.probs)))
 
+    def ranks(self, d: Distribution) -> Vector:
+        return decimals(EXACT.mpf(sum(q > p for q in d.probs) + 1 + sum(q >= p for q in d.probs)) / 2 for p in d.probs)
+
     def in_order_of(self, d: Distribution, by: Distribution) -> Vector:
         places = sorted(range(len(by.probs)), key=lambda i: (-by.probs[i], i))
         found = np.empty_like(d.probs)

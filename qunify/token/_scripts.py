@@ -199,6 +199,9 @@ class ScriptToken(Token):
     def in_top_k(self, d: Distribution, k: Any) -> Node:
         return self._trace.node("inTopK", d.log, k, vector=True)
 
+    def ranks(self, d: Distribution) -> Node:
+        return self._trace.node("ranks", d.log, vector=True)
+
     def in_order_of(self, d: Distribution, by: Distribution) -> Node:
         return self._trace.node("inOrderOf", d.probs, by.log, vector=True)
 

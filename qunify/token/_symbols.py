@@ -329,6 +329,9 @@ class SymbolicToken(Token):
     def at_rank(self, d: Distribution, rank: int) -> Distribution:
         return self._opaque("rank", d, rank)
 
+    def ranks(self, d: Distribution) -> SymbolicVector:
+        return SymbolicVector(*per_token(self._opaque_name("place", d)))
+
     def in_order_of(self, d: Distribution, by: Distribution) -> SymbolicVector:
         return SymbolicVector(*per_token(self._opaque_name("sorted", by, d.probs.label, d.probs.elsewhere)))
 

@@ -275,6 +275,12 @@ class TensorToken(Token):
             inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
         return inside
 
+    def ranks(self, d: Distribution) -> Tensor:
+        x = d.log.detach()
+        rising, v = sort(x), x.shape[-1]
+        above, as_likely = (v - torch.searchsorted(rising, x.contiguous(), right=right) for right in (True, False))
+        return ((above + 1 + as_likely) / 2).to(x.dtype)
+
     def in_order_of(self, d: Distribution, by: Distribution) -> Tensor:
         places = by.log.detach().argsort(dim=-1, descending=True, stable=True)
         return torch.empty_like(d.probs).scatter_(-1, places, sort(d.probs).flip(-1))
