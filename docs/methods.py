@@ -16,6 +16,7 @@ import joblib
 import pandas as pd
 
 import qunify
+from docs import atlas
 from qunify import catalogue
 from qunify._lib import files
 from qunify.maps import QMap
@@ -184,6 +185,7 @@ def page(facts: Facts) -> str:
         pictured=pictured,
         relations=relation_lines(facts.m.name),
         special_cases=special_cases(facts.m.name),
+        shippers=atlas.shippers(facts.m.name),
         usage=usage(facts.m),
     )
 

@@ -64,6 +64,16 @@ def test_a_run_writes_three_files_and_a_report(monkeypatch: pytest.MonkeyPatch, 
     assert "A question?" in (tmp_path / "report.html").read_text()
 
 
+def test_further_pictures_of_a_study_lie_beside_it_and_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = dataclasses.replace(small(), more={"other": lambda table: Figure()})
+    install(monkeypatch, "targets", study)
+    assert runner.run("targets", False, tmp_path, "commit").state == "done"
+    assert (tmp_path / "targets.other.png").read_bytes().startswith(b"\x89PNG")
+    assert runner.run("targets", False, tmp_path, "commit").state == "unchanged"
+    (tmp_path / "targets.other.png").write_bytes(b"another")
+    assert not runner.finished("targets", False, tmp_path)
+
+
 def test_rows_carry_their_provenance(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     install(monkeypatch, "targets", small())
     main(["--full", "--only", "targets", "--out", str(tmp_path), "--jobs", "1"])
@@ -260,6 +270,7 @@ def test_a_key_does_not_see_what_is_imported_by_a_name_made_at_run_time() -> Non
         "analyses/kit/runner.py",  # loads the study whose key it is
         "analyses/kit/findings.py",  # loads what is said of the rows, which depend on none of it
         "analyses/kit/_closure.py",  # names what it does not see
+        "analyses/studies/atlas/stubs.py",  # loads files of other people's libraries, which are pinned
         "qunify/cli/_functions.py",  # loads a function of the user's
         "qunify/_lib/exports.py",  # loads a lazy name, of which the package says where it lives
         "qunify/catalogue/__init__.py",  # loads the files beside it, all of which count

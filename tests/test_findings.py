@@ -76,6 +76,16 @@ OTHERWISE: dict[str, Rows] = {
     "DFT makes real demonstrations less likely than they were": swapped("method", "dft", "sft"),
     "The first step foretells a rehearsal; what is asked does not": swapped("quantity", "influence", "trust"),
     "A real model's trust does not tell wrong solutions from right ones": lambda t: t.assign(low=0.6),
+    "Label smoothing of ε is two losses, and a few more": lambda t: t.assign(
+        found=t["found"].replace("label_smoothing(smoothing=0.1*V/(V - 1))", "label_smoothing(smoothing=0.1)")
+    ),
+    "At a temperature, some multiply by T², and some divide by V": lambda t: t.assign(
+        factor=t["factor"].replace("0.25", "1.0")
+    ),
+    "Distillation from a teacher's top k is several losses": lambda t: t.assign(
+        found="kd(temperature=1)", level="identical", factor="1.0"
+    ),
+    "Where no token is kept, some losses are NaN and some are 0": lambda t: t.assign(none_kept="0"),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
 }
 
@@ -134,5 +144,5 @@ def test_numbers_are_worded_and_none_is_missing() -> None:
 def test_a_page_apart_tells_its_own() -> None:
     for study in pages.APART:
         told = pages.told(study)
-        assert len(re.findall(r"^### \d+\. ", told, flags=re.MULTILINE)) == len(findings.of(study)) > 5
+        assert len(re.findall(r"^### \d+\. ", told, flags=re.MULTILINE)) == len(findings.of(study)) > 3
         assert "nan" not in told.lower()

@@ -17,12 +17,13 @@ from qunify._lib import files
 FOLDER = runner.ROOT / "build" / "cache"
 
 
-def part(study: str, name: str, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """The table that `make` gives, from the cache if the same code and versions have made it before.
+def part(study: str, name: str, make: Callable[[], pd.DataFrame], key: str = "") -> pd.DataFrame:
+    """The table that `make` gives, from the cache if the same code and versions have made it before: those of the
+    study, unless a `key` stands for what the part depends on.
 
     Every value is read back from text, so that a cached run and a fresh one give the same table.
     """
-    path = _here(study) / f"{name}.csv"
+    path = _here(study, key) / f"{name}.csv"
     if not path.exists():
         files.write(path, make().to_csv(index=False, lineterminator="\n").encode())
     return pd.read_csv(path, keep_default_na=False, dtype=str)
@@ -41,9 +42,9 @@ def trained(study: str, name: str, model: nn.Module, train: Callable[[], None]) 
     files.write(path, content.getvalue())
 
 
-def _here(study: str) -> Path:
+def _here(study: str, key: str = "") -> Path:
     """The folder of what the present code makes. What other versions made stays beside it, so that going back to one
     costs nothing; `make clean` removes it all."""
-    here = FOLDER / study / runner.key(study, full=True).split()[-1]
+    here = FOLDER / study / (key or runner.key(study, full=True).split()[-1])
     here.mkdir(parents=True, exist_ok=True)
     return here

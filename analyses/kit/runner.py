@@ -1,7 +1,7 @@
 """Runs one study: rows to CSV, CSV to pictures. A file is complete or absent, and finished work is not repeated.
 
 The SVG is written last and carries a stamp: the mode, a hash of the code and versions that made it, and hashes
-of the CSV and the PNG beside it. A study is finished when its stamp still fits.
+of the CSV and the PNGs beside it. A study is finished when its stamp still fits.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import importlib
 import subprocess
 import time
 import traceback
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -102,10 +103,12 @@ def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     csv = table.to_csv(index=False, float_format="%.12g", lineterminator="\n").encode()
     out.mkdir(parents=True, exist_ok=True)
     files.write(out / f"{name}.csv", csv)
-    figure = study.draw(read(name, out))
-    png = plots.render(figure, "png")
-    files.write(out / f"{name}.png", png)
-    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=f"{stamp} {_digest(csv)} {_digest(png)}"))
+    table = read(name, out)
+    figure = study.draw(table)
+    drawn = {f"{name}.png": figure, **{f"{name}.{one}.png": draw(table) for one, draw in study.more.items()}}
+    for file, picture in drawn.items():
+        files.write(out / file, plots.render(picture, "png"))
+    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=" ".join([stamp, *_beside(name, out)])))
 
 
 def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
@@ -121,20 +124,31 @@ def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFra
 
 def key(name: str, full: bool) -> str:
     """The mode, and a hash of what the study depends on: the files that it and this runner import, and libraries."""
+    mode = "full" if full else "quick"
+    return f"{mode} {made_of(closure([f'analyses.studies.{name}', 'analyses.kit.runner'], ROOT))}"
+
+
+def made_of(paths: Iterable[Path]) -> str:
+    """A hash of these files of the checkout, and of the versions of libraries."""
     h = hashlib.sha256()
-    for path in closure([f"analyses.studies.{name}", "analyses.kit.runner"], ROOT):
+    for path in paths:
         h.update(path.relative_to(ROOT).as_posix().encode() + path.read_bytes())
     for library in LIBRARIES:
         h.update(f"{library} {metadata.version(library)}".encode())
-    return f"{'full' if full else 'quick'} {h.hexdigest()[:20]}"
+    return h.hexdigest()[:20]
 
 
 def _is_finished(name: str, out: Path, stamp: str) -> bool:
     try:
-        beside = [_digest((out / f"{name}.{kind}").read_bytes()) for kind in ("csv", "png")]
-        return " ".join([stamp, *beside]) in (out / f"{name}.svg").read_text()
+        return " ".join([stamp, *_beside(name, out)]) in (out / f"{name}.svg").read_text()
     except OSError:
         return False
+
+
+def _beside(name: str, out: Path) -> list[str]:
+    """Hashes of the table and the pictures that lie beside the SVG."""
+    paths = [out / f"{name}.csv", out / f"{name}.png", *sorted(out.glob(f"{name}.*.png"))]
+    return [_digest(path.read_bytes()) for path in paths]
 
 
 def _digest(content: bytes) -> str:

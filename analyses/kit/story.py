@@ -18,7 +18,7 @@ STUDIES = (
     "gates",
     "equivalence",
     "family",
-    "peers",
+    "atlas",
     "simplex",
     "theory_vs_training",
     "dynamics",

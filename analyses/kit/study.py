@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 
 import pandas as pd
 from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ class Study:
     draw: Callable[[pd.DataFrame], Figure]
     see: Callable[[pd.DataFrame], str]  # one to three sentences; every number in them comes from the table
     digest: Callable[[pd.DataFrame], pd.DataFrame] = as_it_is  # the few rows worth printing
+    more: Mapping[str, Callable[[pd.DataFrame], Figure]] = field(default_factory=dict)  # further pictures, by name
     methods: Callable[[], Iterable[str]] = tuple  # entries of the catalogue that a full run has rows of
 
     def missing(self, table: pd.DataFrame) -> list[str]:
