@@ -85,7 +85,7 @@ OTHERWISE: dict[str, Rows] = {
     "Distillation from a teacher's top k is several losses": lambda t: t.assign(
         found="kd(temperature=1)", level="identical", factor="1.0"
     ),
-    "Where no token is kept, some losses are NaN and some are 0": lambda t: t.assign(none_kept="0"),
+    "Where no token is kept, some losses are no number and some are 0": lambda t: t.assign(none_kept="0"),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
 }
 

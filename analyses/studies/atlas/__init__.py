@@ -55,8 +55,8 @@ def see(table: pd.DataFrame) -> str:
     return (
         f"{len(table)} losses as {table['library'].nunique()} libraries ship them: {named} are what their name says, "
         f"{factor} are so but for a factor, and {nearly} nearly or at most tokens; {counts[asking.OTHERWISE]} have "
-        f"other parameters than those that they were given; {renamed} have another name here, or are a sum. Another method, "
-        f"random, or none of the catalogue: {counts[asking.ANOTHER]}, {counts[asking.RANDOM]} and "
+        f"other parameters than those that they were given; {renamed} have another name here, or are a sum. Another "
+        f"method, random, or none of the catalogue: {counts[asking.ANOTHER]}, {counts[asking.RANDOM]} and "
         f"{counts[asking.NONE]}."
     )
 

@@ -96,8 +96,8 @@ def none_kept(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def none_kept_words(table: pd.DataFrame) -> str:
     nan, zero = none_kept(table)
     return (
-        f"A batch of which every token is left out is NaN in {len(nan)} losses ({listed(libraries(nan))}), and 0 in "
-        f"{len(zero)}. With long prompts and small micro-batches such a batch comes, and one NaN is all it takes."
+        f"A batch of which every token is left out has no number for a loss in {len(nan)} of them ({listed(libraries(nan))}), and 0 in "
+        f"{len(zero)}. With long prompts and small micro-batches such a batch comes, and one is all it takes."
     )
 
 
@@ -109,5 +109,5 @@ FINDINGS = (
     Finding("Label smoothing of ε is two losses, and a few more", smoothing_words, smoothing_holds),
     Finding("At a temperature, some multiply by T², and some divide by V", temperature_words, temperature_holds),
     Finding("Distillation from a teacher's top k is several losses", top_k_words, top_k_holds),
-    Finding("Where no token is kept, some losses are NaN and some are 0", none_kept_words, none_kept_holds),
+    Finding("Where no token is kept, some losses are no number and some are 0", none_kept_words, none_kept_holds),
 )
