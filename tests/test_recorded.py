@@ -511,6 +511,7 @@ def test_a_longer_list_comes_closer_to_the_teacher(name: str) -> None:
     t, own, other = (3 * torch.randn(n, v, generator=generator) for _ in range(3))
     z, y = t + own / 3, t.softmax(-1).multinomial(1, generator=generator)[:, 0]
     context: dict[str, Any] = {k: z + other / 3 for k in m.needs if k.endswith("_logits")}
+    context |= {"token_weight": torch.linspace(0.5, 1.5, n)} if "token_weight" in m.needs else {}
     full = m(z, y, **{**context, "teacher_logits": t}).gradient
     apart = []
     for k in (10, 100, 400):

@@ -596,7 +596,7 @@ class EOPD(QMap):
         0.8,
         low=0,
         letter="τ",
-        telling=0.537,
+        telling=0.5383,
         elsewhere="`soft_kd_entropy_threshold` in the release",
         doc="τ, in nats: the teacher is unsure above it",
     )

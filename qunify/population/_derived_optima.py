@@ -72,7 +72,9 @@ def derived_optimum(m: QMap) -> Derived | None:
         return None
     if not parts.weight.has(U, *CONTEXTS):
         total = parts.weight + parts.others
-        return Derived(sp.expand((ETA * parts.weight + parts.fixed) / total)) if total != 0 else None
+        if total == 0 or total.is_negative:  # of a constant push it is the point that training runs away from
+            return None
+        return Derived(sp.expand((ETA * parts.weight + parts.fixed) / total))
     if parts.fixed != 0:
         found = _solutions(ETA * parts.weight + parts.fixed - C * U, sp.S.Zero)
         probs = next((p for p in found if _solves(p, parts)), None)
