@@ -301,6 +301,16 @@ def test_division_by_the_vocabulary_is_a_factor_that_depends_on_it() -> None:
     assert (found[0].name, found[0].level, str(found[0].factor)) == ("kd", "scaled", "1/V")
 
 
+def test_a_gate_may_be_divided_by_the_vocabulary() -> None:
+    def mean_over_classes(z: Tensor, y: Tensor) -> Tensor:
+        one_hot = F.one_hot(y, z.shape[-1])
+        return -((1 - z.softmax(-1)) ** 2 * one_hot * z.log_softmax(-1)).mean(-1)
+
+    found = qu.identify(mean_over_classes)
+    assert (found[0].name, found[0].params, found[0].level) == ("focal", {"focusing": 2.0}, "scaled")
+    assert str(found[0].factor) == "1/V"
+
+
 @pytest.mark.parametrize(("divisor", "said"), [(1.0, "log(Min(20, V))"), (3.0, "log(Min(20, V))/3")])
 def test_a_factor_may_depend_on_how_many_tokens_a_top_k_has(divisor: float, said: str) -> None:
     def in_nats(z: Tensor, y: Tensor) -> Tensor:

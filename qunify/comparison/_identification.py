@@ -346,7 +346,14 @@ def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tol
     """Entries that fit each vocabulary alone, with parameters or a factor that depend on V in a known form. Example: a
     smoothing of 0.1 (V − 1)/V."""
     found = []
-    for close in sorted(missed, key=lambda f: f.error)[:6]:
+    alone = [sample.only(i) for i in range(len(ROWS))]
+
+    def apart(close: Fit) -> float:
+        """How near the entry comes where every vocabulary has a factor of its own."""
+        likely = (close.method, type(close.method)())
+        return min(max(one.error(m, "ratio") for one in alone) for m in likely)
+
+    for close in sorted(missed, key=apart)[:6]:
         cls = type(close.method)
         if fit(cls, sample.only(0), "ratio", tolerance).error > tolerance:  # not even with a factor
             continue
