@@ -72,13 +72,14 @@ _PAPER = {
     "target_sft": Line("#D55E00", _SOLID, "8"),
 }  # fmt: skip
 
-#: Every other method takes its family's hue, in one of a few depths by its place there. In the catalogue's order:
-#: gates, smoothing, anchored, designed, distillation, scores, warped, penalties, policy, unlearning; two more for
-#: families to come.
-_HUES = (
-    "#0072B2", "#E69F00", "#CC6677", "#D55E00", "#009E73", "#882255", "#AA4499", "#7F5F3F",
-    "#4477AA", "#B8860B", "#228833", "#6A51A3",
-)  # fmt: skip
+#: Every other method takes its family's hue, in one of a few depths by its place there.
+_HUES = {
+    "gates": "#0072B2", "smoothing": "#E69F00", "anchored": "#CC6677", "designed": "#D55E00", "distillation": "#009E73",
+    "scores": "#882255", "warped": "#AA4499", "penalties": "#7F5F3F", "policy": "#4477AA", "unlearning": "#B8860B",
+    "sequence": "#228833", "ranks": "#6A51A3",
+}  # fmt: skip
+#: For families to come, in their order.
+_MORE_HUES = ("#2F6F8F", "#A0522D", "#5F7F2F")
 #: A name outside the catalogue: a map of somebody's own.
 _OWN = Line("#DC267F", _DASHDOT, "o")
 _DEPTHS = (0.38, 0.52, 0.28, 0.62, 0.45)
@@ -104,10 +105,14 @@ def _on_light(name: str) -> Line:
     if entry is None:
         return _OWN
     i = catalogue.names(entry.family).index(name)
-    family = catalogue.families().index(entry.family)
-    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_HUES[family % len(_HUES)]))
+    hue, _, saturation = colorsys.rgb_to_hls(*to_rgb(_hue(entry.family)))
     shade = to_hex(colorsys.hls_to_rgb(hue, _DEPTHS[i % len(_DEPTHS)], saturation))
     return Line(shade, _DASHES[i % len(_DASHES)], _MARKERS[i % len(_MARKERS)])
+
+
+def _hue(family: str) -> str:
+    others = [f for f in catalogue.families() if f not in _HUES]
+    return _HUES.get(family) or _MORE_HUES[others.index(family) % len(_MORE_HUES)]
 
 
 def as_text(shade: ColorType) -> str:
