@@ -237,3 +237,16 @@ def test_a_name_of_the_catalogue_promises_nothing() -> None:
 def test_a_random_loss_is_not_compared() -> None:
     with pytest.raises(ValueError, match="expected the same gradient from two calls on the same tokens"):
         qu.compare(lambda z, y: cross_entropy(F.dropout(z, 0.1), y), "sft")
+
+
+def test_verdicts_of_a_loss_in_which_tokens_interact_say_how_they_were_reached() -> None:
+    def lowest(logits: Tensor, labels: Tensor) -> Tensor:
+        """Cross-entropy on the seven tenths of the batch with the lowest loss: alone, every token is one of them."""
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+        return losses * (losses.detach() <= losses.detach().quantile(0.7))
+
+    assert str(qu.compare(lowest, "sft")).startswith("Taken one token at a time, lowest and sft have the same gradient")
+    assert str(qu.is_proper(lowest)).startswith("Taken one token at a time, lowest is strictly proper")
+    for other in (qu.compare("sft", "dft"), qu.is_proper("sft"), qu.compare(lambda z, y: z.logsumexp(-1), "sft")):
+        assert not other.alone
+        assert "one token at a time" not in str(other)

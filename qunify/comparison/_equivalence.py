@@ -20,7 +20,7 @@ from qunify.comparison._proofs import Proof, on_one_ray, proportional
 from qunify.comparison._ranges import range_of, symbol_within
 from qunify.comparison._shared_optima import share_optima
 from qunify.comparison._two_values import refuted
-from qunify.maps import Alias, Method, QMap, computed_in, measured_in
+from qunify.maps import Alias, Method, QMap, computed_in, judged_alone, measured_in
 from qunify.symbolic import Step, as_text, runs_on_symbols
 from qunify.token import CONTEXTS
 
@@ -66,6 +66,9 @@ class Equivalence:
     values : tuple of str
         With symbols among the parameters: the values of these at which the verdict was measured, or at one of which
         two distinct methods differ. Empty where symbols prove it for every value.
+    alone : bool
+        Tokens interact in a function among the two, which weights by a mean or a rank over the batch, say: it was given
+        one token at a time, and the verdict is of that.
     """
 
     a: str
@@ -82,6 +85,7 @@ class Equivalence:
     ties: tuple[str, ...] = ()
     precision: str = "float64"
     values: tuple[str, ...] = ()
+    alone: bool = False
 
     def meets(self, level: str) -> bool:
         """Whether this level, or a finer one, holds."""
@@ -111,7 +115,8 @@ class Equivalence:
         ties = f", ties apart: {', '.join(self.ties)}" if self.ties else ""
         at = f", as at {' or '.join(self.values)}" if self.level == "distinct" else f" at {'; '.join(self.values)}"
         at = at if self.values else ""
-        return f"{self.a} and {self.b} {said}{ties}{at} ({measured_in(self.precision, self.proved)})."
+        taken = "Taken one token at a time, " if self.alone else ""
+        return f"{taken}{self.a} and {self.b} {said}{ties}{at} ({measured_in(self.precision, self.proved)})."
 
 
 def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
@@ -193,6 +198,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         ties=proof.ties if proof else (),
         precision=computed_in(a, b),
         values=tuple(e.at for e in shown if e.at),
+        alone=judged_alone(a, b),
     )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from qunify._lib.tolerances import ROUNDING, SAME_OPTIMUM
-from qunify.maps import Alias, LossFunctionMap, NotFinite, QMap, remembered
+from qunify.maps import Alias, NotFinite, QMap, judged_alone, remembered
 from qunify.population import StablePoints, closed_form, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
 from qunify.symbolic import Step
@@ -57,7 +57,7 @@ def _context(m: QMap, truths: torch.Tensor, alias: Alias) -> dict[str, torch.Ten
 def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
     """Both methods' optima side by side. A loss that is not shift-invariant has none; of a function whose tokens
     interact, or that stops being finite near certainty, none is found."""
-    if any(isinstance(m, LossFunctionMap) and m.calling.apart for m in (a, b)):
+    if judged_alone(a, b):
         return SharedOptima(False)
     try:
         return _side_by_side(a, b, alias)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         Method,
         computed_in,
         induced,
+        judged_alone,
         loss_arguments,
         measured_in,
         published,

@@ -77,6 +77,11 @@ def computed_in(*maps: QMap) -> str:
     return type_name(max([torch.float64, *types], key=lambda x: torch.finfo(x).eps))
 
 
+def judged_alone(*maps: QMap) -> bool:
+    """Whether tokens interact in a function among some maps, so that each token is given to it alone."""
+    return any(isinstance(m, LossFunctionMap) and m.calling.apart for m in maps)
+
+
 def measured_in(precision: str, proved: bool) -> str:
     """How something is known, as verdicts say it: `measured, to the rounding of float32`."""
     return "proved" if proved else "measured" + (f", to the rounding of {precision}" * (precision != "float64"))

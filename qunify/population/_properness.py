@@ -29,6 +29,7 @@ from qunify.maps import (
     computed_in,
     exact_gradient,
     exact_loss,
+    judged_alone,
     logit_gradient,
     measured_in,
     remembered,
@@ -113,6 +114,8 @@ class Properness:
         The same verdict where the prediction is not the softmax but goes through the method's own link.
     precision : str
         What a loss function computes in: the verdict holds to the rounding of that type.
+    alone : bool
+        Tokens interact in a loss function: it was given one token at a time, and the verdict is of that.
     """
 
     method: str
@@ -129,9 +132,10 @@ class Properness:
     witness: Biased | NotConcave | None = field(default=None, repr=False)
     through_link: Properness | None = None
     precision: str = "float64"
+    alone: bool = False
 
     def __str__(self) -> str:
-        said = f"{self.method} {self._said()}"
+        said = f"{'Taken one token at a time, ' if self.alone else ''}{self.method} {self._said()}"
         if self.through_link is not None:
             said += f"; through its link {self.through_link.link} it {self.through_link._said()}"
         return f"{said}."
@@ -228,6 +232,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
             witness=refuted,
             through_link=linked,
             precision=computed_in(m),
+            alone=judged_alone(m),
         )
     proper, strict, reason = _scoring(m, through_link)
     return Properness(
@@ -243,6 +248,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
         witness=None if proper or through_link or reason == _DETACHED else _not_concave(m),
         through_link=linked,
         precision=computed_in(m),
+        alone=judged_alone(m),
     )
 
 
