@@ -47,6 +47,8 @@ class Batch:
     logits: Tensor  # (N, V)
     labels: Tensor  # (N,)
     context: dict[str, Any]  # a Tensor each, (N, V) or (N,); not typed so, since a call also takes ignore_index
+    sequence: Tensor | None = None  # (N,) the number of the sequence each token is of; by default IN_SEQUENCE to one
+    part_of: tuple[Batch, slice | Tensor] | None = None  # the batch that these tokens were chosen from, and its rows
 
     @property
     def vocab(self) -> int:
@@ -63,7 +65,9 @@ class Batch:
         return self._first[n]
 
     def __getitem__(self, rows: slice | Tensor) -> Batch:
-        return Batch(self.logits[rows], self.labels[rows], {k: v[rows] for k, v in self.context.items()})
+        """Some of its tokens, which are still of its sequences."""
+        context = {k: v[rows] for k, v in self.context.items()}
+        return Batch(self.logits[rows], self.labels[rows], context, part_of=(self, rows))
 
     def __add__(self, other: Batch) -> Batch:
         """The tokens of both, over one vocabulary."""
@@ -73,8 +77,12 @@ class Batch:
     @functools.cached_property
     def token(self) -> TensorToken:
         """The Token that the body of a method sees; it caches, so that many methods share one softmax."""
-        with_sequences = {**self.context, SEQUENCES: torch.arange(len(self.labels)) // IN_SEQUENCE}
-        return read("batch", tuple(self.context), self.logits, self.labels, -100, with_sequences)[0]
+        of = torch.arange(len(self.labels)) // IN_SEQUENCE if self.sequence is None else self.sequence
+        t, _ = read("batch", tuple(self.context), self.logits, self.labels, -100, {**self.context, SEQUENCES: of})
+        if self.part_of is not None:
+            whole, rows = self.part_of
+            t.whole = whole.token, rows
+        return t
 
 
 def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T) -> dict[str, T]:

@@ -396,6 +396,44 @@ def test_tokens_that_interact_are_judged_alone_and_that_is_said() -> None:
     assert "Its tokens interact" in str(found)
 
 
+def by_mean_entropy(z: Tensor, y: Tensor) -> Tensor:
+    log_p = z.log_softmax(-1)
+    return -0.5 * (log_p.exp() * log_p).sum(-1).mean().detach().exp() * log_u(z, y)
+
+
+def lowest_losses(z: Tensor, y: Tensor) -> Tensor:
+    losses = -log_u(z, y)
+    return losses * (losses.detach() <= losses.detach().quantile(0.7))
+
+
+def half_the_mean_as_a_floor(z: Tensor, y: Tensor) -> Tensor:
+    u = log_u(z, y).exp()
+    floor = u.detach().mean() / 2
+    power = floor + (1 - floor) * u.detach() / (2 - u.detach())
+    return (1 - u**power) / power
+
+
+def above_twice_the_median(z: Tensor, y: Tensor) -> Tensor:
+    losses = -log_u(z, y)
+    return 3 * losses * (2 * losses.detach().median() / losses.detach()).clamp(max=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [
+        (by_mean_entropy, "identical to srft(scale=0.5)"),
+        (lowest_losses, "identical to lowest_losses(keep=0.7)"),
+        (half_the_mean_as_a_floor, "identical to cayley_floor"),
+        (above_twice_the_median, "3 × antiop(multiple=2), a change of learning rate"),
+    ],
+)
+def test_what_weights_by_its_batch_is_recognised_on_whole_batches(loss: Any, verdict: str) -> None:
+    found = qu.identify(loss)
+    assert found.together
+    assert found.verdict.startswith(f"All tokens of a batch taken for one sequence, {loss.__name__} is {verdict}")
+
+
 # ---- what the catalogue does not have ------------------------------------------------------------------------
 
 

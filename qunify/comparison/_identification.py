@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -18,10 +19,10 @@ from qunify.catalogue import ENTRIES
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import HOPELESS, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._partial import Partial, partly
-from qunify.comparison._subjects import Measured, beside, examine, is_gate
+from qunify.comparison._subjects import Measured, Subject, beside, examine, is_gate
 from qunify.comparison._sums import Sum, as_sum
 from qunify.maps import Method, QMap, limits, published
-from qunify.samples import ROWS, spread_over_u
+from qunify.samples import ROWS, Batch, spread_over_u
 from qunify.token import V
 
 DEGREES = ("identical", "scaled", "opposite", "mostly", "directional", "near")  # how near a match is
@@ -29,6 +30,7 @@ EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 NEAR = 0.1  # relative gradient error up to which an entry is named as near
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
+_EXACT_MODES: tuple[Mode, ...] = ("equal", "ratio")
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
 
@@ -107,16 +109,24 @@ class Matches(list[Match]):
     """The matches, best first; printed, what the loss is in plain sentences.
 
     `sum` has the loss as a `Sum` of entries, where none alone has its gradient or direction and a sum has; else None.
+    `together` is true where the matches weight by what a sequence or batch has in common, as the loss does: they were
+    found on batches whose tokens are all of one sequence.
     """
 
-    def __init__(self, matches: Sequence[Match], name: str, diagnosis: Diagnosis, total: Sum | None = None) -> None:
+    def __init__(
+        self, matches: Sequence[Match], name: str, diagnosis: Diagnosis, total: Sum | None = None,
+        together: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(matches)
-        self.name, self.diagnosis, self.sum = name, diagnosis, total
+        self.name, self.diagnosis, self.sum, self.together = name, diagnosis, total, together
 
     @property
     def verdict(self) -> str:
         """One sentence."""
-        subject = f"Taken one token at a time, {self.name}" if self.diagnosis.apart else self.name
+        subject = self.name
+        if self.diagnosis.apart:
+            how = "All tokens of a batch taken for one sequence" if self.together else "Taken one token at a time"
+            subject = f"{how}, {self.name}"
         if self.diagnosis.silent:
             return f"{subject} teaches nothing: its gradient is zero."
         best = self[0] if self else None
@@ -192,6 +202,8 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     known = [spread_over_u(v, seed=0) for v in ROWS]
     measured = [subject(p) for p in known]
     diagnosis = diagnose(subject, known, measured)
+    if diagnosis.apart and (beyond := _beyond(subject)):
+        return Matches(beyond[:top], subject.name, diagnosis, together=True)
     few = None
     if not diagnosis.gate:
         few = FEW_ROWS
@@ -215,6 +227,26 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         if part:
             matches = [_mostly(part), *(m for m in matches if m.name != part.method.name)]
     return Matches(matches[:top], subject.name, diagnosis, total)
+
+
+@functools.cache
+def _one_sequence(vocab: int, seed: int) -> Batch:
+    p = spread_over_u(vocab, seed)
+    return replace(p, sequence=torch.zeros_like(p.labels))
+
+
+def _beyond(subject: Subject) -> list[Match]:
+    """The entries that look beyond the position and have the gradient of a loss in which tokens interact."""
+    if subject.calling.reduction != "none":
+        return []
+    known, held_out = ([subject.together(_one_sequence(v, seed)) for v in ROWS] for seed in (0, 1))
+    gate = all(q.is_gate for q in known)
+    tolerance = TOLERANCE[subject.calling.rounding]
+    samples = _sample(known, gate), _sample(held_out, gate)
+    looking = [cls for cls in ENTRIES.values() if cls.pools and set(cls.needs) <= set(subject.contexts)]
+    fits = ((cls, mode) for mode in _EXACT_MODES for cls in looking if is_gate(cls()) == gate)
+    found = [_exact(fit(cls, samples[0], mode, tolerance), *samples, tolerance) for cls, mode in fits]
+    return [match for match in found if match]
 
 
 def _sample(

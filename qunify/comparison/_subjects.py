@@ -55,6 +55,11 @@ class Subject:
         given = {name: p.context[name] for name in self.contexts} | context
         return Measured(p, self.calling.gradient(p.logits, p.labels, given), self.calling.rounding)
 
+    def together(self, p: Batch) -> Measured:
+        """The same where all tokens are given at once, also where they interact."""
+        given = {name: p.context[name] for name in self.contexts} | self.calling.items(len(p.labels))
+        return Measured(p, self.calling.run(p.logits, p.labels, given).gradient, self.calling.rounding)
+
 
 @dataclass(frozen=True)
 class Measured:

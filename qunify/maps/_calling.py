@@ -82,8 +82,9 @@ class Calling:
         together = whole.gradient
         if bool(together.any()) and not bool(alone.any()):
             raise ValueError(
-                f"{name_of(function)}: expected the gradient of a token given alone, got none: does it compare the "
-                "logits of a position with the label of the next one? Give it logits and labels that line up"
+                f"{name_of(function)}: expected the gradient of a token given alone, got none: does it choose "
+                "among the tokens of a batch, or compare the logits of a position with the label of the next one? Give "
+                "it logits and labels that line up"
             )
         ratio = float((together * alone).sum() / (alone**2).sum()) if bool(alone.any()) else 1.0
         near = max(1e-5, torch.finfo(how.rounding).eps ** 0.75)

@@ -49,7 +49,7 @@ class TensorToken(Token):
     ) -> None:
         self._method = method
         self._pooling = pooling
-        self._whole: tuple[TensorToken, slice | Tensor] | None = None  # the batch that this is a part of, and its rows
+        self.whole: tuple[TensorToken, slice | Tensor] | None = None  # the batch that this is a part of, and its rows
         self.statistics = dict(statistics or {})
         self._logits = logits
         self.given = context
@@ -67,13 +67,13 @@ class TensorToken(Token):
         for at in blocks(self._logits):
             given = {name: value[at] for name, value in self.given.items()}
             block = TensorToken(self._logits[at], self.index[at, 0], given, self._method)
-            block._whole = self, at
+            block.whole = self, at
             yield at, block
 
     def pooled(self, pool: Pool) -> Tensor:
         if pool not in self.statistics:
-            if self._whole is not None:
-                batch, at = self._whole
+            if self.whole is not None:
+                batch, at = self.whole
                 return batch.pooled(pool)[at]
             z = self._logits
             # Of logits without a graph, whatever is differentiated: values that tie must tie again.
@@ -335,7 +335,7 @@ class Rows(TensorToken):
         self._finite, self._all_allowed = batch._finite, batch._all_allowed
         self.given = {name: value[at] for name, value in batch.given.items()}
         self.used, self._contexts, self._memo, self.index = set(), {}, {}, batch.index[at]
-        self._pooling, self._whole, self.statistics = None, (batch, at), {}
+        self._pooling, self.whole, self.statistics = None, (batch, at), {}
 
     @lazy
     def policy(self) -> Distribution:
