@@ -15,7 +15,7 @@ from qunify.catalogue import ENTRIES
 from qunify.comparison._subjects import gradient_of
 from qunify.maps import Gate, QMap
 from qunify.samples import Batch
-from qunify.token import TensorToken, Token
+from qunify.token import Pool, TensorToken, Token
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 FAR = 1e3  # stands for a difference that is not a number
@@ -147,6 +147,9 @@ class TokensAsOne:
             raise AttributeError(name)
         setattr(self, name, found)
         return found
+
+    def pooled(self, pool: Pool) -> Tensor:
+        return torch.cat([t.pooled(pool) for t in self._tokens])
 
     def top_k(self, d: Parts, k: int) -> Parts:
         return Parts(t.top_k(x, k) for t, x in zip(self._tokens, d, strict=True))
