@@ -124,7 +124,8 @@ class QTarget:
         none = unclaimed.abs() <= _eps(x.policy) * (scale + x.on_label.abs() + x.off_label.abs())
         unclaimed = torch.where(none, 0.0, unclaimed)
         remaining = torch.where(none, x.off_label, scale - x.on_label)  # scale − on_label, without cancellation
-        residual = torch.where(remaining == 0, torch.nan, (unclaimed * x.policy + x.off_label_sum) / remaining)
+        nothing = (remaining == 0) | (trust == 1)  # to rounding, too
+        residual = torch.where(nothing, torch.nan, (unclaimed * x.policy + x.off_label_sum) / remaining)
         spread = self._layout.spread
         return Gauge(spread(scale[:, 0]), spread(target), spread(trust[:, 0]), spread(residual))
 
