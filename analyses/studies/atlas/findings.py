@@ -96,8 +96,9 @@ def none_kept(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def none_kept_words(table: pd.DataFrame) -> str:
     nan, zero = none_kept(table)
     return (
-        f"A batch of which every token is left out has no number for a loss in {len(nan)} of them ({listed(libraries(nan))}), and 0 in "
-        f"{len(zero)}. With long prompts and small micro-batches such a batch comes, and one is all it takes."
+        f"A batch of which every token is left out has no number for a loss in {len(nan)} of them "
+        f"({listed(libraries(nan))}), and 0 in {len(zero)}. With long prompts "
+        "and small micro-batches such a batch comes, and one is all it takes."
     )
 
 

@@ -76,8 +76,8 @@ def textbrewer() -> Iterator[Shipped]:
         kd_ce_loss, lambda z, y, teacher_logits: kd_ce_loss(z, teacher_logits, 2.0), *kd(2.0), "temperature=2", TEACHER
     )
     yield Shipped(
-        kd_mse_loss, lambda z, y, teacher_logits: kd_mse_loss(z, teacher_logits, 2.0), setting="temperature=2",
-        contexts=TEACHER, says="mean squared error of logits",
+        kd_mse_loss, lambda z, y, teacher_logits: kd_mse_loss(z, teacher_logits, 2.0), "logit_mse", {},
+        "temperature=2", TEACHER,
     )  # fmt: skip
 
 
@@ -152,8 +152,7 @@ def torchtune() -> Iterator[Shipped]:
     yield Shipped(ForwardKLLoss, distilled(ForwardKLLoss()), *kd(1.0), contexts=TEACHER)
     yield Shipped(ReverseKLLoss, distilled(ReverseKLLoss()), "reverse_kl", contexts=TEACHER)
     yield Shipped(
-        SymmetricKLLoss, distilled(SymmetricKLLoss()), setting="sym_kd_ratio=0.5", contexts=TEACHER,
-        says="half forward, half reverse KL divergence",
+        SymmetricKLLoss, distilled(SymmetricKLLoss()), "mixed_kl", {"mix": 0.5}, "sym_kd_ratio=0.5", TEACHER,
     )  # fmt: skip
 
 

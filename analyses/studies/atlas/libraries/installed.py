@@ -100,11 +100,12 @@ def of_trl() -> Iterator[Shipped]:
         lambda z, y, teacher_logits: top(
             z, teacher_logits, distillation_topk=3, distillation_alpha=0.0, distillation_add_tail=True
         ),
-        "topk_kd", {"k": 3, "tail": "bucket"}, "distillation_topk=3, distillation_add_tail=True", TEACHER,
+        "student_topk_jsd", {"mix": 0.0, "k": 3, "tail": "bucket"},
+        "distillation_topk=3, distillation_alpha=0, distillation_add_tail=True", TEACHER,
     )  # fmt: skip
     yield Shipped(
         sampled, lambda z, y, teacher_logits: sampled(z, teacher_logits, y, distillation_alpha=1.0),
-        "reverse_kl", {}, "distillation_alpha=1.0", TEACHER,
+        "opd", {"estimator": "k1"}, "distillation_alpha=1", TEACHER, says="reverse KL of the token that is sampled",
     )  # fmt: skip
 
 
