@@ -97,6 +97,7 @@ def _method(answer: Any, expected: qu.QMap, tolerance: float) -> str:
         weight=2 * rows,
         mask=rows < 0.5,
         negative=logits > 1,
+        values=torch.arange(VOCAB, dtype=torch.float64).expand(TOKENS, -1),
     )
     needed: dict[str, Any] = {name: context[name] for name in (*m.needs, *expected.needs)}
     got, wanted = qu.gradients([m, expected], logits, labels, **needed)

@@ -43,18 +43,23 @@ MADE = {
     "prior_logits": "torch.randn(4, 50)",
     "token_weight": "torch.rand(4)",
     "token_mask": "torch.rand(4) < 0.5",
+    "teacher_base_logits": "torch.randn(4, 50)",
     "negative_mask": "torch.rand(4, 50) < 0.1",
+    "token_values": "torch.where(torch.arange(50) < 10, torch.arange(50.0), torch.nan)  # ten digits, 40 other tokens",
 }
 ARGUMENT = {
     "reference_logits": 'reference_model=reference,  # a frozen model, or "base": the adapter switched off',
     "teacher_logits": "teacher_model=teacher,",
     "old_logits": "old_every=100,  # steps until the present policy becomes the old one",
     "prior_logits": "prior_logits=prior,  # (V,), say the log frequency of each token",
+    "teacher_base_logits": "teacher_base_model=base,  # what the teacher was before its own fine-tuning",
 }
 NOTE = {
     "token_weight": "The dataset has a column `weight`: a number for an example, a message or a token.",
     "token_mask": "The dataset has a column `mask`: true or false for an example, a message or a token.",
     "negative_mask": "The negatives are the tokens that the sequence already holds.",
+    "token_values": "The numbers are the tokenizer's digits, unless `token_values=…`, (V,), says what tokens are as "
+    "numbers: NaN for one that is none.",
 }
 
 

@@ -4,7 +4,8 @@ Each function gives the tokens that one question needs: `ordinary` ones to compa
 an unknown loss, `in_fractions` for exact arithmetic. A method uses the contexts that it needs:
 `m(batch.logits, batch.labels, **batch.context)`.
 
-A context is one of four things: the logits of another model, a weight or a mask per token, or a set of negative tokens.
+A context is one of five things: the logits of another model, a weight or a mask per token, a set of negative tokens, or
+what the tokens are worth as numbers.
 `every_context` gives each of them its value: another model that is added to `CONTEXTS` in `qunify.token` has one at
 once; for a new kind of number, its argument is added there. CONTRIBUTING lists the other places.
 """
@@ -12,6 +13,7 @@ once; for a new kind of number, its argument is added there. CONTRIBUTING lists 
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
@@ -85,9 +87,9 @@ class Batch:
         return t
 
 
-def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T) -> dict[str, T]:
-    """Every context by name: `model(name)` for the logits of another model, and the three others as given."""
-    others = {"token_weight": weight, "token_mask": mask, "negative_mask": negative}
+def every_context(model: Callable[[str], T], *, weight: T, mask: T, negative: T, values: T) -> dict[str, T]:
+    """Every context by name: `model(name)` for the logits of another model, and the four others as given."""
+    others = {"token_weight": weight, "token_mask": mask, "negative_mask": negative, "token_values": values}
     return {name: model(name) if name in OTHER_MODELS else others[name] for name in CONTEXTS}
 
 
@@ -120,7 +122,10 @@ def ordinary(vocab: int, count: int = 240) -> Batch:
     weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
     mask = (torch.rand(count, generator=r) < 0.7).double()
     negative = _random_third(r, count, vocab).scatter(1, labels[:, None], 0.0)
-    return Batch(logits, labels, every_context(models.__getitem__, weight=weight, mask=mask, negative=negative))
+    context = every_context(
+        models.__getitem__, weight=weight, mask=mask, negative=negative, values=_values(count, vocab)
+    )
+    return Batch(logits, labels, context)
 
 
 def _normal(r: torch.Generator, *shape: int) -> Tensor:
@@ -130,8 +135,24 @@ def _normal(r: torch.Generator, *shape: int) -> Tensor:
 def _near_and_far(r: torch.Generator, logits: Tensor) -> dict[str, Tensor]:
     """Other models: at half of the tokens close to the policy, at the others unrelated to it."""
     near = torch.rand(len(logits), 1, generator=r, dtype=torch.float64) < 0.5
-    close, far = (lambda: logits + 0.3 * _normal(r, *logits.shape)), (lambda: 1.5 * _normal(r, *logits.shape))
-    return {name: torch.where(near, close(), far()) for name in OTHER_MODELS}
+    late = _later(*logits.shape)
+    draws = {name: late if name == "teacher_base_logits" else r for name in OTHER_MODELS}
+    return {
+        name: torch.where(near, logits + 0.3 * _normal(g, *logits.shape), 1.5 * _normal(g, *logits.shape))
+        for name, g in draws.items()
+    }
+
+
+def _later(count: int, vocab: int) -> torch.Generator:
+    """Draws for contexts that came later than the others, apart from theirs: no batch changes by a new context."""
+    return torch.Generator().manual_seed(10_000 + 100 * vocab + count)
+
+
+def _values(count: int, vocab: int) -> Tensor:
+    """Numbers from 0 to 9 for the tokens of each row; a third of them is none, which is NaN."""
+    r = _later(count, vocab)
+    found = torch.randint(10, (count, vocab), generator=r).double()
+    return found.masked_fill(torch.rand(count, vocab, generator=r) < 1 / 3, torch.nan)
 
 
 def _random_third(r: torch.Generator, count: int, vocab: int) -> Tensor:
@@ -142,10 +163,11 @@ def _random_third(r: torch.Generator, count: int, vocab: int) -> Tensor:
 def in_fractions(size: int, label: int) -> dict[str, Any]:
     """Every context at one token of a vocabulary of `size`, exact: distributions (not logits) as fractions."""
     order = [*range(label, size), *range(label)]
-    shares = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1)]
+    shares = [(3, 2, 7, 4, 4), (2, 9, 5, 1, 3), (5, 4, 3, 2, 6), (1, 4, 6, 8, 1), (4, 3, 3, 8, 2)]
     models = {name: fractions([w[k % 5] for k in order]) for name, w in zip(OTHER_MODELS, shares, strict=True)}
     negative = tuple(int(k == (label + 1) % size) for k in range(size))
-    return every_context(models.__getitem__, weight=Fraction(3, 2), mask=1, negative=negative)
+    values = tuple(math.nan if k % 5 == 3 else Fraction(k % 5, 2) for k in order)
+    return every_context(models.__getitem__, weight=Fraction(3, 2), mask=1, negative=negative, values=values)
 
 
 def fractions(weights: list[int] | tuple[int, ...]) -> tuple[Fraction, ...]:
@@ -167,17 +189,19 @@ def at_predictions(vocab: int, count: int, spread: tuple[float, float]) -> Batch
     negative = _random_third(r, count, vocab)
     weight = 0.2 + 1.5 * torch.rand(count, generator=r, dtype=torch.float64)
     ones = torch.ones(count, dtype=torch.float64)
-    context = every_context(models.__getitem__, weight=weight, mask=ones, negative=negative)
+    values = _values(count, vocab)
+    context = every_context(models.__getitem__, weight=weight, mask=ones, negative=negative, values=values)
     return Batch(logits, torch.zeros(count, dtype=torch.long), context)
 
 
 def around_truths(truths: Tensor) -> dict[str, Tensor]:
     """Every context for truths (B, V), drawn independently of them; every second token is negative."""
     r = torch.Generator().manual_seed(7)
-    models = {name: _normal(r, *truths.shape) for name in OTHER_MODELS}
+    late = _later(*truths.shape)
+    models = {name: _normal(late if name == "teacher_base_logits" else r, *truths.shape) for name in OTHER_MODELS}
     negative = (torch.arange(truths.shape[-1]) % 2).double().expand(truths.shape)
-    weight, mask = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths))
-    return every_context(models.__getitem__, weight=weight, mask=mask, negative=negative)
+    weight, mask, values = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths)), _values(*truths.shape)
+    return every_context(models.__getitem__, weight=weight, mask=mask, negative=negative, values=values)
 
 
 # ---- to find out what a function does ------------------------------------------------------------------------------
@@ -203,12 +227,14 @@ def spread_over_u(vocab: int, seed: int) -> Batch:
     logits = with_label_at(u, spread * _normal(r, n, vocab), labels)
     logits = logits + _normal(r, n, 1)  # a loss that is not shift-invariant should show it
 
-    models = {name: spread.flip(0) * _normal(r, n, vocab) for name in OTHER_MODELS if name != "old_logits"}
+    late, own = _later(n, vocab), ("old_logits", "teacher_base_logits")
+    models = {name: spread.flip(0) * _normal(r, n, vocab) for name in OTHER_MODELS if name not in own}
+    models["teacher_base_logits"] = models["teacher_logits"] + spread.flip(0) * _normal(late, n, vocab)
     models["old_logits"] = logits + 0.3 * _normal(r, n, vocab)
     weight = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
     mask = (torch.rand(n, generator=r) < 0.6).double()
-    negative = _random_third(r, n, vocab).scatter(1, labels[:, None], 0.0)
-    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative)
+    negative, values = _random_third(r, n, vocab).scatter(1, labels[:, None], 0.0), _values(n, vocab)
+    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative, values=values)
     return Batch(logits.float().double(), labels, {k: v.float().double() for k, v in context.items()})
 
 
@@ -232,7 +258,8 @@ def two_tokens() -> TensorToken:
     r = torch.Generator().manual_seed(0)
     models = {name: torch.randn(2, 5, generator=r) for name in OTHER_MODELS}
     ones = torch.ones(2, 1)
-    context = every_context(models.__getitem__, weight=ones, mask=ones, negative=torch.zeros(2, 5))
+    values = torch.arange(5.0).expand(2, 5)
+    context = every_context(models.__getitem__, weight=ones, mask=ones, negative=torch.zeros(2, 5), values=values)
     return TensorToken(torch.randn(2, 5, generator=r), torch.tensor([0, 3]), context)
 
 
@@ -241,9 +268,10 @@ def two_tokens() -> TensorToken:
 
 def alike(logits: Tensor, labels: Tensor, model: Tensor, negative: Tensor) -> Batch:
     """Tokens (N, V) for which all other models predict the same, logits `model` (V,): a method gets these for whichever
-    it needs. Weights are one, nothing is masked."""
+    it needs. Weights are one, nothing is masked, tokens are the numbers of their places."""
     ones = torch.ones(len(logits), dtype=logits.dtype)
+    values = torch.arange(logits.shape[-1], dtype=logits.dtype).expand_as(logits)
     context = every_context(
-        lambda _: model.expand_as(logits), weight=ones, mask=ones, negative=negative.expand_as(logits)
+        lambda _: model.expand_as(logits), weight=ones, mask=ones, negative=negative.expand_as(logits), values=values
     )
     return Batch(logits, labels, context)

@@ -60,6 +60,9 @@ def batch(vocab: int, seed: int = 0) -> Batch:
         "token_mask": torch.rand(n, generator=r) < 0.6,
         "negative_mask": negative,
     }
+    context["teacher_base_logits"] = distribution()
+    values = torch.randint(10, (n, vocab), generator=r).double()
+    context["token_values"] = values.masked_fill(torch.rand(n, vocab, generator=r) < 0.3, torch.nan)
     context["old_logits"][::11] += normal(n, 3)[::11]  # ratios beyond any cap
     return Batch(logits, labels, context)
 

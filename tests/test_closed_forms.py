@@ -26,7 +26,7 @@ from tests.battery import settings
 from tests.test_population import context, truths
 
 C, ANY = sp.Symbol("C", positive=True), TRUTH
-P, TEA, PRIOR, R = (SymbolicVector(*per_token(name)) for name in ("p", "tea", "prior", "r"))
+P, TEA, PRIOR, R, REF, BASE = (SymbolicVector(*per_token(name)) for name in ("p", "tea", "prior", "r", "ref", "base"))
 
 
 # ---- the table: the optimum solved for the truth, or for the teacher, makes the drift vanish -------------------
@@ -59,6 +59,7 @@ INVERSES: dict[str, Inverse] = {
     **dict.fromkeys(("taid", "dkd", "mixed_kl", "bdkd", "eopd", "csd", "tad"), TEACHER),
     "topk_kd": TEACHER._replace(params={"k": V}),
     "student_topk_jsd": TEACHER._replace(params={"k": V}),
+    "delta_kd": Inverse(teacher=lambda m: (P / REF) ** (1 / m.strength) * BASE * C),
     "ttm": Inverse(teacher=lambda m: P**m.temperature * C),
     "infosft": Inverse(_below_certainty),
     "target_sft": Inverse(teacher=_geometric),
@@ -103,6 +104,8 @@ def test_the_numbers_of_the_table_are_those_of_its_inverse(name: str) -> None:
         P.label: found,
         R.label: (1 - flow.truth).sqrt(),
         PRIOR.label: given.get("prior_logits"),
+        REF.label: given.get("reference_logits"),
+        BASE.label: given.get("teacher_base_logits"),
     }
     got = numbers(expression, {s: x for s, x in values.items() if s in expression.free_symbols} | {C: torch.ones(3, 1)})
     if name == "infosft":  # where C is no factor alone: any two tokens tell the same C
@@ -176,7 +179,7 @@ def solved(found: Derived, parts: Separated) -> None:
 
 def written(found: Derived, flow: Any) -> Tensor:
     """The formula on numbers, C found by bisection on Σ p = 1."""
-    short = dict(zip(CONTEXTS, ("reference", "teacher", "old", "prior"), strict=True))
+    short = dict(zip(CONTEXTS, ("reference", "teacher", "old", "prior", "teacher_base"), strict=True))
     values = {s: torch.softmax(flow.context[f"{n}_logits"], -1) for s, n in short.items() if found.probs.has(s)}
     values |= {ETA: flow.truth, V: torch.tensor(flow.vocab, dtype=torch.float64)}
     values |= {s: flow.context["token_weight"] for s in found.probs.free_symbols if s.name == "w"}

@@ -255,10 +255,12 @@ def test_float32_gauges_are_defined_where_float64_ones_are(m: QMap) -> None:
     logits = 3 * torch.randn(40, 4000, generator=r, dtype=torch.float64)
     labels = torch.randint(4000, (40,), generator=r)
     context: dict[str, Any] = {
-        f"{k}_logits": torch.randn(40, 4000, generator=r).double() for k in ("reference", "teacher", "prior")
+        f"{k}_logits": torch.randn(40, 4000, generator=r).double()
+        for k in ("reference", "teacher", "prior", "teacher_base")
     }
     context["old_logits"] = logits + 0.3 * torch.randn(40, 4000, generator=r)
     context |= {"token_weight": torch.ones(40), "token_mask": torch.ones(40), "negative_mask": torch.zeros(40, 4000)}
+    context["token_values"] = torch.arange(4000.0)
     wide = m(logits, labels, **context)
     narrow = m(logits.float(), labels, **context)
     for gauge in ("fixed", "boundary"):

@@ -12,6 +12,7 @@ import torch
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
+from qunify.token import CONTEXTS
 from qunify.token import _tensors as tensors
 from tests.battery import batch
 
@@ -236,10 +237,9 @@ def test_ruled_out_tokens_take_no_part(name: str) -> None:
 def test_only_the_label_allowed(name: str) -> None:
     logits = torch.full((1, 4), -torch.inf)
     logits[0, 1] = 3.0
-    context: dict[str, Any] = {
-        k: torch.zeros(1, 4) for k in ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
-    }
+    context: dict[str, Any] = {k: torch.zeros(1, 4) for k in CONTEXTS if k.endswith("_logits")}
     context |= {"token_weight": torch.ones(1), "token_mask": torch.ones(1), "negative_mask": torch.zeros(1, 4)}
+    context["token_values"] = torch.arange(4.0)
     q = qu.get(name)(logits, torch.tensor([1]), **context)
     assert bool(q.loss.isfinite().all())
     assert bool(q.gradient.isfinite().all())
@@ -248,10 +248,9 @@ def test_only_the_label_allowed(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_huge_logits_never_give_nan(name: str) -> None:
     logits = torch.tensor([[3e38, -3e38, 0.0], [1e5, -1e5, -torch.inf]])
-    b: dict[str, Any] = {
-        k: torch.zeros(2, 3) for k in ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
-    }
+    b: dict[str, Any] = {k: torch.zeros(2, 3) for k in CONTEXTS if k.endswith("_logits")}
     b |= {"token_weight": torch.ones(2), "token_mask": torch.ones(2), "negative_mask": torch.zeros(2, 3)}
+    b["token_values"] = torch.arange(3.0)
     for labels in ([0, 0], [1, 1]):
         q = qu.get(name)(logits, torch.tensor(labels), **b)
         if q.shift_invariant:

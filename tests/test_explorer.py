@@ -33,7 +33,7 @@ def script() -> Any:
 
 def ask(script: Any, expression: str, **given: Any) -> Any:
     """The value of an expression in which the given names stand for values; NaN and infinities survive."""
-    names = "".join(f"const {k} = {json.dumps(v)};\n" for k, v in given.items())
+    names = "".join(f"const {k} = {json.dumps(v)};\n" for k, v in given.items())  # with NaN, as JavaScript has it
     text = script.eval(
         f"(() => {{{names}return JSON.stringify({expression}, (_, x) => "
         "typeof x === 'number' && !Number.isFinite(x) ? String(x) : x)})()"
@@ -62,7 +62,10 @@ def tokens(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     context["token_weight"] = 2 * torch.rand(TOKENS, generator=r, dtype=torch.float64)
     context["token_mask"] = torch.rand(TOKENS, generator=r, dtype=torch.float64).round()
     context["negative_mask"] = torch.rand(TOKENS, VOCAB, generator=r, dtype=torch.float64).round()
-    return logits, torch.randint(VOCAB, (TOKENS,), generator=r), context
+    labels = torch.randint(VOCAB, (TOKENS,), generator=r)
+    values = torch.randint(10, (TOKENS, VOCAB), generator=r).double()
+    context["token_values"] = values.masked_fill(torch.rand(TOKENS, VOCAB, generator=r) < 0.3, torch.nan)
+    return logits, labels, context
 
 
 SETTINGS = [(name, dict(example)) for name, cls in explorer.shown().items() for example in ({}, *cls.examples)]

@@ -131,6 +131,27 @@ def contrast(p: Tensor, y: int, g: Given) -> Tensor:
     return -p[y].log() + 2 * ((p[y] + p[rivals].sum()) / p[y]).log()
 
 
+def numbers(p: Tensor, y: int, g: Given) -> tuple[Tensor, Tensor, float]:
+    """The probabilities of tokens that are numbers, given that it is one; these; and the label's, NaN if it is none."""
+    inside = [k for k in range(len(p)) if not bool(g["token_values"][k].isnan())]
+    return given_that(p, inside), g["token_values"][inside], float(g["token_values"][y])
+
+
+def distance(p: Tensor, y: int, g: Given) -> Tensor:
+    shares, values, own = numbers(p, y, g)
+    return -p[y].log() + (0.3 * (shares * (values - own).abs()).sum() if own == own else 0)
+
+
+def squared(p: Tensor, y: int, g: Given) -> Tensor:
+    shares, values, own = numbers(p, y, g)
+    return -p[y].log() + (0.5 * ((shares * values).sum() - own) ** 2 if own == own else 0)
+
+
+def delta(g: Given, power: float) -> Tensor:
+    moved = g["reference"] * (g["teacher"] / g["teacher_base"]) ** power
+    return moved / moved.sum()
+
+
 def unsure(a: Tensor) -> bool:
     return float(entropy(a)) > 0.8
 
@@ -216,6 +237,10 @@ BY_HAND: list[tuple[str, dict[str, Any], Loss]] = [
     ("apl", {"nce_weight": 2.0, "rce_weight": 0.5}, lambda p, y, g: apl(p, y)),
     ("ldam", {}, margin),
     ("contrastive_token", {"weight": 2.0}, contrast),
+    ("delta_kd", {}, lambda p, y, g: kl(delta(g, 1), p)),
+    ("delta_kd", {"strength": 0.5}, lambda p, y, g: kl(delta(g, 0.5), p)),
+    ("ntl_was", {}, distance),
+    ("ntl_mse", {"weight": 0.5}, squared),
     ("tsallis_score", {}, lambda p, y, g: (p**2).sum() / 2 - p[y] + 1),
     ("tsallis_score", {"power": 0.5}, lambda p, y, g: (p**1.5).sum() / 1.5 - 2 * (p[y].sqrt() - 1)),
 ]  # fmt: skip

@@ -140,6 +140,35 @@ def test_a_teacher_in_a_folder(tmp_path: Path) -> None:
     assert apart(runs[0].model, runs[1].model) == apart(runs[0].model, runs[2].model) == 0
 
 
+def test_a_teacher_and_what_it_was_before(tmp_path: Path) -> None:
+    start, teacher, base = model(), model(seed=1), model(seed=2)
+    with torch.no_grad():
+        given = {"teacher_logits": logits(teacher, DATA), "teacher_base_logits": logits(base, DATA)}
+        given["reference_logits"] = logits(start, DATA)
+    expected, _ = by_hand(start, qu.get("delta_kd"), DATA, context=lambda *_: given)
+    models = {"reference_model": copy.deepcopy(start), "teacher_model": teacher, "teacher_base_model": base}
+    trainer = train(tmp_path, model=start, method="delta_kd", **models)
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_values_of_number_tokens(tmp_path: Path) -> None:
+    start, values = model(), torch.full((96,), torch.nan, dtype=torch.float64)
+    values[::3] = torch.arange(32.0, dtype=torch.float64)
+    expected, _ = by_hand(start, qu.get("ntl_was"), DATA, context=lambda *_: {"token_values": values})
+    trainer = train(tmp_path, model=start, method="ntl_was", token_values=values)
+    assert apart(trainer.model, expected) < EXACT
+
+
+def test_digits_are_the_numbers_of_a_tokenizer() -> None:
+    class Tokens:
+        def get_vocab(self) -> dict[str, int]:
+            return {"a": 0, "7": 1, "12": 2, " 3": 3, "0": 4, "9": 9}
+
+    assert hf.digit_values(Tokens(), 6).nan_to_num(-1).tolist() == [-1, 7, -1, -1, 0, -1]
+    with pytest.raises(ValueError, match="expected a tokenizer with digits as tokens of their own"):
+        hf.digit_values(Tokens(), 1)
+
+
 def test_a_loss_function_is_a_method(tmp_path: Path) -> None:
     def own(logits: Tensor, labels: Tensor) -> Tensor:
         ce = torch.nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -30,6 +30,8 @@ CONTEXT = {name: normal(N, V, seed=4 + i, scale=2) for i, name in enumerate((*DI
 CONTEXT |= {
     "token_weight": torch.rand(N, generator=torch.Generator().manual_seed(9), dtype=torch.float64),
     "token_mask": (torch.arange(N) % 3 > 0).double(),
+    "teacher_base_logits": normal(N, V, seed=10, scale=2),
+    "token_values": torch.where(torch.arange(V) % 3 > 0, torch.arange(V), torch.nan).double().expand(N, V),
     "negative_mask": torch.zeros(N, V)
     .index_fill(1, torch.tensor([2]), 1.0)
     .scatter(1, LABELS.clamp(min=0)[:, None], 0.0)

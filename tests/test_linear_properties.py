@@ -17,7 +17,7 @@ from benchmarks.heads import peak_memory
 from qunify.token import CONTEXTS
 from qunify.token import _tensors as tensors
 
-KEYWORDS = {f"{name}_logits": name for name in ("reference", "teacher", "old")}
+KEYWORDS = {f"{name}_logits": name for name in ("reference", "teacher", "old", "teacher_base")}
 
 
 def problem(seed: int, n: int, d: int, v: int, kept: float, dtype: torch.dtype) -> dict[str, Any]:
@@ -28,6 +28,7 @@ def problem(seed: int, n: int, d: int, v: int, kept: float, dtype: torch.dtype) 
     context = {name: 2 * normal(n, v) for name in CONTEXTS if name.endswith("_logits")}
     context |= {"token_weight": normal(n).abs(), "token_mask": (normal(n) > 0).to(dtype)}
     context["negative_mask"] = (normal(n, v) > 1).to(dtype).scatter(1, labels.clamp(min=0)[:, None], 0.0)
+    context["token_values"] = normal(n, v).masked_fill(normal(n, v) > 1, torch.nan)
     return {"hidden": normal(n, d), "weight": normal(v, d), "bias": normal(v), "labels": labels, "context": context}
 
 

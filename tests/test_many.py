@@ -42,6 +42,8 @@ def data(seed: int = 0, *, states: bool = False) -> Data:
         "token_weight": torch.rand(N, generator=g, dtype=torch.float64) + 0.5,
         "token_mask": torch.ones(N, dtype=torch.float64),
         "negative_mask": torch.zeros(N, V, dtype=torch.float64),
+        "teacher_base_logits": torch.randn(N, V, generator=g, dtype=torch.float64),
+        "token_values": torch.arange(V, dtype=torch.float64).expand(N, V),
     }
     return Data(inputs, torch.randint(V, (N,), generator=g), logits | rest)
 

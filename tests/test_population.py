@@ -19,12 +19,13 @@ from qunify.population._jacobian import Dense
 from qunify.population._known_optima import KNOWN, known_value
 from qunify.population._optima import _flow, _starts
 from qunify.population._separable import separable_optima, separated_flow
+from qunify.token import PER_TOKEN
 from tests.battery import Batch, autograd, settings
 
 WITH_TARGET = [name for name in ENTRIES if ENTRIES[name].shift_invariant]
 ETA = torch.tensor([0.45, 0.25, 0.15, 0.10, 0.05], dtype=torch.float64)
 REFERENCE = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=torch.float64)
-DISTRIBUTIONS = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
+DISTRIBUTIONS = ("reference_logits", "teacher_logits", "old_logits", "prior_logits", "teacher_base_logits")
 
 
 def context(vocab: int, seed: int = 0) -> dict[str, Any]:
@@ -37,6 +38,7 @@ def context(vocab: int, seed: int = 0) -> dict[str, Any]:
         "token_weight": torch.tensor(1.3, dtype=torch.float64),
         "token_mask": torch.tensor(1.0),
         "negative_mask": negative,
+        "token_values": torch.arange(vocab, dtype=torch.float64),
     }
 
 
@@ -59,7 +61,7 @@ def test_drift_is_minus_the_expected_gradient(name: str) -> None:
     expected = torch.zeros_like(p)
     for y in range(vocab):
         labels = torch.full((6,), y)
-        rows = {k: v.expand(6) if k.startswith("token_") else v.expand(6, vocab) for k, v in given.items()}
+        rows = {k: v.expand(6) if k in PER_TOKEN else v.expand(6, vocab) for k, v in given.items()}
         expected -= truth[:, y : y + 1] * autograd(qu.get(name), Batch(p.log(), labels, rows))
     torch.testing.assert_close(b, expected, rtol=1e-8, atol=1e-12)
     assert float(b.sum(-1).abs().max()) < 1e-13
@@ -244,7 +246,7 @@ def descended(name: str, truth: Tensor, given: dict[str, Tensor], z: Tensor, rat
     count, vocab = z.shape
     labels = torch.arange(vocab).repeat(count)
     n = len(labels)
-    rows = {k: v.expand(n) if k.startswith("token_") else v.expand(n, vocab) for k, v in given.items()}
+    rows = {k: v.expand(n) if k in PER_TOKEN else v.expand(n, vocab) for k, v in given.items()}
     for _ in range(steps):
         g = autograd(qu.get(name), Batch(z.repeat_interleave(vocab, 0), labels, rows))
         z = z - rate * torch.einsum("y,nyk->nk", truth, g.view(count, vocab, vocab))

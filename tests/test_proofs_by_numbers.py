@@ -26,11 +26,13 @@ def drawn(vocab: int) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         sharp = torch.logspace(-1, 1, TOKENS, dtype=torch.float64)[torch.randperm(TOKENS, generator=r)]
         return torch.randn(TOKENS, vocab, generator=r, dtype=torch.float64) * sharp[:, None]
 
-    names = ("reference_logits", "teacher_logits", "old_logits", "prior_logits")
+    names = ("reference_logits", "teacher_logits", "old_logits", "prior_logits", "teacher_base_logits")
     context = {name: logits() for name in names}
     context["token_weight"] = 0.01 + 5 * torch.rand(TOKENS, generator=r, dtype=torch.float64)
     context["token_mask"] = torch.randint(2, (TOKENS,), generator=r).double()
     context["negative_mask"] = torch.randint(2, (TOKENS, vocab), generator=r).double()
+    values = torch.randn(TOKENS, vocab, generator=r, dtype=torch.float64)
+    context["token_values"] = values.masked_fill(torch.rand(TOKENS, vocab, generator=r) < 0.3, torch.nan)
     return logits(), torch.randint(vocab, (TOKENS,), generator=r), context
 
 

@@ -245,8 +245,10 @@ def surroundings(m: qu.QMap, p: Tensor, given: dict[str, Tensor]) -> dict[str, T
     flow = miscalibration.Flow(m, p[None], {})
     t = flow.token(p.log()[None], torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
     short = {"reference_logits": "ref_k", "teacher_logits": "tea_k", "old_logits": "old_k", "prior_logits": "prior_k"}
+    short |= {"teacher_base_logits": "base_k"}
     values = {short[name]: torch.softmax(given[name], -1) for name in DISTRIBUTIONS}
     values |= {"p_k": p, "neg_k": given["negative_mask"].double(), "w": given["token_weight"], "c": given["token_mask"]}
+    values |= {"val_k": given["token_values"], "num_k": torch.ones(v, dtype=torch.float64)}
     values |= {
         "V": torch.tensor(v, dtype=torch.float64),
         "argmax0_k": t.argmax(t.policy).probs[0],
@@ -262,7 +264,7 @@ def surroundings(m: qu.QMap, p: Tensor, given: dict[str, Tensor]) -> dict[str, T
 #: Entries whose bias is too long to read, and one of which each label has a runner-up of its own.
 TOO_LONG = {
     "dppo_kl", "ihl", "idft", "akl", "logit_std_kd", "infosft", "todi", "bdkd", "tad", "student_topk_jsd",
-    "logistic_ranking", "hinge_ranking",
+    "logistic_ranking", "hinge_ranking", "ntl_was",
 }  # fmt: skip
 
 

@@ -24,10 +24,11 @@ def batches(draw: st.DrawFn) -> Batch:
         return scale * torch.randn(n, vocab, generator=r, dtype=torch.float64)
 
     labels = torch.randint(0, vocab, (n,), generator=r)
-    context = {f"{k}_logits": normal() for k in ("reference", "teacher", "old", "prior")}
+    context = {f"{k}_logits": normal() for k in ("reference", "teacher", "old", "prior", "teacher_base")}
     context["token_weight"] = torch.randn(n, generator=r, dtype=torch.float64)
     context["token_mask"] = torch.rand(n, generator=r) < 0.5
     context["negative_mask"] = torch.rand(n, vocab, generator=r) < 0.3
+    context["token_values"] = normal().masked_fill(torch.rand(n, vocab, generator=r) < 0.3, torch.nan)
     return Batch(normal(), labels, context)
 
 

@@ -48,7 +48,9 @@ def little_task(dtype: torch.dtype = torch.float32) -> FineTuningTask:
     at = torch.arange(12).expand(8, 12) >= 5
     sizes = (SMALL, TransformerSize(VOCAB, width=24, layers=1, heads=2))
     reference, teacher = (SmallTransformer(size, 0, dtype).requires_grad_(False) for size in sizes)
-    return FineTuningTask.of(reference, teacher, tokens, at)
+    base = SmallTransformer(SMALL, 5, dtype).requires_grad_(False)
+    values = torch.arange(float(VOCAB)).where(torch.arange(VOCAB) < 10, torch.nan)
+    return FineTuningTask.of(reference, teacher, tokens, at, teacher_base=base, token_values=values)
 
 
 def same(a: SmallTransformer, b: SmallTransformer) -> bool:
@@ -177,11 +179,14 @@ def test_every_context_is_what_its_name_says() -> None:
     labels = tokens[at]
     given = task.context(tuple(CONTEXTS), old, rows)
     assert set(given) == set(CONTEXTS)
-    for name, model in {"reference_logits": task.reference, "teacher_logits": task.teacher, "old_logits": old}.items():
+    models = {"reference": task.reference, "teacher": task.teacher, "teacher_base": task.teacher_base, "old": old}
+    for name, model in {f"{key}_logits": model for key, model in models.items()}.items():
         assert model is not None
         assert torch.equal(given[name], model.predictions(tokens, at))
     for name in ("token_weight", "token_mask"):
         assert torch.equal(given[name], getattr(task, name)[rows][task.at[rows]])
+    assert task.token_values is not None
+    torch.testing.assert_close(given["token_values"], task.token_values.expand(len(labels), -1), equal_nan=True)
     counts = torch.bincount(task.tokens[task.at], minlength=VOCAB) + 1.0
     torch.testing.assert_close(given["prior_logits"].exp(), (counts / counts.sum()).expand(len(labels), -1))
     for i, (row, place) in enumerate(at.nonzero().tolist()):

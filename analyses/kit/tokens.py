@@ -82,7 +82,9 @@ def realistic(n: int, vocab: int, seed: int) -> Batch:
         "old_logits": policy + noise(0.2),
         "prior_logits": -torch.arange(1, vocab + 1, dtype=torch.float64).log().expand(n, -1),
     }
+    models["teacher_base_logits"] = 0.5 * (models["teacher_logits"] + reference)
     weight = torch.exp(0.5 * torch.randn(n, generator=g, dtype=torch.float64))
     mask = (torch.rand(n, generator=g, dtype=torch.float64) < 0.6).double()
-    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative.double())
+    values = torch.where(torch.arange(vocab) < 10, torch.arange(vocab), torch.nan).double().expand(n, -1)
+    context = every_context(models.__getitem__, weight=weight, mask=mask, negative=negative.double(), values=values)
     return Batch(policy, labels, context)

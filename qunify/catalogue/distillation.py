@@ -801,6 +801,40 @@ class StudentTopKJSD(QMap):
         return log_p - t.log((1 - self.mix) * t.exp(log_p) + self.mix * t.exp(log_teacher))
 
 
+class DeltaKD(QMap):
+    """Delta-KD: what fine-tuning did to the teacher is done to the student's own start.
+
+    Loss    KL(q‖p), q ∝ reference (teacher/base)^α; the reference is the student before training, the base the teacher
+            before its own
+    Pulls   1 → q
+    Source  Cao et al. 2025, arXiv:2509.14526, after summaries of it: the exponent is not verified there
+    """
+
+    name = "delta_kd"
+    formula = (
+        r"\mathrm{KL}(q\|p),\quad q\propto\pi_{\mathrm{ref}}"
+        r"\Bigl(\frac{\pi_{\mathrm{tea}}}{\pi_{\mathrm{base}}}\Bigr)^{\alpha}"
+    )
+    needs = ("reference_logits", "teacher_logits", "teacher_base_logits")
+    simplex = "always"
+    examples = ({"strength": 0.5},)
+    strength: float = param(
+        1.0, low=0, letter="α", telling=0.737, doc="α, how much of the teacher's change is taken over"
+    )
+
+    def teacher_tokens(self, vocab: int) -> int:
+        return vocab  # ratios to the base count, also those in the tail
+
+    def _target(self, t: Token) -> Distribution:
+        return t.softmax(t.reference.logits + self.strength * (t.teacher.logits - t.teacher_base.logits))
+
+    def loss(self, t: Token) -> Scalar:
+        return t.kl(self._target(t), t.policy)
+
+    def pulls(self, t: Token) -> Pulls:
+        return ((1, self._target(t)),)
+
+
 class LogitMSE(QMap):
     """Logit matching: squared distance of the logits themselves; not shift-invariant, so it has no target.
 

@@ -4,9 +4,11 @@
 const WORDS = ["Canberra", "Sydney", "Melbourne", "the", "not"], N = WORDS.length, CORNERS = 3;
 const CONTEXT_TITLES = {
   teacher: "Teacher", reference: "Reference model", old: "Old policy", prior: "Prior of the tokens",
+  teacher_base: "Teacher before its own fine-tuning",
   weight: "Weight of this token", keep: "This token counts", negative: "Tokens to push away from",
+  values: "Tokens as numbers (empty: none)",
 };
-const DISTRIBUTIONS = ["teacher", "reference", "old", "prior"];
+const DISTRIBUTIONS = ["teacher", "reference", "old", "prior", "teacher_base"];
 const STEP = 0.01, LEAST = 0.001;
 
 const EXAMPLES = [
@@ -27,7 +29,7 @@ const INITIAL = {
   methods: ["sft", "dft", ""].map(chosen), z: logitsOf([0.1, 0.62, 0.2, 0.05, 0.03]), label: 0, gauge: "unit",
   quantity: "trust", teacher: logitsOf([0.75, 0.15, 0.08, 0.01, 0.01]), reference: logitsOf([0.1, 0.62, 0.2, 0.05, 0.03]),
   old: logitsOf([0.12, 0.6, 0.2, 0.05, 0.03]), prior: logitsOf([0.1, 0.3, 0.2, 0.3, 0.1]), weight: 1, keep: 1,
-  negative: [0, 1, 0, 0, 0], active: 0, truth: [0.5, 0.3, 0.2], start: [0.2, 0.5, 0.3],
+  teacher_base: logitsOf([0.3, 0.4, 0.2, 0.06, 0.04]), negative: [0, 1, 0, 0, 0], values: [0, 1, 2, null, null], active: 0, truth: [0.5, 0.3, 0.2], start: [0.2, 0.5, 0.3],
 };
 let state = structuredClone(INITIAL);
 const paths = {};  // of the slots: probabilities on the way
@@ -44,6 +46,7 @@ const needs = m => CATALOGUE[m.name].needs;
 const context = (n = N) => Object.fromEntries([
   ...DISTRIBUTIONS.map(name => [name, state[name].slice(0, n)]),
   ["weight", state.weight], ["keep", state.keep], ["negative", state.negative.slice(0, n)],
+  ["values", state.values.slice(0, n).map(x => x === null ? NaN : x)],
 ]);
 
 // p_k becomes v and the others share the rest as before; of three or more, none falls to zero.
@@ -74,6 +77,11 @@ const FIELDS = {
     const mask = text.split(",").map(x => oneOf(+x, [0, 1]));
     if (mask.length !== N) throw new Error("negative");
     state.negative = mask;
+  }],
+  values: [() => state.values.map(x => x === null ? "" : short(x)).join(","), text => {
+    const found = text.split(",").map(x => x === "" ? null : finite(+x));
+    if (found.length !== N) throw new Error("values");
+    state.values = found;
   }],
   a: [() => String(state.active), text => { state.active = oneOf(+text, [0, 1, 2]); }],
   truth: [() => listed(state.truth), text => { state.truth = distribution(text, CORNERS, 0); }],
@@ -254,6 +262,7 @@ function drawContexts() {
       if (DISTRIBUTIONS.includes(name)) return `${title}<svg id="${name}" role="group" aria-labelledby="h-${name}" viewBox="0 0 640 130"></svg>`;
       if (name === "weight") return `<h3><label for="in-weight">${CONTEXT_TITLES.weight}</label></h3><input id="in-weight" type="number" step="0.1">`;
       if (name === "keep") return `<label><input id="in-keep" type="checkbox"> ${CONTEXT_TITLES.keep}</label>`;
+      if (name === "values") return `${title}<div class="row">${WORDS.map((w, k) => `<label>${w} <input id="in-values${k}" type="number" step="1"></label>`).join("")}</div>`;
       return `${title}<div class="row">${WORDS.map((w, k) => `<label><input id="in-negative${k}" type="checkbox"> ${w}</label>`).join("")}</div>`;
     }).join("");
     for (const name of used.filter(n => DISTRIBUTIONS.includes(n))) listen(name);
@@ -262,6 +271,10 @@ function drawContexts() {
     if (DISTRIBUTIONS.includes(name)) drawContext(name);
     else if (name === "weight") { if (document.activeElement !== $("in-weight")) $("in-weight").value = state.weight; }
     else if (name === "keep") $("in-keep").checked = !!state.keep;
+    else if (name === "values") WORDS.forEach((_, k) => {
+      const box = $(`in-values${k}`);
+      if (document.activeElement !== box) box.value = state.values[k] ?? "";
+    });
     else WORDS.forEach((_, k) => { $(`in-negative${k}`).checked = !!state.negative[k]; });
   }
 }

@@ -78,7 +78,8 @@ function temperedSoftmax(logs, t) {
   return {probs, log: probs.map(log)};
 }
 
-// logits, label and contexts (reference, teacher, old, prior: logits; weight, keep: numbers; negative: 0s and 1s).
+// logits, label and contexts (MODELS: logits; weight, keep: numbers; negative: 0s and 1s; values: numbers, NaN for none).
+const MODELS = ["reference", "teacher", "old", "prior", "teacher_base"];
 function token(logits, label, context) {
   const n = logits.length, policy = softmax(logits), lse = logSumExp(logits);
   const rest = sum(n, k => k === label ? 0 : policy.probs[k]), raw = logits[label] - lse;
@@ -90,8 +91,10 @@ function token(logits, label, context) {
     label: {index: label, probs: oneHot, log: oneHot.map(x => RULED_OUT * (1 - x))},
     uniform: {probs: vec(n, () => 1 / n), log: vec(n, () => -Math.log(n))},
     weight: context.weight, keep: context.keep, negative: context.negative, teacherLogits: context.teacher,
+    values: context.values && context.values.map(x => Number.isNaN(x) ? 0 : x),
+    isNumber: context.values && context.values.map(x => Number.isNaN(x) ? 0 : 1),
   };
-  for (const name of ["reference", "teacher", "old", "prior"]) if (context[name]) t[name] = softmax(context[name]);
+  for (const name of MODELS) if (context[name]) t[name] = softmax(context[name]);
   return t;
 }
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from qunify.hf._frozen_models import from_folder
     from qunify.hf._gguf import from_gguf
     from qunify.hf._heads import Head, last_hidden
+    from qunify.hf._number_tokens import digit_values
     from qunify.hf._schedule import Schedule
     from qunify.hf._trainer import SFTTrainer
 else:

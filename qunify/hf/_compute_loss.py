@@ -21,11 +21,17 @@ from qunify.maps import Method, QMap
 from qunify.token import SEQUENCES, as_tensor
 from qunify.training import Loss
 
-_ARGUMENTS = {"reference_logits": "reference", "teacher_logits": "teacher", "prior_logits": "prior_logits"}
+_ARGUMENTS = {
+    "reference_logits": "reference",
+    "teacher_logits": "teacher",
+    "teacher_base_logits": "teacher_base",
+    "prior_logits": "prior_logits",
+    "token_values": "token_values",
+}
 _CAUSAL = "a causal language model, whose logits are those of the next token"
 #: What transformers calls the losses of models whose logits line up with their labels already.
 _ALIGNED = ("ForMaskedLM", "ForTokenClassification", "ForSequenceClassification", "ForQuestionAnswering")
-_FROM_INPUTS = ("reference_logits", "teacher_logits", "negative_mask", *COLUMNS)
+_FROM_INPUTS = (*MODELS, "negative_mask", *COLUMNS)
 
 
 class CausalLoss:
@@ -38,10 +44,10 @@ class CausalLoss:
     """
 
     def __init__(
-        self, method: QMap, models: dict[str, Given], prior_logits: Tensor | None, answers: Answers | None = None
+        self, method: QMap, models: dict[str, Given], shared: dict[str, Tensor], answers: Answers | None = None
     ) -> None:
         self._loss = Loss(method)
-        self._given, self._prior, self._answers = models, prior_logits, answers
+        self._given, self._shared, self._answers = models, shared, answers
         self._models: dict[str, Use] = {}
         self._autocast: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._hooks: list[Any] = []
@@ -141,7 +147,7 @@ class CausalLoss:
     def _context(self, labels: Tensor, vocab: int) -> dict[str, Tensor]:
         """What the method needs of the batch whose forward pass was recorded, from its inputs and the other models."""
         needs, name = self.method.needs, self.method.name
-        context: dict[str, Tensor] = {} if self._prior is None else {"prior_logits": self._prior.to(labels.device)}
+        context = {name: value.to(labels.device) for name, value in self._shared.items()}
         if not set(needs) & set(_FROM_INPUTS) and (self._call is None or not self.method.pools):
             return context
         if self._call is None:
@@ -191,6 +197,8 @@ def loss(
     *,
     teacher_answers: str | Path | Answers | None = None,
     prior_logits: Tensor | Sequence[float] | None = None,
+    teacher_base: Given | None = None,
+    token_values: Tensor | Sequence[float] | None = None,
     **params: Any,
 ) -> CausalLoss:
     """A method as a `compute_loss_func`, for transformers' Trainer and for TRL's SFTTrainer below version 2.
@@ -203,14 +211,17 @@ def loss(
     method : str, QMap or function
         An id of the catalogue or a class of QMaps, with its parameters as keywords; any QMap, also a designed one; or a
         Python loss `(logits, labels, **context)` giving one loss per token.
-    reference, teacher : Module or "base", optional
+    reference, teacher, teacher_base : Module or "base", optional
         A frozen causal language model over the same tokens, on the same device, or the trained model with its adapter
-        switched off. Used if the method needs it. The loss must then be attached to the trainer.
+        switched off. Used if the method needs it. The loss must then be attached to the trainer. The base is what the
+        teacher was before its own fine-tuning.
     teacher_answers : path or Answers, optional
         In place of a teacher, a jsonl file of its recorded answers, found by the tokens of each example in every batch;
         these may be cut off at their ends.
     prior_logits : Tensor or sequence of float, (V,), optional
         Say, the logarithms of how often each token occurs.
+    token_values : Tensor or sequence of float, (V,), optional
+        What each token is as a number, NaN for one that is none; say, `qunify.hf.digit_values`.
 
     Raises
     ------
@@ -232,7 +243,13 @@ def loss(
     m = catalogue.as_method(method, "hf.loss", **params)
     if "old_logits" in m.needs:
         raise ValueError(f"{m.name}: old_logits: expected a method without an older policy: use qunify.hf.SFTTrainer")
-    given = {"reference_logits": reference, "teacher_logits": teacher, "prior_logits": prior_logits}
+    given = {
+        "reference_logits": reference,
+        "teacher_logits": teacher,
+        "teacher_base_logits": teacher_base,
+        "prior_logits": prior_logits,
+        "token_values": token_values,
+    }
     answers: Answers | None = None
     if teacher_answers is not None and "teacher_logits" in m.needs:
         if teacher is not None:
@@ -241,5 +258,5 @@ def loss(
         del given["teacher_logits"]
     found = needed(m, given, _ARGUMENTS)
     models = {context: value for context, value in found.items() if context in MODELS}
-    prior = as_tensor(m.name, "prior_logits", prior_logits) if "prior_logits" in found else None
-    return CausalLoss(m, models, prior, answers)
+    shared = {context: as_tensor(m.name, context, value) for context, value in found.items() if context not in MODELS}
+    return CausalLoss(m, models, shared, answers)

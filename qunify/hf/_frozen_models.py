@@ -25,7 +25,7 @@ Given = nn.Module | Literal["base"]
 #: Ways to begin an adapter that leave the weights of the base as they are.
 _LEAVE_THE_BASE = (True, False, "gaussian", "eva", "orthogonal")
 _FILE = "old_policy.safetensors"  # in a checkpoint
-MODELS = ("reference_logits", "teacher_logits")  # the contexts that such a model gives
+MODELS = ("reference_logits", "teacher_logits", "teacher_base_logits")  # the contexts that such a model gives
 #: Entered, it gives the model to call: in evaluation mode, without gradients.
 Use = Callable[[], AbstractContextManager[nn.Module]]
 

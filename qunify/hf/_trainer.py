@@ -22,6 +22,7 @@ from qunify.hf._answers import Answers
 from qunify.hf._dataset_columns import Collator, answers_of, numbers_of, prepared, together
 from qunify.hf._frozen_models import MODELS, Given, Snapshot, Use, check, loaded, needed, use_frozen
 from qunify.hf._heads import Head, last_hidden
+from qunify.hf._number_tokens import digit_values
 from qunify.hf._objective import add_objective, parts
 from qunify.hf._schedule import bind
 from qunify.hf._statistics import NAMES, Source, observe
@@ -36,6 +37,7 @@ _ARGUMENTS = {
     "teacher_logits": "teacher_model",
     "old_logits": "old_every",
     "prior_logits": "prior_logits",
+    "teacher_base_logits": "teacher_base_model",
 }
 
 
@@ -57,9 +59,10 @@ class SFTTrainer(trl.SFTTrainer):
         `(logits, labels, **context)` giving one loss per token.
     method_params : mapping, optional
         The parameters, beside an id or a class.
-    reference_model, teacher_model : Module, folder or "base", optional
+    reference_model, teacher_model, teacher_base_model : Module, folder or "base", optional
         A frozen causal language model over the same tokens, the folder that one was saved to (as safetensors), or the
-        trained model with its adapter switched off. Run only if the method needs it.
+        trained model with its adapter switched off. Run only if the method needs it. The base is what the teacher was
+        before its own fine-tuning.
     teacher_answers : path or Answers, optional
         In place of a teacher, a jsonl file of its recorded answers, as `qunify record` or a server writes them. They
         are found by the token ids of each example, before it is truncated or packed; every token that is trained on
@@ -69,6 +72,9 @@ class SFTTrainer(trl.SFTTrainer):
         second copy of the parameters in training.
     prior_logits : Tensor, (V,), optional
         For a method with a prior: say, the logarithms of how often each token occurs.
+    token_values : Tensor, (V,), optional
+        For a method that counts tokens as numbers: what each one is, NaN for one that is none. By default the digits of
+        the tokenizer, as `digit_values` finds them.
 
     Columns of the dataset named `weight` and `mask` become `token_weight` and `token_mask` where the method needs them:
     a number for an example, or a list with one for each message, or, beside `input_ids`, for each token; there they may
@@ -106,16 +112,21 @@ class SFTTrainer(trl.SFTTrainer):
         teacher_answers: str | Path | Answers | None = None,
         old_every: int | None = None,
         prior_logits: Tensor | None = None,
+        teacher_base_model: Given | str | Path | None = None,
+        token_values: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
         self.method = catalogue.as_method(method, "SFTTrainer", **(method_params or {}))
         name = self.method.name
-        given: dict[str, Any] = {
-            "reference_logits": loaded(reference_model) if "reference_logits" in self.method.needs else None,
-            "teacher_logits": loaded(teacher_model) if "teacher_logits" in self.method.needs else None,
-            "old_logits": old_every,
-            "prior_logits": prior_logits,
+        models = {
+            "reference_logits": reference_model,
+            "teacher_logits": teacher_model,
+            "teacher_base_logits": teacher_base_model,
         }
+        given: dict[str, Any] = {
+            context: loaded(model) if context in self.method.needs else None for context, model in models.items()
+        }
+        given |= {"old_logits": old_every, "prior_logits": prior_logits}
         self._answers: Answers | str | Path | None = None
         if teacher_answers is not None and "teacher_logits" in self.method.needs:
             if teacher_model is not None:
@@ -145,12 +156,15 @@ class SFTTrainer(trl.SFTTrainer):
             self.add_callback(self._snapshot)
             self._uses["old_logits"] = self._snapshot.use
         self._constant: dict[str, Any] = {}
-        if "prior_logits" in given:
-            vocab = Head.of(self.model).vocab
-            prior = as_tensor(name, "prior_logits", given["prior_logits"], self.accelerator.device)
-            if prior.shape != (vocab,):
-                raise ValueError(f"{name}: prior_logits: expected shape ({vocab},), got {tuple(prior.shape)}")
-            self._constant["prior_logits"] = prior
+        vocab = Head.of(self.model).vocab
+        if "token_values" in self.method.needs:
+            given["token_values"] = digit_values(self._tokenizer, vocab) if token_values is None else token_values
+        for context in ("prior_logits", "token_values"):
+            if context in given:
+                value = as_tensor(name, context, given[context], self.accelerator.device)
+                if value.shape != (vocab,):
+                    raise ValueError(f"{name}: {context}: expected shape ({vocab},), got {tuple(value.shape)}")
+                self._constant[context] = value
         if type(self.data_collator) is columns.DataCollatorForLanguageModeling:
             self.data_collator = Collator(**vars(self.data_collator))
         self._observed: dict[str, Tensor] = {}

@@ -15,7 +15,7 @@ from qunify.maps._qmap import FromFunctions, Pulls, QMap
 from qunify.maps._remembered import remembered
 from qunify.maps._target import QTarget, finish
 from qunify.samples import two_tokens
-from qunify.token import CONTEXTS, Layout, TensorToken, Token, as_tensor, read
+from qunify.token import CONTEXTS, PER_TOKEN, Layout, TensorToken, Token, as_tensor, read
 
 #: What is taken wherever a method is asked for: an id of the catalogue, a QMap or its class, or a loss function.
 Method = str | QMap | type[QMap] | LossFunction
@@ -179,7 +179,7 @@ def _double(who: str, name: str, x: Any) -> Any:
 
 def loss_arguments(context: Mapping[str, Tensor]) -> dict[str, Any]:
     """Contexts as a loss function takes them: one number per token is (N,), where a Token has (N, 1)."""
-    return {name: x[:, 0] if name.startswith("token_") else x for name, x in context.items()}
+    return {name: x[:, 0] if name in PER_TOKEN else x for name, x in context.items()}
 
 
 def rounding_of_zeros(

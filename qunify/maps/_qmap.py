@@ -44,7 +44,8 @@ class QMap(ABC):
 
     Called as `m(logits, labels, *, ignore_index=-100, **context)` it returns a `QTarget`; logits (…, V) of any
     floating type, labels (…) of any integer type, contexts by name (`reference_logits`,
-    `teacher_logits`, `old_logits`, `prior_logits`, `token_weight`, `token_mask`, `negative_mask`).
+    `teacher_logits`, `old_logits`, `prior_logits`, `teacher_base_logits`, `token_weight`, `token_mask`,
+    `negative_mask`, `token_values`).
     Computed in float32, or in float64 for float64 logits, in log space.
 
     Subclasses are frozen dataclasses whose fields are parameters. `title`, `summary`, `loss_text`,

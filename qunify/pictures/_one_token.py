@@ -16,13 +16,15 @@ TOKENS = "abcde"
 LABEL = 1
 WEIGHTS = (8.0, 5.0, 4.0, 2.0, 1.0)
 CONTEXT = {
-    "reference_logits": (6.0, 6.0, 4.0, 3.0, 1.0),  # these four as weights too
+    "reference_logits": (6.0, 6.0, 4.0, 3.0, 1.0),  # these five as weights too
     "teacher_logits": (2.0, 12.0, 4.0, 1.0, 1.0),
     "old_logits": (9.0, 4.0, 4.0, 2.0, 1.0),
     "prior_logits": (10.0, 2.0, 4.0, 3.0, 1.0),
+    "teacher_base_logits": (4.0, 6.0, 4.0, 4.0, 2.0),
     "token_weight": 0.8,
     "token_mask": 1.0,
     "negative_mask": (1.0, 0.0, 0.0, 0.0, 0.0),
+    "token_values": (0.0, 1.0, 2.0, 3.0, math.nan),  # the last one is no number
 }
 CURVE_POINTS = 101
 

@@ -33,7 +33,7 @@ C = sp.Symbol("C", positive=True)
 X = sp.Symbol("x", positive=True)  # C/η
 
 #: The symbols that differ from token to token beside η: its probabilities by the models in the context.
-CONTEXTS = tuple(per_token(name)[0] for name in ("ref", "tea", "old", "prior"))
+CONTEXTS = tuple(per_token(name)[0] for name in ("ref", "tea", "old", "prior", "base"))
 
 
 class Separated(NamedTuple):

@@ -24,6 +24,7 @@ NAMED = {
     "teacher_logits": "the teacher",
     "old_logits": "the old policy",
     "prior_logits": "the prior",
+    "teacher_base_logits": "the teacher's base",
     "negative_mask": "the negative tokens",
 }
 

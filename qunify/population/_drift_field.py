@@ -22,9 +22,13 @@ SIMPLEX_TRUTH = (0.55, 0.30, 0.15)
 #: The model before fine-tuning, of which the old policy is one step away; a teacher; both believe something else.
 _REFERENCE = (0.15, 0.25, 0.60)
 _TEACHER = (0.20, 0.60, 0.20)
-#: What methods may ask for there, beside the truth: distributions, numbers, and the tokens to be avoided.
+#: What methods may ask for there, beside the truth: distributions, numbers, the tokens to be avoided, and their values.
 SIMPLEX_WORLD: dict[str, tuple[float, ...] | float] = every_context(
-    lambda name: _TEACHER if name == "teacher_logits" else _REFERENCE, weight=1.0, mask=1.0, negative=(0.0, 0.0, 1.0)
+    lambda name: _TEACHER if name == "teacher_logits" else _REFERENCE,
+    weight=1.0,
+    mask=1.0,
+    negative=(0.0, 0.0, 1.0),
+    values=(0.0, 1.0, 2.0),
 )
 #: What the distributions of that world are called.
 SIMPLEX_NAMES = {
@@ -32,6 +36,7 @@ SIMPLEX_NAMES = {
     "old_logits": "old policy",
     "teacher_logits": "teacher",
     "prior_logits": "prior",
+    "teacher_base_logits": "teacher's base",
 }
 #: Where training begins: in the middle, near each token, and far from A.
 SIMPLEX_STARTS = ((1 / 3, 1 / 3, 1 / 3), (0.08, 0.84, 0.08), (0.08, 0.08, 0.84), (0.84, 0.08, 0.08), (0.06, 0.47, 0.47))

@@ -155,6 +155,15 @@ KNOWN: dict[str, Known] = {
     ),
     "kd": _TEACHER,
     "mixed_kl": _TEACHER,
+    "delta_kd": Known(
+        r"p^*\propto\pi_{\mathrm{ref}}\,(\pi_{\mathrm{tea}}/\pi_{\mathrm{base}})^{\alpha}",
+        lambda m, eta, given: torch.softmax(
+            given["reference_logits"].log()
+            + m.strength * (given["teacher_logits"].log() - given["teacher_base_logits"].log()),
+            -1,
+        ),
+        of="strength",
+    ),
     "bdkd": _TEACHER._replace(holds=lambda m, eta, given: m.large > 0 and m.small > 0),
     "eopd": _TEACHER,
     "csd": _TEACHER,

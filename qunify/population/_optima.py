@@ -18,7 +18,7 @@ from qunify.maps import Method, QMap
 from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
 from qunify.population._known_optima import ClosedForm, closed_form_of, known_value
 from qunify.population._separable import SeparableFlow, separable_optima, separated_flow
-from qunify.token import read
+from qunify.token import PER_TOKEN, read
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
 _VERTICES = 500  # of single tokens at which training may end, the likeliest are listed
@@ -297,7 +297,7 @@ def _spread(name: str, value: Any, truth: Tensor) -> Tensor:
     """A context given once, repeated for every truth; a shape that does not fit is left for `read` to complain of."""
     value = tensor_of(value)
     value = value.to(torch.float64) if value.is_floating_point() else value
-    shape = truth.shape[:-1] if name.startswith("token_") else truth.shape
+    shape = truth.shape[:-1] if name in PER_TOKEN else truth.shape
     return value.expand(shape) if value.shape in (shape[-1:] if value.dim() else (), ()) else value
 
 

@@ -17,7 +17,8 @@ from qunify.token import SumOverOthers, at_label, evaluate, renamed, sg
 
 SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 LETTERS = {"tea": r"\pi^{\mathrm{tea}}", "ref": r"\pi^{\mathrm{ref}}", "old": r"\pi^{\mathrm{old}}"}
-LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "tempered": "q", "lse": r"\mathrm{lse}"}
+LETTERS |= {"prior": r"\pi^{\mathrm{prior}}", "tempered": "q", "lse": r"\mathrm{lse}", "val": "v"}
+LETTERS |= {"base": r"\pi^{\mathrm{base}}"}
 
 
 #: How many characters of plain text a formula may have; what is longer is abbreviated, or not shown: nobody reads it.

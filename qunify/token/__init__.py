@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 from qunify._lib.exports import exported
 
 if TYPE_CHECKING:
-    from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token, Vector, is_symbolic
+    from qunify.token._base import (
+        CONTEXTS,
+        PER_TOKEN,
+        SHARED,
+        Distribution,
+        Scalar,
+        Symbolic,
+        Token,
+        Vector,
+        is_symbolic,
+    )
     from qunify.token._decimals import DIGITS, EXACT, DecimalToken, Number, decimal, decimals
     from qunify.token._pools import Pool, Pooling, entropy, probability, surprise
     from qunify.token._projections import raised, sort

@@ -42,10 +42,18 @@ CONTEXTS = {
     "teacher_logits": "teacher",
     "old_logits": "old",
     "prior_logits": "prior",
+    "teacher_base_logits": "teacher_base",
     "token_weight": "weight",
     "token_mask": "keep",
     "negative_mask": "negative",
+    "token_values": "values",
 }
+
+#: Contexts that are one number per token, (…); the others have one for every entry of the vocabulary, (…, V).
+PER_TOKEN = ("token_weight", "token_mask")
+
+#: Contexts of which one, (V,), may be given for all tokens: the logits of another model, and the values of numbers.
+SHARED = (*(name for name in CONTEXTS if name.endswith("_logits")), "token_values")
 
 
 class Distribution:
@@ -161,6 +169,11 @@ class Token(ABC):
         return self.context("prior_logits")
 
     @property
+    def teacher_base(self) -> Distribution:
+        """What the teacher was before its own fine-tuning."""
+        return self.context("teacher_base_logits")
+
+    @property
     def weight(self) -> Scalar:
         return self.context("token_weight")
 
@@ -171,6 +184,16 @@ class Token(ABC):
     @property
     def negative(self) -> Vector:
         return self.context("negative_mask")
+
+    @property
+    def values(self) -> Vector:
+        """What each token of the vocabulary is as a number; 0 where it is none, which `is_number` tells."""
+        return self.context("token_values")
+
+    @property
+    @abstractmethod
+    def is_number(self) -> Vector:
+        """1 on tokens that are numbers, those whose `token_values` are not NaN; 0 elsewhere."""
 
     @property
     @abstractmethod

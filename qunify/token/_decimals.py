@@ -12,7 +12,7 @@ import mpmath as mp
 import numpy as np
 from mpmath.libmp import fzero, mpf_eq, mpf_sub
 
-from qunify.token._base import Distribution, Scalar, Token
+from qunify.token._base import PER_TOKEN, Distribution, Scalar, Token
 from qunify.token._pools import Pool
 
 DIGITS = 50
@@ -115,10 +115,17 @@ class DecimalToken(Token):
         if name not in self._context:
             raise ValueError(f"missing context, expected {name}")
         value = self._context[name]
-        if name.startswith("token_"):
+        if name in PER_TOKEN:
             return decimal(value)
         entries = decimals(map(decimal, value))
+        if name == "token_values":
+            return decimals(EXACT.mpf(0) if mp.isnan(v) else v for v in entries)
         return self.distribution(entries) if name.endswith("_logits") else entries
+
+    @property
+    def is_number(self) -> Vector:
+        self.context("token_values")  # else a ValueError
+        return decimals(EXACT.mpf(not mp.isnan(decimal(v))) for v in self._context["token_values"])
 
     @property
     def teacher_logits(self) -> Vector:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qunify.token._base import CONTEXTS
+from qunify.token._base import CONTEXTS, PER_TOKEN, SHARED
 from qunify.token._pools import Pooling
 from qunify.token._tensors import TensorToken
 
@@ -103,12 +103,11 @@ def read(
     given = {}
     for name in wanted:
         value = as_tensor(method, name, context[name], logits.device)
-        expected = lead if name.startswith("token_") else logits.shape
-        if name.endswith("_logits"):
-            if not value.is_floating_point():
-                raise ValueError(f"{method}: {name}: expected floating point, got {_short(value.dtype)}")
-            if value.shape == (vocab,):  # one distribution for every token
-                value = value.expand(expected)
+        expected = lead if name in PER_TOKEN else logits.shape
+        if name.endswith("_logits") and not value.is_floating_point():
+            raise ValueError(f"{method}: {name}: expected floating point, got {_short(value.dtype)}")
+        if name in SHARED and value.shape == (vocab,):  # one for every token
+            value = value.expand(expected)
         if value.shape != expected:
             raise ValueError(f"{method}: {name}: expected shape {tuple(expected)}, got {tuple(value.shape)}")
         rows = layout.rows(value)
@@ -185,8 +184,10 @@ def checked_logits(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> 
 
 def checked_number(method: str, name: str, rows: Tensor, dtype: torch.dtype) -> Tensor:
     rows = rows.to(dtype)
-    if not bool(rows.isfinite().all()):
-        raise ValueError(f"{method}: {name}: expected finite numbers, got {rows[~rows.isfinite()][0].item()}")
+    no_number = rows.isinf() if name == "token_values" else ~rows.isfinite()
+    if bool(no_number.any()):
+        expected = "finite numbers, or NaN where a token is none" if name == "token_values" else "finite numbers"
+        raise ValueError(f"{method}: {name}: expected {expected}, got {rows[no_number][0].item()}")
     if name.endswith("_mask") and not bool(((rows == 0) | (rows == 1)).all()):
         wrong = rows[(rows != 0) & (rows != 1)][0].item()
         raise ValueError(f"{method}: {name}: expected only 0 and 1 (or booleans), got {wrong:g}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from qunify._lib.arithmetic import Arithmetic
-from qunify.token._base import CONTEXTS, Distribution, Scalar, Symbolic, Token
+from qunify.token._base import CONTEXTS, PER_TOKEN, Distribution, Scalar, Symbolic, Token
 from qunify.token._pools import Pool
 
 #: A parameter that a body counts with, as in `range(a)`, is traced at every number from 0 to this one.
@@ -154,7 +154,11 @@ class ScriptToken(Token):
         text = f"t.{CONTEXTS[name]}"
         if name.endswith("_logits"):
             return self._given(text)
-        return self._vector(text) if name == "negative_mask" else self._scalar(text)
+        return self._scalar(text) if name in PER_TOKEN else self._vector(text)
+
+    @property
+    def is_number(self) -> Node:
+        return self._vector("t.isNumber")
 
     @property
     def teacher_logits(self) -> Node:

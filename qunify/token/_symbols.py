@@ -104,9 +104,11 @@ SYMBOLS = {
     "teacher_logits": "tea",
     "old_logits": "old",
     "prior_logits": "prior",
+    "teacher_base_logits": "base",
     "token_weight": "w",
     "token_mask": "c",
     "negative_mask": "neg",
+    "token_values": "val",
 }
 
 
@@ -224,7 +226,13 @@ class SymbolicToken(Token):
             return self._free(SYMBOLS[name])
         if name == "negative_mask":
             return SymbolicVector(*per_token(SYMBOLS[name], mask=True))
+        if name == "token_values":
+            return SymbolicVector(*(sp.Symbol(f"{SYMBOLS[name]}{at}", real=True) for at in ("_y", AT_K)))
         return sp.Symbol(SYMBOLS[name], real=True)
+
+    @property
+    def is_number(self) -> SymbolicVector:
+        return SymbolicVector(*per_token("num", mask=True))
 
     @property
     def teacher_logits(self) -> SymbolicVector:

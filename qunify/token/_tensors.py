@@ -172,7 +172,8 @@ class TensorToken(Token):
             raise ValueError(f"{self._method}: missing context, expected the keyword argument {name}")
         value = self.given[name]
         if not name.endswith("_logits"):
-            return value.to(self._finite_logits.dtype)
+            value = value.to(self._finite_logits.dtype)
+            return value.nan_to_num(0.0) if name == "token_values" else value
         return self._given_distribution(name, value)
 
     def _given_distribution(self, name: str, logits: Tensor) -> Distribution:
@@ -180,6 +181,11 @@ class TensorToken(Token):
         if name not in self._contexts:
             self._contexts[name] = self.softmax(logits if self._finite else below_peak(logits))
         return self._contexts[name]
+
+    @property
+    def is_number(self) -> Tensor:
+        self.context("token_values")
+        return (~self.given["token_values"].isnan()).to(self._finite_logits.dtype)
 
     @property
     def teacher_logits(self) -> Tensor:

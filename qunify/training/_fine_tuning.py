@@ -6,7 +6,7 @@ A `FineTuningTask` holds the sequences and the frozen models beside the one that
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,10 @@ class FineTuningTask:
         Which tokens are trained on: those of the answer, say. Never the first one, before which nothing stands.
     token_weight, token_mask : Tensor, (N, T)
         The weights of `iw_sft`, and the mask by which `cft` leaves tokens out; see `weights_and_mask`.
+    teacher_base : SmallTransformer or None
+        What the teacher was before its own fine-tuning, for methods that need it.
+    token_values : Tensor, (V,), or None
+        What the tokens are as numbers, NaN for those that are none, for methods that need it.
     """
 
     reference: SmallTransformer
@@ -49,10 +53,19 @@ class FineTuningTask:
     at: Tensor
     token_weight: Tensor
     token_mask: Tensor
+    teacher_base: SmallTransformer | None = field(default=None, kw_only=True)
+    token_values: Tensor | None = field(default=None, kw_only=True)
 
     @classmethod
     def of(
-        cls, reference: SmallTransformer, teacher: SmallTransformer | None, tokens: Tensor, at: Tensor
+        cls,
+        reference: SmallTransformer,
+        teacher: SmallTransformer | None,
+        tokens: Tensor,
+        at: Tensor,
+        *,
+        teacher_base: SmallTransformer | None = None,
+        token_values: Tensor | None = None,
     ) -> FineTuningTask:
         """A task with the weights and the mask that the reference's predictions give.
 
@@ -60,16 +73,21 @@ class FineTuningTask:
         ------
         ValueError
             If `tokens` are no integers (N, T) in [0, V), `at` is no bool (N, T), marks a first token or none at all, or
-            the teacher's vocabulary is another one.
+            the vocabulary of the teacher or its base is another one, or `token_values` are not of shape (V,).
         """
         if not isinstance(at, Tensor) or at.dtype != torch.bool or at.shape != tokens.shape:
             got = f"{tuple(at.shape)} of {at.dtype}" if isinstance(at, Tensor) else type(at).__name__
             raise ValueError(f"FineTuningTask: at: expected bool of shape {tuple(tokens.shape)}, got {got}")
         if not bool(at.any()):
             raise ValueError("FineTuningTask: at: expected at least one token to train on, got none")
-        if teacher is not None and teacher.size.vocab != reference.size.vocab:
-            ours, theirs = reference.size.vocab, teacher.size.vocab
-            raise ValueError(f"FineTuningTask: teacher: expected one over {ours} tokens, got one over {theirs}")
+        ours = reference.size.vocab
+        for what, other in (("teacher", teacher), ("teacher_base", teacher_base)):
+            if other is not None and other.size.vocab != ours:
+                got = f"one over {other.size.vocab}"
+                raise ValueError(f"FineTuningTask: {what}: expected one over {ours} tokens, got {got}")
+        if token_values is not None and token_values.shape != (ours,):
+            shape = tuple(token_values.shape)
+            raise ValueError(f"FineTuningTask: token_values: expected shape ({ours},), got {shape}")
         logits = [reference.predictions(*cut(tokens[rows], at[rows])) for rows in chunks(torch.arange(len(tokens)), at)]
         owner = at.nonzero()[:, 0]
         weight, critical = weights_and_mask(torch.cat(logits), tokens[at], owner)
@@ -77,7 +95,8 @@ class FineTuningTask:
         per_sequence[owner, 0] = weight
         mask = torch.zeros(at.shape, dtype=weight.dtype)
         mask[at] = critical
-        return cls(reference, teacher, tokens, at, per_sequence.expand(at.shape), mask)
+        weights = per_sequence.expand(at.shape)
+        return cls(reference, teacher, tokens, at, weights, mask, teacher_base=teacher_base, token_values=token_values)
 
     def chosen(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and marks of the given rows, without the columns after the last mark."""
@@ -88,7 +107,8 @@ class FineTuningTask:
 
         `old_logits` are those of the model `old`. `prior_logits` are the logarithms of the tokens' shares of what is
         trained on, with one added to every count. `negative_mask` has the tokens that come earlier in the sequence, but
-        for the one to be predicted, as in unlikelihood training. ValueError if a teacher is needed and there is none.
+        for the one to be predicted, as in unlikelihood training. ValueError if a teacher, its base, or numbers are
+        needed and there are none.
         """
         tokens, at = self.chosen(rows)
         labels, vocab = tokens[at], self.reference.size.vocab
@@ -102,10 +122,18 @@ class FineTuningTask:
             elif name == "negative_mask":
                 held = torch.nn.functional.one_hot(tokens, vocab).cumsum(1)[at] > 0  # up to the token itself
                 context[name] = held.scatter(-1, labels[:, None], False)
+            elif name == "token_values":
+                if self.token_values is None:
+                    raise ValueError(
+                        "FineTuningTask: token_values: expected some for a method that needs them, got None"
+                    )
+                context[name] = self.token_values.expand(len(labels), -1)
             else:
-                model = {"reference_logits": self.reference, "teacher_logits": self.teacher, "old_logits": old}[name]
+                models = {"teacher_logits": self.teacher, "teacher_base_logits": self.teacher_base}
+                model = (models | {"reference_logits": self.reference, "old_logits": old})[name]
                 if model is None:
-                    raise ValueError("FineTuningTask: teacher: expected one for a method that needs it, got None")
+                    what = name.removesuffix("_logits")
+                    raise ValueError(f"FineTuningTask: {what}: expected one for a method that needs it, got None")
                 context[name] = model.predictions(tokens, at)
         return context
 

@@ -23,6 +23,8 @@ from qunify._lib.tolerances import LISTED_MASS
 from qunify.maps import LossFunction, LossFunctionMap, Method, QMap, check_losses, logit_gradient, loss_arguments
 from qunify.token import (
     CONTEXTS,
+    PER_TOKEN,
+    SHARED,
     Layout,
     Pool,
     Pooling,
@@ -40,7 +42,12 @@ from qunify.training._module import Reduction, checked_reduction, denominator, r
 _TRITON = importlib.util.find_spec("triton") is not None
 
 #: Contexts that other models give → the keyword of `linear_loss` for each.
-KEYWORDS = {"reference_logits": "reference", "teacher_logits": "teacher", "old_logits": "old"}
+KEYWORDS = {
+    "reference_logits": "reference",
+    "teacher_logits": "teacher",
+    "old_logits": "old",
+    "teacher_base_logits": "teacher_base",
+}
 
 #: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
 CHUNK = 512
@@ -149,6 +156,7 @@ def linear_loss(
     reference: Source | None = None,
     teacher: Source | None = None,
     old: Source | None = None,
+    teacher_base: Source | None = None,
     logit_scale: float = 1.0,
     softcap: float | None = None,
     sequence_ids: Tensor | None = None,
@@ -173,7 +181,7 @@ def linear_loss(
         As for `qunify.loss`.
     chunk_size : int, optional
         Rows that go through the head together.
-    reference, teacher, old
+    reference, teacher, old, teacher_base
         What the method needs of other models: logits, hidden states with their head's weight (and bias), or a `TopK`.
         A head's logits are scaled and capped like the model's own. They are constants.
     logit_scale, softcap : float, optional
@@ -183,7 +191,7 @@ def linear_loss(
         dimension. Such a method goes through the head once more, for what its sequences have in common; what it takes
         from the batch is of this call's.
     **context
-        Other contexts by their usual names, (…) or (…, V).
+        Other contexts by their usual names, (…) or (…, V); of priors and numbers one, (V,), may be for all.
 
     Raises
     ------
@@ -204,7 +212,7 @@ def linear_loss(
     for what, number in (("logit_scale", logit_scale), ("softcap", softcap)):
         if number is not None and not 0 < number < math.inf:
             raise ValueError(f"{name}: {what}: expected a positive number, got {number!r}")
-    models = dict(zip(KEYWORDS, (reference, teacher, old), strict=True))
+    models = dict(zip(KEYWORDS, (reference, teacher, old, teacher_base), strict=True))
     sources = _sources(name, m, {k: v for k, v in models.items() if v is not None} | context, labels, len(weight))
     kept = labels.flatten() != ignore_index
     rows = kept.nonzero()[:, 0]
@@ -569,7 +577,7 @@ def _rows_of(method: str, source: Tensor | TopK, name: str, rows: Tensor, head: 
         return raised(_logits_at(source, rows, head))
     assert isinstance(source, Tensor)
     source = source.detach()
-    numbers = source.flatten()[rows, None] if name.startswith("token_") else source.flatten(0, -2)[rows]
+    numbers = source.flatten()[rows, None] if name in PER_TOKEN else _listed(source, rows, head.vocab)
     if numbers.dtype == torch.bool:
         return numbers.to(head.dtype)
     return checked_number(method, name, numbers, head.dtype)
@@ -579,9 +587,12 @@ def _logits_at(source: Tensor | TopK, rows: Tensor, head: _Head) -> Tensor:
     """Logits at these rows, (b, V), as they were given."""
     if isinstance(source, TopK):
         return source.logits(rows, head.vocab, head.dtype)
-    source = source.detach()
-    one = source.shape == (head.vocab,)
-    return (source.expand(len(rows), -1) if one else source.flatten(0, -2)[rows]).to(head.dtype)
+    return _listed(source.detach(), rows, head.vocab).to(head.dtype)
+
+
+def _listed(source: Tensor, rows: Tensor, vocab: int) -> Tensor:
+    """A context (…, V), or (V,) for all, at these rows, (b, V)."""
+    return source.expand(len(rows), -1) if source.shape == (vocab,) else source.flatten(0, -2)[rows]
 
 
 def _check_shapes(name: str, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor) -> None:
@@ -639,9 +650,9 @@ def _positions(key: str, source: Any, vocab: int) -> tuple[torch.Size | None, st
     if isinstance(source, tuple):
         fits = len(source) in (2, 3) and source[1].shape == (vocab, source[0].shape[-1])
         return (source[0].shape[:-1] if fits else _MISFIT), f"(hidden (…, d), weight ({vocab}, d)) or logits"
-    if key.startswith("token_"):
+    if key in PER_TOKEN:
         return source.shape, "a number each"
-    if source.shape == (vocab,) and key.endswith("_logits"):
+    if source.shape == (vocab,) and key in SHARED:
         return None, ""
     fits = source.dim() > 0 and source.shape[-1] == vocab
     return (source.shape[:-1] if fits else source.shape), f"(…, {vocab})"

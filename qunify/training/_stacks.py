@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify.maps import QMap, logit_gradient
-from qunify.token import Pooling, Rows, TensorToken, read
+from qunify.token import PER_TOKEN, Pooling, Rows, TensorToken, read
 from qunify.training._networks import Network, Parameters
 
 SUPPLIED = ("old_logits",)  # contexts that a stack can supply itself
@@ -235,7 +235,7 @@ class Stack:
             if len(rows) == 0:
                 continue
             given: dict[str, Any] = {
-                name: value[rows][..., 0] if name.startswith("token_") else value[rows]
+                name: value[rows][..., 0] if name in PER_TOKEN else value[rows]
                 for name, value in context.items()
                 if name in m.needs
             }

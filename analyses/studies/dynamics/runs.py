@@ -70,7 +70,8 @@ def tokens(case: str, seeds: tuple[int, ...]) -> Tokens:
 
 def given(start: Tensor) -> Tokens:
     """What methods need besides: reference, old and prior are the initial model; the teacher gives the label TEACHER
-    and the rest as the initial model does; weights are one; the likeliest other token is the negative one."""
+    and the rest as the initial model does; weights are one; the likeliest other token is the negative one; tokens are
+    numbers by their places."""
     p = start.softmax(-1)
     rest = p.clone()
     rest[:, LABEL] = 0
@@ -78,8 +79,13 @@ def given(start: Tensor) -> Tokens:
     teacher[:, LABEL] = TEACHER
     ones = torch.ones(len(start), dtype=torch.float64)
     negative = torch.nn.functional.one_hot(rest.argmax(-1), start.shape[-1]).double()
+    values = torch.arange(start.shape[-1], dtype=torch.float64).expand_as(start)
     context = every_context(
-        lambda name: teacher.log() if name == "teacher_logits" else start, weight=ones, mask=ones, negative=negative
+        lambda name: teacher.log() if name == "teacher_logits" else start,
+        weight=ones,
+        mask=ones,
+        negative=negative,
+        values=values,
     )
     return Tokens(start, torch.full((len(start),), LABEL), context)
 

@@ -50,7 +50,11 @@ def data(seed: int) -> tuple[Data, Tensor]:
     least = torch.nn.functional.one_hot(truth.argmin(-1), VOCAB).double()
     ones = torch.ones(STATES, dtype=torch.float64)
     context = every_context(
-        lambda _: torch.randn(STATES, VOCAB, generator=g, dtype=torch.float64), weight=ones, mask=ones, negative=least
+        lambda _: torch.randn(STATES, VOCAB, generator=g, dtype=torch.float64),
+        weight=ones,
+        mask=ones,
+        negative=least,
+        values=torch.arange(VOCAB, dtype=torch.float64).expand(STATES, -1),
     )
     states = torch.arange(STATES).repeat_interleave(VOCAB)
     spread = {name: value.repeat_interleave(VOCAB, 0) for name, value in context.items()}
