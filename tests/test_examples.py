@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -88,3 +89,32 @@ def test_audit_train_and_audit_again(tmp_path: Path) -> None:
     assert row is not None
     u_before, u_after, *_ = map(float, row.groups())
     assert u_before != u_after
+
+
+def test_settings_on_a_model_of_ones_own_go_on_where_they_were(tmp_path: Path) -> None:
+    from tests import small_llama
+
+    small_llama.model().save_pretrained(tmp_path / "model")
+    small_llama.tokenizer().save_pretrained(tmp_path / "model")
+    rows = [{"question": "the cat sees", "answer": said} for said in small_llama.sentences()]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+
+    def run(methods: str) -> subprocess.CompletedProcess[str]:
+        script = [str(ROOT / "examples" / "real_settings.py"), "model", "rows.jsonl", "--methods", methods]
+        done = subprocess.run(
+            [sys.executable, *script, "--rates", "0.05", "--steps", "3"], capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"Rank correlation of the first step with training: −?-?\d\.\d\d", done.stdout)
+        return done
+
+    run("sft")
+    first = pd.read_csv(tmp_path / "settings.csv")
+    assert set(first["method"]) == {"sft"}
+    assert (first["after"] != first["before"]).all()
+    assert first["influence"].notna().all()
+    assert "train_loss" in run("sft,dft").stdout
+    both = pd.read_csv(tmp_path / "settings.csv")
+    assert set(both["method"]) == {"sft", "dft"}
+    pd.testing.assert_frame_equal(both[: len(first)], first)
+    assert "train_loss" not in run("dft,sft").stdout

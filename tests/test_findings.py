@@ -86,6 +86,11 @@ OTHERWISE: dict[str, Rows] = {
         found="kd(temperature=1)", level="identical", factor="1.0"
     ),
     "Where no token is kept, some losses are no number and some are 0": lambda t: t.assign(none_kept="0"),
+    "The first step foretells what training does to a real model, far from perfectly": swapped(
+        "group", "special tokens", "white space"
+    ),
+    "DFT learns to stop and never the format": swapped("recipe", "dft", "sft"),
+    "DFT is right more often than the start, and far too sure": swapped("recipe", "dft", "sft"),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
 }
 

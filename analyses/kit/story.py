@@ -30,6 +30,7 @@ STUDIES = (
     "digits",
     "demonstrations",
     "real_audit",
+    "real_model",
     "ten_settings",
     "cost",
 )

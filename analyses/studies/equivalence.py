@@ -68,6 +68,10 @@ def _against(i: int) -> pd.DataFrame:
     return pd.DataFrame(found)
 
 
+#: Inches for the row of one method, points of its name, and of the legend; the share of the width that the grid has.
+PER_METHOD, NAMES, LARGE, WIDE = 0.112, 7.5, 15.0, 0.72
+
+
 def draw(table: pd.DataFrame) -> Figure:
     order, blocks = ordered(table)
     place = {name: i for i, name in enumerate(order)}
@@ -79,12 +83,13 @@ def draw(table: pd.DataFrame) -> Figure:
         if optimum and level == "directional":
             dots += [(i, j), (j, i)]
     with plots.style():
-        figure = Figure(figsize=(11.5, 11.9))
-        ax = figure.add_axes((0.135, 0.03, 0.72, 0.70))
+        width = PER_METHOD * len(order) / WIDE
+        figure = Figure(figsize=(width, width + 0.4))
+        ax = figure.add_axes((0.135, 0.03, WIDE, 0.74))
         ax.imshow(grid, cmap=ListedColormap([COLOURS[k] for k in LEVELS]), vmin=-0.5, vmax=4.5, aspect="auto")
         ax.scatter([j for _, j in dots], [i for i, _ in dots], s=3, color=SHARED, linewidths=0)
-        ax.set_xticks(range(len(order)), order, rotation=90, fontsize=7.5)
-        ax.set_yticks(range(len(order)), order, fontsize=7.5)
+        ax.set_xticks(range(len(order)), order, rotation=90, fontsize=NAMES)
+        ax.set_yticks(range(len(order)), order, fontsize=NAMES)
         ax.xaxis.tick_top()
         ax.tick_params(length=0, pad=2, labelcolor=plots.INK)
         ax.spines[:].set_visible(False)
@@ -104,7 +109,7 @@ def _outline(ax: Axes, blocks: list[tuple[str, int, int]]) -> None:
         last = middle
         ax.annotate(
             f"{name} ({end - start})", xy=(1, (start + end - 1) / 2), xytext=(1.015, middle),
-            xycoords=("axes fraction", "data"), textcoords=("axes fraction", "data"), fontsize=8.5, va="center",
+            xycoords=("axes fraction", "data"), textcoords=("axes fraction", "data"), fontsize=LARGE * 0.8, va="center",
             arrowprops={"arrowstyle": "-", "color": plots.FAINT, "lw": 0.8}, annotation_clip=False,
         )  # fmt: skip
 
@@ -113,16 +118,20 @@ def _legend(figure: Figure, table: pd.DataFrame) -> None:
     counts = Counter(table["level"])
     x = 0.135
     figure.text(
-        x, 0.983, f"How {len(table)} pairs of methods are related, at default parameters", fontsize=13, va="top"
+        x,
+        0.983,
+        f"How {len(table)} pairs of methods are related, at default parameters",
+        fontsize=LARGE * 1.2,
+        va="top",
     )
     for i, level in enumerate(LEVELS):
         y = 0.952 - 0.019 * i
-        figure.text(x, y, "■", color=COLOURS[level], fontsize=13, va="center")
-        figure.text(x + 0.022, y, f"{MEANING[level]}  ({counts[level]})", fontsize=10, va="center")
+        figure.text(x, y, "■", color=COLOURS[level], fontsize=LARGE * 1.2, va="center")
+        figure.text(x + 0.022, y, f"{MEANING[level]}  ({counts[level]})", fontsize=LARGE, va="center")
     both = int((table["same_optimum"] & (table["level"] == "directional")).sum())
-    figure.text(x + 0.45, 0.952, "■", color=COLOURS["directional"], fontsize=13, va="center")
-    figure.text(x + 0.4562, 0.952, "●", color=SHARED, fontsize=4.5, va="center")
-    figure.text(x + 0.472, 0.952, f"the same optimum too  ({both})", fontsize=10, va="center")
+    figure.text(x + 0.45, 0.952, "■", color=COLOURS["directional"], fontsize=LARGE * 1.2, va="center")
+    figure.text(x + 0.4562, 0.952, "●", color=SHARED, fontsize=LARGE * 0.45, va="center")
+    figure.text(x + 0.472, 0.952, f"the same optimum too  ({both})", fontsize=LARGE, va="center")
 
 
 def ordered(table: pd.DataFrame) -> tuple[list[str], list[tuple[str, int, int]]]:

@@ -12,7 +12,6 @@ from qunify.maps import QMap
 #: The grid of learning rates; of each recipe the one is taken whose model is right in more tokens of `choice`.
 RATES = (2e-4, 1e-3)
 STEPS, PER_STEP, MEASURED = 50, 4, (10, 25, 50)
-SEEDS = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Recipe:
         return get(self.method, **self.params)
 
 
-#: With three seeds, as far as they have no teacher; the rest has one.
+#: Trained at every rate.
 MAIN = ("sft", "dft", "beyond_log", "gem", "asft", "eaft", "target_sft")
 RECIPES = (
     *(Recipe(name, teacher="tuned" if name == "target_sft" else "") for name in MAIN),
@@ -41,3 +40,6 @@ RECIPES = (
     *(Recipe(name) for name in ("profit", "label_smoothing", "sft_kl", "psft", "iw_sft", "cft", "gce", "mixce")),
 )
 OLD_EVERY = 5  # steps until PSFT's older policy is the present one again
+
+#: What has been trained so far: (recipe, rate, seed). The predictions are of all `RECIPES`.
+PLAN = tuple((recipe, rate, 0) for recipe in RECIPES[: len(MAIN)] for rate in RATES)

@@ -28,17 +28,7 @@ from analyses.studies.real_model.data import (
     prompt,
     tokenizer,
 )
-from analyses.studies.real_model.recipes import (
-    MAIN,
-    MEASURED,
-    OLD_EVERY,
-    PER_STEP,
-    RATES,
-    RECIPES,
-    SEEDS,
-    STEPS,
-    Recipe,
-)
+from analyses.studies.real_model.recipes import MEASURED, OLD_EVERY, PER_STEP, PLAN, STEPS, Recipe
 
 TEACHER_STEPS, TEACHER_RATE = 50, 1e-3
 NOISE = 0.1  # of the standard deviation of each matrix, in the noisy teacher
@@ -47,23 +37,10 @@ COLUMNS = ["recipe", "method", "rate", "seed", "step", "group", "quantity", "val
 
 
 def measured() -> pd.DataFrame:
-    """All rows: the start, every recipe at every rate, and at the chosen one with the other seeds."""
-    found = [cache.part("real_model", "start", start)]
-    for recipe in RECIPES:
-        found += [run(recipe, rate, 0) for rate in RATES]
-    for recipe in RECIPES:
-        if recipe.method in MAIN and recipe.teacher != "noisy":
-            rate = chosen_rate(pd.concat(found), recipe.name)
-            found += [run(recipe, rate, seed) for seed in SEEDS[1:]]
-    table = pd.concat(found, ignore_index=True)[COLUMNS]
+    """All rows: the start, and every training of the plan. One takes five minutes of a core."""
+    table = pd.concat([cache.part("real_model", "start", start), *(run(*one) for one in PLAN)], ignore_index=True)
+    table = table[COLUMNS].astype({"rate": float, "seed": int, "step": int, "n": int})
     return table.assign(value=pd.to_numeric(table["value"]).round(ROUNDED))
-
-
-def chosen_rate(table: pd.DataFrame, recipe: str) -> float:
-    """The rate after whose training the likeliest token is the label most often, on demonstrations kept for that."""
-    at = (table["recipe"] == recipe) & (table["quantity"] == "accuracy, choice") & (table["seed"].astype(int) == 0)
-    last = table[at & (table["step"].astype(int) == STEPS)].astype({"value": float, "rate": float})
-    return float(last.sort_values(["value", "rate"], ascending=[False, True])["rate"].iloc[0])
 
 
 def run(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
@@ -161,13 +138,13 @@ def _in_order(seed: int) -> list[Text]:
 def _trainer(recipe: Recipe, rate: float, seed: int, watch: Any) -> Any:
     from transformers import TrainerCallback
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
             if not watch(state.global_step, model):
                 control.should_training_stop = True
 
     texts = _in_order(seed)
-    rows = [text.row for text in texts]
+    rows: list[dict[str, Any]] = [text.row for text in texts]
     if recipe.method == "iw_sft":
         rows = [
             {**row, "token_weight": [w] * len(row["input_ids"])} for row, w in zip(rows, _weights(texts), strict=True)
@@ -195,9 +172,9 @@ def build(
 
     from qunify import hf
 
-    class InOrder(hf.SFTTrainer):  # type: ignore[misc]
+    class InOrder(hf.SFTTrainer):
         def _get_train_sampler(self, *_: Any) -> Any:
-            return torch.utils.data.SequentialSampler(self.train_dataset)
+            return torch.utils.data.SequentialSampler(rows)
 
     folder = tempfile.mkdtemp()
     args = SFTConfig(
