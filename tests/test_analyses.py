@@ -270,6 +270,7 @@ def test_a_key_does_not_see_what_is_imported_by_a_name_made_at_run_time() -> Non
         "analyses/kit/runner.py",  # loads the study whose key it is
         "analyses/kit/findings.py",  # loads what is said of the rows, which depend on none of it
         "analyses/kit/_closure.py",  # names what it does not see
+        "analyses/studies/atlas/environments.py",  # loads the file beside it that asks a library, by its one name
         "analyses/studies/atlas/stubs.py",  # loads files of other people's libraries, which are pinned
         "qunify/cli/_functions.py",  # loads a function of the user's
         "qunify/_lib/exports.py",  # loads a lazy name, of which the package says where it lives
