@@ -56,12 +56,12 @@ def token_of(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: M
 @torch.no_grad()
 def asked(
     methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor],
-    statistics: Mapping[Pool, Tensor],
+    statistics: Mapping[Pool, Tensor] | None = None,
 ) -> Asked:  # fmt: skip
     """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each, and what the tokens' demonstrations have in
     common, (N, 1) each."""
     t = token_of(methods, logits, labels, context)
-    t.statistics |= statistics
+    t.statistics |= statistics or {}
     found = [block for _, block in t.blocks()]
     count, rows = sum(not isinstance(m, Gate) for m in methods), max(len(block.index) for block in found)
     room = torch.empty((count + 1, rows, logits.shape[-1]), dtype=found[0].support.dtype, device=logits.device)

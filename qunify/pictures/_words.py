@@ -16,7 +16,10 @@ from qunify.population import SIMPLEX_NAMES, SIMPLEX_TRUTH
 NEAR = 1e-4  # two distributions closer than this are called the same
 
 #: What an identity's context is, in words.
-GIVEN = {"label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher"}
+GIVEN = {
+    "label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher",
+    "reference_logits": "the reference",
+}  # fmt: skip
 
 
 def numbers(values: Sequence[float] | Tensor) -> str:

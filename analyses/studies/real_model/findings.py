@@ -32,7 +32,7 @@ def _furthest_off(t: pd.DataFrame) -> str:
     """The pair whose place in the order was foretold worst."""
     found = pairs(t)
     apart = (found["influence"].rank() - found["trained"].rank()).abs()
-    worst = found.loc[apart.idxmax()]
+    worst = found.iloc[int(apart.to_numpy().argmax())]
     first, came = (minus(f"{worst[name]:+.2f}") for name in ("influence", "trained"))
     return (
         f"Furthest off: {NAMED.get(worst['group'], worst['group'])} under {title(worst['recipe'])}, where {first} per "
