@@ -18,7 +18,8 @@ NEAR = 1e-4  # two distributions closer than this are called the same
 #: What an identity's context is, in words.
 GIVEN = {
     "label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher",
-    "reference_logits": "the reference",
+    "reference_logits": "the reference", "prior_logits": "the prior", "old_logits": "the older policy",
+    "teacher_base_logits": "what the teacher was",
 }  # fmt: skip
 
 
