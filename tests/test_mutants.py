@@ -113,7 +113,14 @@ def shifted(m: QMap) -> list[QMap]:
     return found
 
 
-@pytest.mark.parametrize("name", [n for n in ENTRIES if any(isinstance(v, float) for v in qu.get(n).params.values())])
+#: In a batch that is one sequence, where none stands out, no strength or share of these shows.
+OF_SEQUENCES = {"cadft", "loss_truncation"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n in ENTRIES if n not in OF_SEQUENCES and any(isinstance(v, float) for v in qu.get(n).params.values())],
+)
 def test_a_shifted_parameter_is_found(name: str) -> None:
     """The pulls of one setting do not pass for the loss of another."""
     m = qu.get(name)

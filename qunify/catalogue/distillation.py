@@ -851,7 +851,7 @@ class LogitMSE(QMap):
     simplex = "never"
 
     def teacher_tokens(self, vocab: int) -> int:
-        return vocab
+        return vocab + 1  # log-probabilities, even of all tokens, are not the logits that it compares
 
     def loss(self, t: Token) -> Scalar:
         return t.sum((t.logits - t.teacher_logits) ** 2) / 2
