@@ -64,12 +64,12 @@ def test_list_latex_is_a_table_in_ascii(capsys: pytest.CaptureFixture[str]) -> N
     table = printed(capsys, "list", "--family", "smoothing", "--latex")
     rows = [line.split(" & ") for line in table.splitlines() if line.endswith(r"\\")]
     assert table.isascii()
-    assert [len(row) for row in rows] == [5, 5, 5]
+    assert [len(row) for row in rows] == [5] * len(qunify.names("smoothing"))
     assert rows[0][0] == "Label smoothing"
     assert qunify.get("label_smoothing").formula in rows[0][1]
     assert rows[0][2] == r"1 $-$ $\lambda$ $\to$ label, $\lambda$ $\to$ uniform"
     assert rows[0][3].startswith("$p^*=")
-    assert [row[4] for row in rows] == [r"no \\"] * 3
+    assert [row[4] for row in rows[:3]] == [r"no \\"] * 3
 
 
 def test_signs_of_every_method_are_known_to_latex() -> None:
