@@ -20,6 +20,10 @@ from qunify.maps import QMap
 HARMLESS = {"bootstrap_hard", "mbls", "profit", "sparsemax", "entmax15"}
 
 
+#: Entries that compare the sequences of a batch: where (N, V) is one sequence, none stands out, and no parameter shows.
+OF_SEQUENCES = {"cadft", "loss_truncation"}
+
+
 class Batch(NamedTuple):
     logits: Tensor  # (N, V) float64
     labels: Tensor  # (N,)

@@ -29,6 +29,7 @@ from qunify.comparison._subjects import examine, gradient_of, jumps_of
 from qunify.maps import Gate, QMap
 from qunify.samples import ROWS, spread_over_u
 from qunify.token import TensorToken, Token, V
+from tests.battery import OF_SEQUENCES
 
 Loss = Callable[..., Tensor]
 
@@ -75,8 +76,6 @@ def test_every_parameter_is_tried_off_its_default() -> None:
 ONE_EACH = {qu.names(family)[0] for family in families()}
 
 
-#: They compare sequences, and what is given as (N, V) is one.
-OF_SEQUENCES = {"cadft", "loss_truncation"}
 #: Their share is found at its default alone: between two ranks every share is the same.
 SHARES = {"rho1", "lowest_losses"}
 

@@ -15,7 +15,7 @@ import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.maps import QMap
 from qunify.token import TensorToken
-from tests.battery import HARMLESS, Batch, autograd, batch, conforms, with_pulls
+from tests.battery import HARMLESS, OF_SEQUENCES, Batch, autograd, batch, conforms, with_pulls
 
 
 def first(change: Any) -> Any:
@@ -111,10 +111,6 @@ def shifted(m: QMap) -> list[QMap]:
         except ValueError:
             continue
     return found
-
-
-#: In a batch that is one sequence, where none stands out, no strength or share of these shows.
-OF_SEQUENCES = {"cadft", "loss_truncation"}
 
 
 @pytest.mark.parametrize(

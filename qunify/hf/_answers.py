@@ -132,8 +132,8 @@ class Answers:
         self.check_vocabulary(vocab)
         least, told = method.teacher_tokens(vocab), int(self.counts.min())
         if least > told:
-            expected = f"the teacher's {least} likeliest tokens everywhere"
-            raise ValueError(f"{method.name}: teacher_answers: expected {expected}, got {told}")
+            expected = f"{method.told_of_teacher(vocab)} everywhere"
+            raise ValueError(f"{method.name}: teacher_answers: expected {expected}, got {told} log-probabilities")
 
     def rows(self, ids: Sequence[int], counted: Sequence[bool], what: str) -> np.ndarray:
         """For each of a demonstration's tokens the row of `values` that foretells it; −1 where it does not count.

@@ -109,8 +109,14 @@ class QMap(ABC):
 
     def teacher_tokens(self, vocab: int) -> int:
         """How many of a teacher's likeliest tokens the method must be told, of `vocab`: 1 where those that are not may
-        count as equally likely, which comes close as more are told."""
+        count as equally likely, which comes close as more are told; more than there are where logits are compared, of
+        which even the log-probabilities of all tokens do not tell enough."""
         return 1
+
+    def told_of_teacher(self, vocab: int) -> str:
+        """What the method must be told of a teacher, in words."""
+        least = self.teacher_tokens(vocab)
+        return f"the teacher's {least} likeliest tokens" if least <= vocab else "the teacher's logits themselves"
 
     @classmethod
     def parameters(cls) -> tuple[dataclasses.Field[Any], ...]:

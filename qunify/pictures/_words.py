@@ -16,11 +16,9 @@ from qunify.population import SIMPLEX_NAMES, SIMPLEX_TRUTH
 NEAR = 1e-4  # two distributions closer than this are called the same
 
 #: What an identity's context is, in words.
-GIVEN = {
-    "label": "the one-hot label", "uniform": "the uniform distribution", "teacher_logits": "the teacher",
-    "reference_logits": "the reference", "prior_logits": "the prior", "old_logits": "the older policy",
-    "teacher_base_logits": "what the teacher was",
-}  # fmt: skip
+GIVEN = {"label": "the one-hot label", "uniform": "the uniform distribution"} | {
+    context: f"the {name}" for context, name in SIMPLEX_NAMES.items()
+}
 
 
 def numbers(values: Sequence[float] | Tensor) -> str:

@@ -82,13 +82,12 @@ class Flow:
     def token(self, z: Tensor, rows: Tensor, labels: Tensor) -> TensorToken:
         """Tokens of logits z (N, V) and labels (N,), in the contexts of truths `rows` (N,)."""
         context = {k: v[rows] for k, v in self.context.items()}
-        return TensorToken(z, labels, context, self.m.name, pooling=self._pooling(rows, labels))
+        pooling = functools.partial(self._pooling, rows, labels)
+        return TensorToken(z, labels, context, self.m.name, pooling=pooling)
 
-    def _pooling(self, rows: Tensor, labels: Tensor) -> Pooling | None:
+    def _pooling(self, rows: Tensor, labels: Tensor) -> Pooling:
         """Where every label stands in turn, they are a long text all of whose positions are like this one, each label
         as often as the truth has it; any other position is a text of its own."""
-        if not self.m.pools:
-            return None
         n, v = len(labels), self.vocab
         alone = torch.arange(n)
         if n % v or not bool((labels == torch.arange(v).repeat(n // v)).all()):

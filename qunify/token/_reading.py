@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -116,7 +117,9 @@ def read(
             if name.endswith("_logits")
             else checked_number(method, name, rows, dtype)
         )
-    pooling = pooling_of(method, sequences, layout)
+    pooling = functools.partial(pooling_of, method, sequences, layout)
+    if sequences is not None:
+        pooling()  # complains of what does not fit, whatever the method
     return TensorToken(kept_logits, kept_labels, given, method, pooling=pooling), layout
 
 

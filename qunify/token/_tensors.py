@@ -33,8 +33,8 @@ class TensorToken(Token):
     """A batch of N kept positions. Logits are (N, V) in float32 or float64; −inf rules a token out.
 
     `finite` promises that there is no −inf, in the contexts' logits neither: all are then used without a copy, and must
-    not be changed while the token is in use. `pooling` says which rows are one sequence; by default all are.
-    `statistics` has those that are known, (N, 1) each.
+    not be changed while the token is in use. `pooling`, which is called only for methods that ask, says which rows are
+    one sequence; by default all are. `statistics` has those that are known, (N, 1) each.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TensorToken(Token):
         context: Mapping[str, Tensor],
         method: str = "",
         finite: bool = False,
-        pooling: Pooling | None = None,
+        pooling: Callable[[], Pooling] | None = None,
         statistics: Mapping[Pool, Tensor] | None = None,
     ) -> None:
         self._method = method
@@ -80,7 +80,8 @@ class TensorToken(Token):
             t = TensorToken(z.detach(), self.index[:, 0], self.given) if z.requires_grad else self
             parts = [block for _, block in t.blocks()] if z.numel() > BLOCK else [t]
             quantity = torch.cat([pool.of(part) for part in parts])
-            self.statistics[pool] = (self._pooling or Pooling.of_one(self.index)).combine(pool, quantity)
+            pooling = Pooling.of_one(self.index) if self._pooling is None else self._pooling()
+            self.statistics[pool] = pooling.combine(pool, quantity)
         return self.statistics[pool]
 
     # ---- what a method sees -------------------------------------------------------------------------

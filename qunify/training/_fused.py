@@ -232,7 +232,8 @@ def linear_loss(
             source.check(name, key, rows, head.vocab)
             least = qmap.teacher_tokens(head.vocab) if key == "teacher_logits" else 1
             if least > 1 and len(rows) and (got := source.fewest(rows)) < least:
-                raise ValueError(f"{name}: {key}: expected the teacher's {least} likeliest tokens at least, got {got}")
+                told = qmap.told_of_teacher(head.vocab)
+                raise ValueError(f"{name}: {key}: expected {told}, got {got} log-probabilities")
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()

@@ -259,8 +259,12 @@ class Stack:
         """The gradients of the logits, (M, B, V). The tokens of all models are one batch: methods share its softmax."""
         rows, v = logits.shape[1], logits.shape[2]
         context = {name: value.flatten(0, 1) for name, value in self._context(batch).items()}
-        own = torch.arange(len(logits)).repeat_interleave(rows)  # each model's batch is its own, and one sequence
-        t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context, pooling=Pooling(own, own))
+
+        def pooling() -> Pooling:
+            own = torch.arange(len(logits)).repeat_interleave(rows)  # each model's batch is its own, and one sequence
+            return Pooling(own, own)
+
+        t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context, pooling=pooling)
         g = torch.empty_like(logits).view(-1, v)
         for m, at in self._methods:
             if isinstance(at, slice):

@@ -17,13 +17,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from analyses.kit import runner
+from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.study import Study
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_audit.runs import MARKS, RATE, REHEARSED, STEPS, measured
+from analyses.studies.real_audit.runs import RATE, REHEARSED, STEPS, measured
 from qunify import plots
 
-END = "special tokens"  # here the end of turn alone
-NAMED = {END: "end of turn"}
 SCALE = {"influence_adam": 1e-4}  # the rate for which Adam's first step is told
 
 

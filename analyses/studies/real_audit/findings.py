@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.kit.findings import Finding
+from analyses.kit.real import END, MARKS
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_audit import END, MARKS, best, foretold, value
+from analyses.studies.real_audit import best, foretold, value
 from analyses.studies.real_audit.runs import RATE, REHEARSED, STEPS
 
 

@@ -8,14 +8,12 @@ import numpy as np
 import pandas as pd
 
 from analyses.kit import cache
-from analyses.kit.real import MODEL
+from analyses.kit.real import GROUPS, MODEL
 from analyses.studies.demonstrations.data import WRITERS, read
 from qunify.catalogue import get, names
 
 DEMONSTRATIONS = 48
 QUESTIONS = 50  # with a solution by each of the four writers
-MARKS = "calculator marks"
-GROUPS = {MARKS: r"<<|>>"}
 #: What is rehearsed, and by how many steps of Adam, at which rate.
 REHEARSED, STEPS, RATE = ("sft", "dft", "beyond_log", "eaft", "gem"), 6, 1e-3
 #: Those that need no second model.

@@ -16,14 +16,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analyses.kit import runner
-from analyses.kit.real import MODEL
+from analyses.kit.real import END, MARKS, MODEL, NAMED
 from analyses.kit.study import Study
 from analyses.kit.words import minus, percent, title
 from analyses.studies.real_model.recipes import MAIN, PER_STEP, RATES, STEPS
 from qunify import plots
 
-END, MARKS = "special tokens", "calculator marks"
-NAMED = {END: "end of turn"}  # here the only special token
 #: What is foretold, and how it is called beside the picture. "rehearsed" is the change after the first ten steps.
 FORETOLD = {
     "push ratio": "asked: share of the push\nper share of the tokens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import re
 from dataclasses import dataclass
@@ -10,11 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analyses.kit.real import MODEL
+from analyses.kit.real import GROUPS, MODEL
 from analyses.studies.demonstrations.data import read
-
-MARKS, END = "calculator marks", "special tokens"
-GROUPS = {MARKS: r"<<|>>"}
 
 #: Tokens of a demonstration, template and question included; longer ones are left out, for the sake of two cores.
 LONGEST = 160
@@ -139,9 +137,7 @@ def _is_right(calculation: str, result: str) -> bool:
 
 
 def _value(calculation: str) -> float:
-    """What +, −, ×, ÷ and brackets come to, worked out by SymPy's numbers after a check that it is nothing else;
-    ValueError otherwise."""
-    import ast
+    """What +, −, ×, ÷ and brackets come to, read as Python writes them and never run; ValueError for anything else."""
 
     def value(node: ast.expr) -> float:
         match node:

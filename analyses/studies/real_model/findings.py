@@ -5,8 +5,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.kit.findings import Finding
+from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model import END, MARKS, NAMED, correlation, moved, pairs, recipes, value
+from analyses.studies.real_model import correlation, moved, pairs, recipes, value
 from analyses.studies.real_model.recipes import RATES, STEPS
 
 

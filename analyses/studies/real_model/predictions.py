@@ -20,8 +20,9 @@ import pandas as pd
 import torch
 
 from analyses.kit import runner
+from analyses.kit.real import GROUPS, MODEL
 from analyses.studies.real_model import measure
-from analyses.studies.real_model.data import GROUPS, demonstrations, encoded, kinds, model
+from analyses.studies.real_model.data import demonstrations, encoded, kinds, model
 from analyses.studies.real_model.recipes import RECIPES, Recipe
 from analyses.studies.real_model.runs import teacher
 from qunify._lib import files
@@ -53,7 +54,6 @@ def predictions() -> pd.DataFrame:
 
 
 def _audit(recipes: list[Recipe], kind: str) -> pd.DataFrame:
-    from analyses.kit.real import MODEL
     from qunify import audit
 
     found = audit.run(
