@@ -15,6 +15,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
+from qunify.pictures import _one_token
 from qunify.token import Pool, Pooling, SymbolicToken, surprise
 from tests.battery import batch
 
@@ -262,6 +263,15 @@ def test_the_drift_is_that_of_a_text_of_such_positions(name: str) -> None:
     text: dict[str, Any] = {n: x.expand(10, 4) for n, x in contexts.items()}
     mean = qu.get(name)(z.expand(10, 4), labels, **text).gradient.mean(0)
     torch.testing.assert_close(qu.drift(name, z.softmax(-1), truth, **contexts), -mean, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_a_page_draws_the_token_that_it_tells(name: str) -> None:
+    """The curve of the trust goes through the token of the table, which is a sequence of its own."""
+    m, weights = qu.get(name), _one_token.WEIGHTS
+    u = torch.tensor([0.1, weights[_one_token.LABEL] / sum(weights), 0.9], dtype=torch.float64)
+    _, trust, _ = _one_token.along(m, u, mass=sum(weights))
+    assert float(trust[1]) == pytest.approx(_one_token.example(m)["gauges"]["unit"]["trust"], rel=1e-9)
 
 
 def test_in_a_population_every_sequence_is_a_text_of_such_positions() -> None:

@@ -69,12 +69,13 @@ def rows(full: bool) -> pd.DataFrame:
 
 
 def gates() -> list[str]:
-    """The methods whose gradient, measured by automatic differentiation, is w (p − δ) at every token."""
+    """The methods that look at one position, and whose gradient, measured by automatic differentiation, is w (p − δ) at
+    every token."""
     batch = tokens.realistic(64, 40, seed=0)
     found = []
     for name in qu.names():
         m = qu.get(name)
-        if m.shift_invariant:
+        if m.shift_invariant and not m.pools:
             context: dict[str, Any] = {key: batch.context[key] for key in m.needs}
             result = qu.induced(_loss_function(m), batch.logits, batch.labels, **context)
             if not result.in_gauge("unit").trust.isnan().any():

@@ -166,9 +166,9 @@ def unit_target(m: QMap) -> str:
 def curve(m: QMap, has_target: bool, points: int = 401) -> Curve:
     """What the page draws on its left."""
     u = torch.linspace(0.0025, 0.9975, points, dtype=torch.float64)
-    q, is_gate = _one_token.along(m, u, mass=sum(_one_token.WEIGHTS))
-    trust = q.trust if has_target else torch.full_like(u, torch.nan)
-    return Curve(u, -q.gradient[:, _one_token.LABEL], trust, has_target and is_gate)
+    gradient, trust, is_gate = _one_token.along(m, u, mass=sum(_one_token.WEIGHTS))
+    trust = trust if has_target else torch.full_like(u, torch.nan)
+    return Curve(u, -gradient[:, _one_token.LABEL], trust, has_target and is_gate)
 
 
 def _field(m: QMap) -> Field:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from qunify.maps import QMap, QTarget
+    from qunify.maps import QMap
 
 #: The token that every page uses: five vocabulary entries, logits log(weights), so p = weights / Σ weights.
 TOKENS = "abcde"
@@ -64,14 +64,15 @@ def curve(m: QMap) -> dict[str, Any]:
     import torch
 
     u = torch.linspace(0.002, 0.998, CURVE_POINTS, dtype=torch.float64)
-    q, is_gate = along(m, u)
-    pull = -q.gradient[:, LABEL]
+    gradient, _, is_gate = along(m, u)
+    pull = -gradient[:, LABEL]
     return {"u": _plain(u), "pull": _plain(pull), "weight": _plain(pull / (1 - u)) if is_gate else None}
 
 
-def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[QTarget, bool]:
-    """The token at label probabilities u (N,), the other tokens in their proportions, and whether the gradient is one
-    weight times p − δ. `mass` is Σ exp z, which matters to losses that are not shift-invariant."""
+def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[Tensor, Tensor, bool]:
+    """The gradient (N, V) and the trust (N,) at the token with label probabilities u (N,), the other tokens in their
+    proportions, and whether the gradient is one weight times p − δ. Each is a sequence of its own. `mass` is Σ exp z,
+    which matters to losses that are not shift-invariant."""
     import torch
 
     from qunify.maps import Gated
@@ -81,9 +82,13 @@ def along(m: QMap, u: Tensor, mass: float = 1.0) -> tuple[QTarget, bool]:
     p = (1 - u)[:, None] * others / others.sum()
     p[:, LABEL] = u
     labels = torch.full((len(u),), LABEL)
-    q = m((mass * p).log(), labels, **_context(len(u)))
-    gate = Gated.of(q.gradient, p, labels[:, None], 1e-9 * q.gradient.abs() + 1e-12)
-    return q, bool(gate.holds.all())
+    z, context = (mass * p).log(), _context(len(u))
+    rows = range(len(u)) if m.pools else [slice(None)]  # where others are looked at, there are none
+    found = [m(z[at], labels[at], **{name: value[at] for name, value in context.items()}) for at in rows]
+    gradient = torch.cat([q.gradient.view(-1, len(WEIGHTS)) for q in found])
+    trust = torch.cat([q.trust.view(-1) for q in found])
+    gate = Gated.of(gradient, p, labels[:, None], 1e-9 * gradient.abs() + 1e-12)
+    return gradient, trust, bool(gate.holds.all())
 
 
 def _context(rows: int) -> dict[str, Any]:

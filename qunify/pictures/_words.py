@@ -54,12 +54,16 @@ def caption(facts: Facts) -> str:
         else "*Left:* its pull on the label's logit; dotted, that of SFT; dashed, its trust in the unit gauge."
     )
     left += " The other tokens keep their shares of what remains; ● is the token of the next section."
+    if facts.m.pools:
+        left += " It looks at a sequence: here, and in the next section, the token is one of its own."
     if facts.field is None:
         return left
     truth = ", ".join(f"{x:g}" for x in SIMPLEX_TRUTH)
     return (
         f"{left} *Right:* labels drawn from the truth ({truth}) on three tokens. Arrows: where the drift moves a "
         "prediction. Lines: training by gradient flow from five starts ○. ●: stable optimum."
+        + " Every sequence is a long text of such positions."
+        * bool(facts.m.pools)
     )
 
 
