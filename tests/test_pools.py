@@ -246,6 +246,11 @@ def test_wrong_sequences_are_one_sentence(ids: Tensor, sentence: str) -> None:
         qu.linear_loss(torch.randn(3, 4, 2), torch.randn(7, 2), labels, "srft", sequence_ids=ids)
 
 
+def test_a_near_miss_of_its_name_is_told() -> None:
+    with pytest.raises(ValueError, match="srft: unknown context 'sequence_id', did you mean sequence_ids"):
+        qu.loss("srft")(torch.randn(3, 4, 7), torch.zeros(3, 4, dtype=torch.long), sequence_id=torch.zeros(3, 4))
+
+
 def test_a_batch_without_labels_is_zero() -> None:
     none = torch.full((2, 3), -100)
     for name in LOOKING:

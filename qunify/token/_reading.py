@@ -82,7 +82,7 @@ def read(
     sequences = context.pop(SEQUENCES, None)
     for name in context:
         if name not in CONTEXTS:
-            near = difflib.get_close_matches(name, CONTEXTS, 1)
+            near = difflib.get_close_matches(name, (*CONTEXTS, SEQUENCES), 1)
             hint = f", did you mean {near[0]}?" if near else f"; known contexts are {', '.join(CONTEXTS)}"
             raise ValueError(f"{method}: unknown context {name!r}{hint}")
     wanted = tuple(context) if needs is None else needs
