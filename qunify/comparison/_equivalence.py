@@ -55,7 +55,7 @@ class Equivalence:
     witness : Witness or None
         Where the next finer level fails, evaluated to fifty digits.
     silent_a, silent_b : bool
-        Whether one gradient vanishes at a token where the other does not.
+        Whether one gradient vanishes where the other does not, at one of the tokens that were tried.
     ties : tuple of str
         Tokens at which the proof does not hold: a quantity is exactly the threshold it is compared with, and one
         method takes the bound in where the other leaves it out. No token drawn at random is one.
