@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from hypothesis import settings
 
 WHOLLY_SLOW = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.M)
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the programs that tests start: the other core has a test of its own
 mpl.use("Agg")
 settings.register_profile("qunify", deadline=None, derandomize=True)
 settings.load_profile("qunify")

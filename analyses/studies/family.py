@@ -31,10 +31,10 @@ def rows(full: bool) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def _below(general: str) -> pd.DataFrame:
-    """The special cases of one method."""
+def _below(general: str, among: tuple[str, ...] = ()) -> pd.DataFrame:
+    """The special cases of one method, by default among the whole catalogue."""
     found = []
-    for special in qu.names():
+    for special in among or qu.names():
         b = qu.subsumes(general, special)
         if b is not None:
             changed = [

@@ -14,6 +14,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+from scipy.stats import rankdata
 
 from analyses.kit import runner
 from analyses.kit.real import END, MARKS, MODEL, NAMED
@@ -85,8 +87,11 @@ def pairs(table: pd.DataFrame, rate: float = 0) -> pd.DataFrame:
     default each recipe at its own rate."""
     wide = foretold().pivot_table(index=["recipe", "group"], columns="quantity", values="value").reset_index()
     wide = wide[wide["recipe"].isin(recipes(table)) & (wide["group"] != "all")].reset_index(drop=True)
+    log_u, rates = table[table["quantity"] == "log u"], {name: rate or chosen(table, name) for name in recipes(table)}
+    start = wide["group"].map(log_u[log_u["step"] == 0].groupby("group")["value"].mean())
+    own = log_u[log_u["recipe"].map(rates) == log_u["rate"]].groupby(["step", "recipe", "group"])["value"].mean()
     for name, step in (("rehearsed", REHEARSAL), ("trained", STEPS)):
-        wide[name] = [moved(table, r, g, step, rate) for r, g in zip(wide["recipe"], wide["group"], strict=True)]
+        wide[name] = own[step].reindex(pd.MultiIndex.from_frame(wide[["recipe", "group"]])).to_numpy() - start
     return wide
 
 
@@ -94,15 +99,16 @@ def correlation(found: pd.DataFrame, quantity: str, draws: int = 1000) -> tuple[
     """Spearman's rank correlation of a quantity with what training did, its 95 % interval over recipes drawn with
     replacement, and how many pairs there are."""
     found = found[["recipe", quantity, "trained"]].dropna()
-    parts = [part for _, part in found.groupby("recipe")]
+    parts = [part[[quantity, "trained"]].to_numpy() for _, part in found.groupby("recipe")]
     rng = np.random.default_rng(0)
-    drawn = [pd.concat([parts[i] for i in rng.integers(len(parts), size=len(parts))]) for _ in range(draws)]
-    low, high = np.nanquantile([_spearman(d, quantity) for d in drawn], [0.025, 0.975])
-    return _spearman(found, quantity), float(low), float(high), len(found)
+    drawn = [np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))]) for _ in range(draws)]
+    low, high = np.nanquantile([_spearman(d) for d in drawn], [0.025, 0.975])
+    return _spearman(np.concatenate(parts)), float(low), float(high), len(found)
 
 
-def _spearman(found: pd.DataFrame, quantity: str) -> float:
-    return float(found[[quantity, "trained"]].corr("spearman").to_numpy()[0, 1])
+def _spearman(of: NDArray[np.float64]) -> float:
+    """Of two columns: the correlation of their ranks."""
+    return float(np.corrcoef(rankdata(of, axis=0), rowvar=False)[0, 1])
 
 
 def see(table: pd.DataFrame) -> str:
