@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 from collections.abc import Iterator
@@ -28,9 +29,15 @@ def page() -> str:
 
 def linked_figure(study: str) -> str:
     """The committed figure, which leads to itself at full size; in its place, its title and what it shows in words."""
-    it, picture = runner.load(study), f"{FIGURES}/{study}.png"
-    told = f"{it.title}. {it.see(findings.committed(study))}".translate({ord(c): None for c in "[]`*_$<>"})
+    picture = f"{FIGURES}/{study}.png"
+    told = f"{runner.load(study).title}. {seen(study)}".translate({ord(c): None for c in "[]`*_$<>"})
     return f"[![{told}]({picture}){{.study}}]({picture})\n"
+
+
+@functools.cache
+def seen(study: str) -> str:
+    """What the committed figure shows, in words."""
+    return runner.load(study).see(findings.committed(study))
 
 
 def linked_rows(study: str) -> str:

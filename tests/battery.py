@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest import mock
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import qunify as qu
-from qunify.catalogue import ENTRIES
+from qunify.catalogue import ENTRIES, families
 from qunify.maps import QMap
 
 #: Entries with a stop-gradient whose removal changes nothing: what it stops is locally constant, or enters the loss at
@@ -81,6 +81,22 @@ def settings(name: str) -> list[dict[str, Any]]:
         found += [{f.name: kind(b)} for b in (limits["low"], limits["high"]) if b is not None]
     found += [dict(e) for e in ENTRIES[name].examples]
     return [e for i, e in enumerate(found) if e not in found[:i] and _ordered(name, e)]
+
+
+#: The first method of each family.
+ONE_EACH = {qu.names(family)[0] for family in families()}
+
+
+def one_each(cases: Iterable[Any]) -> list[Any]:
+    """Names of methods, or cases whose id begins with one: but for the default parameters of one method a family, they
+    are not of the quick tier. For tests that would take seconds of it."""
+    import pytest
+
+    found = []
+    for case in cases:
+        case = pytest.param(case, id=case) if isinstance(case, str) else case
+        found.append(case if case.id in ONE_EACH else case._replace(marks=[*case.marks, pytest.mark.slow]))
+    return found
 
 
 def _ordered(name: str, given: dict[str, Any]) -> bool:

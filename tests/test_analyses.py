@@ -355,6 +355,7 @@ def test_a_run_gives_its_rows(name: str, tables: dict[str, pd.DataFrame], ran: P
     pd.testing.assert_frame_equal(table[again.columns], again, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FAST)
 def test_words_and_digest_come_from_the_table(name: str, tables: dict[str, pd.DataFrame]) -> None:
     study, table = runner.load(name), tables[name]

@@ -138,6 +138,7 @@ def test_an_unknown_library_is_wrong_usage(capsys: pytest.CaptureFixture[str]) -
 # ---- what is said of one loss ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("claim", "params", "says"),
     [
@@ -161,6 +162,7 @@ def test_a_random_loss_is_told_as_random() -> None:
     assert (row["level"], row["agreement"], row["found"]) == ("random", "random", "")
 
 
+@pytest.mark.slow
 def test_a_loss_in_float32_gets_its_verdict() -> None:
     row = asking.row(here(), shipped(lambda z, y: F.cross_entropy(z.float(), y, label_smoothing=0.1)))
     assert (row["found"], row["level"], row["precision"]) == ("label_smoothing(smoothing=0.1)", "identical", "float32")

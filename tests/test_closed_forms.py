@@ -22,7 +22,7 @@ from qunify.symbolic import vanishes_everywhere, with_fractions
 from qunify.symbolic._cases import without_varying_cases
 from qunify.symbolic._normal_form import vanishes
 from qunify.token import SymbolicVector, V, per_token, sum_over_others
-from tests.battery import settings
+from tests.battery import one_each, settings
 from tests.test_population import context, truths
 
 C, ANY = sp.Symbol("C", positive=True), TRUTH
@@ -139,8 +139,11 @@ def test_through_another_link_the_prediction_is_the_truth(name: str) -> None:
 
 # ---- derived ---------------------------------------------------------------------------------------------------
 
-DERIVED = [  # at default parameters in the quick tier
-    pytest.param(m, id=name + "".join(f",{k}={v}" for k, v in given.items()), marks=[pytest.mark.slow] if given else [])
+DERIVED = [
+    pytest.param(
+        m,
+        id=name + "".join(f",{k}={v}" for k, v in given.items()),
+    )
     for name in ENTRIES
     if name not in KNOWN and ENTRIES[name].shift_invariant
     for given in settings(name)
@@ -148,7 +151,7 @@ DERIVED = [  # at default parameters in the quick tier
 ]
 
 
-@pytest.mark.parametrize("m", DERIVED)
+@pytest.mark.parametrize("m", one_each(DERIVED))
 def test_what_is_derived_solves_the_equation_and_is_the_optimum(m: qu.QMap) -> None:
     found, flow = derived_optimum(m), _flow(m, truths(4, 4, 7), context(4, 8))
     if found is None:

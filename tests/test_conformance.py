@@ -17,7 +17,7 @@ from qunify.catalogue import ENTRIES, PAPER
 from qunify.maps import GAUGES, Gate, QMap, exact_gradient
 from qunify.maps._target import GaugeName
 from qunify.token import DIGITS, TensorToken
-from tests.battery import Batch, autograd, batch, conforms, disagreement, every_setting, size_of
+from tests.battery import Batch, autograd, batch, conforms, disagreement, every_setting, one_each, size_of
 
 VOCABS = (2, 5, 24)
 
@@ -75,7 +75,7 @@ def test_target_sums_to_one_exactly_if_declared_shift_invariant(m: QMap) -> None
         assert float(((q.target.sum(-1) - 1).abs() / scale).max()) < 1e-12
 
 
-@pytest.mark.parametrize("m", every_setting())
+@pytest.mark.parametrize("m", one_each(every_setting()))
 @pytest.mark.parametrize("vocab", VOCABS)
 def test_every_gauge_reproduces_the_gradient(m: QMap, vocab: int) -> None:
     b = batch(vocab)
@@ -97,7 +97,7 @@ def test_every_gauge_reproduces_the_gradient(m: QMap, vocab: int) -> None:
         torch.testing.assert_close((recomposed / reach)[open_], (gauge.target / reach)[open_], rtol=0, atol=1e-13)
 
 
-@pytest.mark.parametrize("m", every_setting())
+@pytest.mark.parametrize("m", one_each(every_setting()))
 def test_undefined_gauges(m: QMap) -> None:
     b = batch(5)
     q = m(b.logits, b.labels, **b.context)
@@ -132,7 +132,7 @@ def test_nothing_remains_where_trust_is_one_and_something_elsewhere(gauge: Gauge
     assert not trusting & pushing
 
 
-@pytest.mark.parametrize("m", every_setting())
+@pytest.mark.parametrize("m", one_each(every_setting()))
 def test_simplex_is_as_declared(m: QMap) -> None:
     inside = []
     for vocab in (5, 24, 1000):
@@ -153,7 +153,7 @@ def test_simplex_is_as_declared(m: QMap) -> None:
         assert share == {"always": 1, "never": 0}[declared]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_needs_are_exactly_what_the_method_reads(name: str) -> None:
     from qunify.token import read
 
@@ -248,7 +248,7 @@ def test_a_token_only_the_model_rules_out(name: str) -> None:
     assert float(m(b.logits, b.labels, **b.context).loss.min()) > -1e6
 
 
-@pytest.mark.parametrize("m", [c for c in every_setting() if isinstance(c.values[0], Gate)])
+@pytest.mark.parametrize("m", one_each(c for c in every_setting() if isinstance(c.values[0], Gate)))
 def test_float32_gauges_are_defined_where_float64_ones_are(m: QMap) -> None:
     """For gates, whose one weight has all its digits however small it is."""
     r = torch.Generator().manual_seed(1)

@@ -21,7 +21,7 @@ from qunify.symbolic._loss_to_pulls import OFF_TIES, prove
 from qunify.symbolic._loss_to_pulls import steps as steps_
 from qunify.symbolic._normal_form import vanishes
 from qunify.token import LSE, SumOverOthers, SymbolicToken, V, evaluate, is_mask, per_token, sg
-from tests.battery import HARMLESS, every_setting, with_pulls
+from tests.battery import HARMLESS, every_setting, one_each, with_pulls
 
 #: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
 ONLY_AT_NUMBERS = {
@@ -30,16 +30,13 @@ ONLY_AT_NUMBERS = {
     "jsd": "the partial fractions of sums over a mixture are found for numbers only",
 }
 
-#: Every method; that of the proof which takes seconds is not of the quick tier.
-LONG_ONE_SLOW = [pytest.param(name, marks=pytest.mark.slow) if name == "logit_std_kd" else name for name in ENTRIES]
-
 
 def general(m: QMap) -> QMap:
     """The same method with positive symbols for its real parameters."""
     return m.replace(**{k: sp.Symbol(k, positive=True) for k, v in m.params.items() if isinstance(v, float)})
 
 
-@pytest.mark.parametrize("name", LONG_ONE_SLOW)
+@pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_the_loss_gives_the_pulls_for_every_vocabulary(name: str) -> None:
     proof = prove(qu.get(name))
     assert proof.holds
@@ -70,13 +67,13 @@ def uses_stop(name: str) -> bool:
     return sp.sympify(with_fractions(qu.get(name)).loss(t)).has(sg)
 
 
-@pytest.mark.parametrize("name", [n for n in ENTRIES if uses_stop(n)])
+@pytest.mark.parametrize("name", one_each(n for n in ENTRIES if uses_stop(n)))
 def test_a_deleted_stop_gradient_is_not_proved(name: str) -> None:
     with mock.patch.object(SymbolicToken, "stop", lambda _, x: x):
         assert prove(qu.get(name)).holds == (name in HARMLESS)
 
 
-@pytest.mark.parametrize("name", LONG_ONE_SLOW)
+@pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_a_perturbed_weight_is_not_proved(name: str) -> None:
     m, factor = qu.get(name), 1 + SymbolicToken().p_label / 1000
 
@@ -144,7 +141,7 @@ WRITTEN_OUT = (
 
 
 @pytest.mark.parametrize("size", [2, 3, 5])
-@pytest.mark.parametrize("name", WRITTEN_OUT)
+@pytest.mark.parametrize("name", one_each(WRITTEN_OUT))
 def test_gradient_agrees_with_direct_differentiation(name: str, size: int) -> None:
     m, t = with_fractions(qu.get(name)), SymbolicToken()
     loss = sp.sympify(m.loss(t))
@@ -204,6 +201,7 @@ def test_ties_are_named() -> None:
     assert OFF_TIES["psft"] in found.steps[-1].words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "jsd", "bi_tempered"])
 def test_show_derives(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", name, "--derive"]) == 0

@@ -16,6 +16,7 @@ from qunify import catalogue, explorer
 from qunify.cli import main
 from qunify.explorer._writer import catalogue_script, loss_script, pulls_script
 from qunify.token import CONTEXTS
+from tests.battery import one_each
 
 mini_racer = pytest.importorskip("py_mini_racer")
 
@@ -71,7 +72,7 @@ def tokens(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
 SETTINGS = [(name, dict(example)) for name, cls in explorer.shown().items() for example in ({}, *cls.examples)]
 
 
-@pytest.mark.parametrize(("name", "params"), SETTINGS, ids=[f"{n}{p or ''}" for n, p in SETTINGS])
+@pytest.mark.parametrize(("name", "params"), one_each(pytest.param(n, p, id=f"{n}{p or ''}") for n, p in SETTINGS))
 def test_javascript_agrees_with_python(script: Any, name: str, params: dict[str, Any]) -> None:
     m = qu.get(name, **params)
     logits, labels, context = tokens()
@@ -124,6 +125,7 @@ def test_the_drift_is_that_of_python(script: Any, name: str) -> None:
     close(found, expected)
 
 
+@pytest.mark.slow
 def test_training_ends_where_python_says(script: Any) -> None:
     """Every method that python finds to have one stable point, at three tokens."""
     checked = 0

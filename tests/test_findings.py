@@ -19,6 +19,7 @@ TITLES = [finding.title for _, finding in ALL]
 each = pytest.mark.parametrize(("study", "finding"), ALL, ids=TITLES)
 
 
+@pytest.mark.slow
 @each
 def test_the_rows_support_it(study: str, finding: Finding) -> None:
     assert finding.holds(findings.committed(study))
@@ -118,6 +119,7 @@ def test_every_finding_has_rows_that_say_otherwise() -> None:
     assert len(TITLES) == len(set(TITLES))
 
 
+@pytest.mark.slow
 @each
 def test_other_rows_would_not(study: str, finding: Finding) -> None:
     """Nothing is caught here: rows at which a finding breaks down are not rows that refuse it."""
@@ -130,6 +132,7 @@ def test_every_file_of_findings_is_told() -> None:
     assert len(ALL) >= 20
 
 
+@pytest.mark.slow
 def test_numbers_are_worded_and_none_is_missing() -> None:
     page = pages.page()
     on_it = [(study, finding) for study, finding in ALL if study not in pages.APART]
@@ -146,6 +149,7 @@ def test_numbers_are_worded_and_none_is_missing() -> None:
         assert len(told) > 100, "the words in place of the figure say what it shows"
 
 
+@pytest.mark.slow
 def test_a_page_apart_tells_its_own() -> None:
     for study in pages.APART:
         told = pages.told(study)

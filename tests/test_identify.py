@@ -21,7 +21,7 @@ from torch import Tensor
 
 import qunify as qu
 from qunify._lib.simple import simple_numbers, simplest
-from qunify.catalogue import ENTRIES, families
+from qunify.catalogue import ENTRIES
 from qunify.cli import main
 from qunify.comparison import Match, Matches
 from qunify.comparison._places import FAR, Place, TokensAsOne, joined
@@ -29,7 +29,7 @@ from qunify.comparison._subjects import examine, gradient_of, jumps_of
 from qunify.maps import Gate, QMap
 from qunify.samples import ROWS, spread_over_u
 from qunify.token import TensorToken, Token, V
-from tests.battery import OF_SEQUENCES
+from tests.battery import OF_SEQUENCES, one_each
 
 Loss = Callable[..., Tensor]
 
@@ -72,22 +72,11 @@ def test_every_parameter_is_tried_off_its_default() -> None:
     assert untold == [], "give a parameter of theirs a telling value"
 
 
-#: The first of each family is of the quick tier.
-ONE_EACH = {qu.names(family)[0] for family in families()}
-
-
 #: Their share is found at its default alone: between two ranks every share is the same.
 SHARES = {"rho1", "lowest_losses"}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        name if name in ONE_EACH else pytest.param(name, marks=pytest.mark.slow)
-        for name in ENTRIES
-        if name not in OF_SEQUENCES
-    ],
-)
+@pytest.mark.parametrize("name", one_each(name for name in ENTRIES if name not in OF_SEQUENCES))
 def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
     m = qu.get(name) if name in SHARES else told(name)
     found = qu.identify(published(m), m.needs)
@@ -348,6 +337,7 @@ def masked(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
     return -(y % 4 != 0).double() * (teacher * log_p).sum(-1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "name", "params", "factor", "others"),
     [
@@ -366,6 +356,7 @@ def test_a_method_at_most_tokens_is_named_with_its_share_of_them(
     assert name not in [m.name for m in found[1:]]
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_method_at_most_tokens_is_not_said_to_be_one() -> None:
     def half(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
         kd = -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
@@ -497,6 +488,7 @@ def test_unlike_anything_here() -> None:
     assert "no mixture of the model, the uniform distribution" in str(found)
 
 
+@pytest.mark.slow
 def test_where_the_residual_goes() -> None:
     def blend(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
         target = 0.3 * teacher_logits.softmax(-1) + 0.1 / z.shape[-1]
@@ -799,12 +791,14 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["somebodys_losses", "somebodys_losses.py", "./somebodys_losses.py"])
 def test_the_command_takes_a_module_or_a_file(where: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["identify", f"{where}:smooth"]) == 0
     assert "smooth is identical to label_smoothing(smoothing=0.2)" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_command_in_json_with_the_contexts_of_the_signature(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

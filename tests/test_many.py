@@ -188,6 +188,7 @@ def test_models_are_asked_about_shared_inputs_or_each_about_its_own(kind: str) -
         stack.logits(torch.stack([d.inputs for d in own[:2]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_together_and_one_by_one_are_the_same(kind: str) -> None:
     jobs = [Job(qu.get(m), data(s, states=kind == "tabular"), s) for s in range(3) for m in METHODS]

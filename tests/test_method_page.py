@@ -227,6 +227,7 @@ def test_nothing_that_a_method_says_of_itself_becomes_a_tag_or_loads_anything() 
     assert "![x](https://x.org/a.png) [y](javascript:alert(1))" in words
 
 
+@pytest.mark.slow
 def test_a_name_with_a_dollar_or_a_long_one_can_be_drawn() -> None:
     for name in ("$", "a$b$c", "$\\frac$", "x" * 80, "one_" * 20):
         m = qu.design(name, trust=lambda t: t.p_label, residual=lambda t: t.policy)

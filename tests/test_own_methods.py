@@ -110,7 +110,9 @@ def given(m: Any, rows: Tensor) -> dict[str, Any]:
     return {"teacher_logits": rows} if "teacher_logits" in catalogue.as_method(m, "test").needs else {}
 
 
-@pytest.mark.parametrize("name", OF_THEIR_OWN)
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=() if x == "Cubed" else pytest.mark.slow) for x in OF_THEIR_OWN]
+)
 def test_it_works_everywhere(name: str, own: ModuleType) -> None:
     m = getattr(own, name)
     read = catalogue.as_method(m, "test")
@@ -219,6 +221,7 @@ def printed(capsys: pytest.CaptureFixture[str], folder: Path, words: str) -> str
     return " ".join(out.split())
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_it(folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     page = printed(capsys, folder, "show OWN:Cubed --set power=0.5")
     assert "Cubed · random Trust the label" in page

@@ -20,7 +20,7 @@ from qunify.population._known_optima import KNOWN, known_value
 from qunify.population._optima import _flow, _starts
 from qunify.population._separable import separable_optima, separated_flow
 from qunify.token import PER_TOKEN
-from tests.battery import Batch, autograd, settings
+from tests.battery import Batch, autograd, one_each, settings
 
 WITH_TARGET = [name for name in ENTRIES if ENTRIES[name].shift_invariant]
 ETA = torch.tensor([0.45, 0.25, 0.15, 0.10, 0.05], dtype=torch.float64)
@@ -158,6 +158,7 @@ def test_closed_forms_are_where_the_flow_ends(name: str) -> None:
     assert met
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("vocab", [2, 5])
 def test_theory_and_flow_agree_where_both_apply(vocab: int) -> None:
     met = []
@@ -270,7 +271,7 @@ def test_plain_descent_ends_there_too(name: str) -> None:
 JUMPING = {"ranktuner", "psft", "dppo_tv", "dppo_kl", "sppo", "tvd", "uld", "rho1"}
 
 
-@pytest.mark.parametrize("name", WITH_TARGET)
+@pytest.mark.parametrize("name", one_each(WITH_TARGET))
 def test_the_drift_vanishes_at_every_optimum_and_they_differ(name: str) -> None:
     given = context(4)
     for truth, points in zip(truths(4, 4), qu.optimum(qu.get(name), truths(4, 4), **given).all, strict=True):
@@ -458,7 +459,9 @@ def largest(name: str, vocab: int) -> int:
     return seen.numbers
 
 
-@pytest.mark.parametrize("name", ["label_smoothing", "focal", "psft", "asft", "posterior", "gem", "dft", "agce"])
+@pytest.mark.parametrize(
+    "name", one_each(["label_smoothing", "focal", "psft", "asft", "posterior", "gem", "dft", "agce"])
+)
 def test_an_optimum_takes_memory_linear_in_the_vocabulary(name: str) -> None:
     """No tensor has more numbers than the 64 tokens at which the drift is tried, ten flows, or what a block has."""
     assert largest(name, 4096) <= max(68 * 4096 * 3, 2 * 2**18)
@@ -560,6 +563,7 @@ def test_beside_a_segment_at_rest_nothing_attracts(name: str) -> None:
         assert predicted.probs[0].tolist() == pytest.approx([0.5, 0.3, 0.2, 0.0], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_training_ends_where_the_drift_jumps() -> None:
     """A token rarer than p_max exp(−margin) is pushed up until it is not; the others keep their shares."""
     found = qu.optimum("mbls", [0.224, 1e-6, 0.775999])

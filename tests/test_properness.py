@@ -19,6 +19,7 @@ from qunify.population._drift_at_truth import calibrated
 from qunify.population._properness import Biased, NotConcave, _refuted
 from qunify.population._symbolic_drift import Entangled, symbolic_bias
 from qunify.symbolic import SumOverAll
+from tests.battery import one_each
 from tests.test_population import DISTRIBUTIONS, context, descended
 
 STRICT = {"unbiased": True, "attracts": True, "proper": True, "strict": True, "direction": "none"}
@@ -89,7 +90,7 @@ def test_expected_verdicts(name: str) -> None:
     assert said(qu.is_proper(name)) == EXPECTED[name]
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_every_entry_is_decided_and_its_verdict_holds_together(name: str) -> None:
     v = qu.is_proper(qu.get(name))
     assert v.proved == (not ENTRIES[name].pools), "what sequences have in common is measured"
@@ -119,6 +120,7 @@ def test_a_link_is_declared_exactly_where_the_prediction_is_another() -> None:
 # ---- the same by other means ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["sft", "brier", "spherical", "eaft", "mile", "gce", "gem", "focal", "label_smoothing", "sparsemax"]
 )
@@ -129,6 +131,7 @@ def test_descent_stays_at_the_truth_exactly_where_a_method_is_unbiased(name: str
     assert bool((trained - truth).abs().max() < 1e-6) == qu.is_proper(name).unbiased
 
 
+@pytest.mark.slow
 def test_gradient_ascent_is_unbiased_and_runs_away() -> None:
     ascent = qu.design("ascent", trust=lambda t: -1, residual=lambda t: t.policy)
     v = qu.is_proper(ascent)
@@ -268,7 +271,7 @@ TOO_LONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [n for n in ENTRIES if ENTRIES[n].shift_invariant and not ENTRIES[n].pools])
+@pytest.mark.parametrize("name", one_each(n for n in ENTRIES if ENTRIES[n].shift_invariant and not ENTRIES[n].pools))
 def test_the_formula_is_the_drift(name: str) -> None:
     m = qu.get(name, **({"k": 3} if name == "topk_kd" else {}))
     v = qu.is_proper(m)

@@ -14,7 +14,7 @@ from qunify.maps import Gate, QMap
 from qunify.symbolic import gradient_of_pulls, with_fractions
 from qunify.symbolic._gradients import gradient_of_loss
 from qunify.token import SumOverOthers, SymbolicToken, V, evaluate, rational, sum_over_others
-from tests.battery import every_setting
+from tests.battery import every_setting, one_each
 
 GATES = [c for c in every_setting() if isinstance(c.values[0], Gate)]
 SMOOTH = (  # methods beyond the gates whose loss is differentiated symbolically here, one of each kind
@@ -43,7 +43,7 @@ def is_zero(expr: sp.Expr) -> bool:
     return True
 
 
-@pytest.mark.parametrize("m", GATES)
+@pytest.mark.parametrize("m", one_each(GATES))
 def test_gate_weight_is_derived_from_the_published_loss(m: Gate) -> None:
     """w = −u dL/du with detached factors held fixed, and the gradient is w (p − δ) at every k."""
     m, t = with_fractions(m), SymbolicToken()
@@ -57,7 +57,7 @@ def test_gate_weight_is_derived_from_the_published_loss(m: Gate) -> None:
     assert is_zero(g.elsewhere - declared * t.p_k)
 
 
-@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("name", one_each(SMOOTH))
 def test_loss_gives_its_pulls_for_every_vocabulary(name: str) -> None:
     m, t = with_fractions(qu.get(name)), SymbolicToken()
     difference = gradient_of_loss(m.loss(t)) - gradient_of_pulls(t, m.pulls(t))
@@ -74,7 +74,7 @@ def test_a_deleted_stop_gradient_does_not_prove() -> None:
         test_gate_weight_is_derived_from_the_published_loss(Leaky())
 
 
-@pytest.mark.parametrize("name", ENTRIES)
+@pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_every_body_runs_on_symbols(name: str) -> None:
     t = SymbolicToken()
     m: QMap = with_fractions(qu.get(name))

@@ -80,6 +80,7 @@ def test_a_slip_makes_a_solution_invalid_and_as_many_slip_as_said(task: Reasonin
     assert abs(slipped / worked - TAUGHT.slips) < 4 * (TAUGHT.slips / worked) ** 0.5
 
 
+@pytest.mark.slow
 @EVERY
 def test_the_distribution_told_is_the_one_drawn_from(task: ReasoningTask) -> None:
     draw = np.random.default_rng(3)

@@ -28,6 +28,7 @@ from qunify.training import (
 )
 from qunify.training._fine_tuning import step
 from qunify.training._transformer import before, rotary_angles, rotated
+from tests.battery import one_each
 
 VOCAB = 30
 SMALL = TransformerSize(VOCAB, width=16, layers=1, heads=2)
@@ -233,7 +234,7 @@ def by_autograd(loss: Any, needs: Sequence[str], task: FineTuningTask, steps: in
     return model
 
 
-@pytest.mark.parametrize("method", [Halved(), halved, *qu.names()], ids=lambda m: m if isinstance(m, str) else None)
+@pytest.mark.parametrize("method", [Halved(), halved, *one_each(qu.names())])
 def test_any_method_trains_as_its_loss_does(method: Any) -> None:
     """A class of one's own, a function of one's own, and every entry of the catalogue with all that it needs."""
     task = little_task(torch.float64)

@@ -35,6 +35,7 @@ def page() -> str:
     return f"{which_recipe.table()}\n\n{which_recipe.sections()}"
 
 
+@pytest.mark.slow
 @each
 def test_the_rows_support_it(rows: Rows, statement: Statement) -> None:
     assert statement.holds(compared(EVERY, rows))
@@ -75,6 +76,7 @@ def test_every_statement_has_rows_that_say_otherwise() -> None:
     assert len(TITLES) == len(set(TITLES))
 
 
+@pytest.mark.slow
 @each
 def test_other_rows_would_not(rows: Rows, statement: Statement) -> None:
     assert not statement.holds(compared(EVERY, OTHERWISE[statement.title](rows)))
@@ -135,6 +137,7 @@ def test_methods_are_counted_against_sft(rows: Rows) -> None:
 
 
 # ---- the page -------------------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_the_table_has_every_situation_and_a_section(page: str) -> None:
     assert len(SITUATIONS) == 6
     for it in SITUATIONS:
@@ -144,6 +147,7 @@ def test_the_table_has_every_situation_and_a_section(page: str) -> None:
     assert "nan" not in page.lower()
 
 
+@pytest.mark.slow
 def test_rows_and_studies_are_linked(page: str) -> None:
     linked = re.findall(r"\{download\}`(\S+) <\.\./(\S+)>`", page)
     assert len(linked) > 15

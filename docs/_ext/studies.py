@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from analyses.kit import runner
 from analyses.kit.story import STUDIES
-from docs.findings import linked_figure, linked_rows
+from docs.findings import linked_figure, linked_rows, seen
 
 
 def page() -> str:
@@ -13,11 +13,9 @@ def page() -> str:
     for name in STUDIES:
         if not (runner.FIGURES / f"{name}.png").exists():
             continue
-        study = runner.load(name)
-        found = study.see(runner.read(name, runner.FIGURES))
-        parts.append(f"({anchor(name)})=\n## {study.question}\n")
+        parts.append(f"({anchor(name)})=\n## {runner.load(name).question}\n")
         parts.append(linked_figure(name))
-        parts.append(f"{found} Rows: {linked_rows(name)}; alone, `python -m analyses {name}`.\n")
+        parts.append(f"{seen(name)} Rows: {linked_rows(name)}; alone, `python -m analyses {name}`.\n")
     return "\n".join(parts)
 
 
