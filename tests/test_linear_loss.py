@@ -549,6 +549,15 @@ def test_tokens_that_interact_are_refused(loss_fn: Any, chunk_size: int | None) 
         qu.linear_loss(hidden, weight, labels, loss_fn, teacher=teacher, chunk_size=chunk_size)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_a_mean_that_a_part_has_by_chance_hides_nothing(seed: int) -> None:
+    """In the first of these the mean weight of tokens 1 and 2 is that of tokens 0 to 3 to 1.2 %."""
+    torch.manual_seed(seed)
+    hidden, weight, labels = torch.randn(600, 8), torch.randn(10, 8), torch.randint(0, 10, (600,))
+    with pytest.raises(ValueError, match="expected the loss of a token to depend on that token"):
+        qu.linear_loss(hidden, weight, labels, weights_of_mean_one)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3, 60])
 def test_tokens_by_themselves_and_by_chance_are_not(n: int) -> None:
     def half_precision(logits: Tensor, labels: Tensor) -> Tensor:
