@@ -173,7 +173,7 @@ def render(figure: Figure, kind: Literal["png", "svg"], note: str = "", *, trans
     dateless = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
     metadata = {**dateless, "Description": note or None}
     buffer = io.BytesIO()
-    with style(dark=_luminance(figure.get_facecolor()) < 0.2):  # ticks take their colour only when they are drawn
+    with style(dark=_luminance(figure.get_facecolor()) < 0.2):  # as `Picture.savefig`
         figure.savefig(buffer, format=kind, transparent=transparent, metadata=metadata)
     return buffer.getvalue()
 
@@ -266,10 +266,15 @@ _TELLING = {"confident and wrong": 0.1, "undecided": 0.4}  # u = p_y
 
 
 class Picture(Figure):
-    """A figure that a notebook shows as the value of a cell, also where none of its settings asks for that."""
+    """A figure that a notebook shows as the value of a cell, also where none of its settings asks for that, and that
+    is saved in its own look whatever the settings are: letters of a PDF as TrueType, not Type 3."""
 
     def _repr_png_(self) -> bytes:
         return render(self, "png")
+
+    def savefig(self, fname: Any, *, transparent: bool | None = None, **kwargs: Any) -> None:
+        with style(dark=_luminance(self.get_facecolor()) < 0.2):  # ticks take their colour only when they are drawn
+            super().savefig(fname, transparent=transparent, **kwargs)
 
 
 def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") -> Figure:

@@ -32,8 +32,7 @@ class Plot(Command):
         except ValueError as error:
             raise UsageError(str(error)) from None
         drawn = io.BytesIO()
-        with plots.style():
-            figure.savefig(drawn, format=out.suffix[1:].lower())
+        figure.savefig(drawn, format=out.suffix[1:].lower())
         shown = [{"id": m.name, "parameters": m.params} for m in maps]
         return {**write(out, drawn.getvalue()), "methods": shown}
 
