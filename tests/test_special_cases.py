@@ -159,6 +159,12 @@ def test_bindings_say_where_they_are_in_range_and_positive(general: str, special
                 qu.get(general, **{k: float(v) for k, v in values.items()})
 
 
+def test_a_whole_number_that_comes_nearer_without_end_is_given_up() -> None:
+    """The more tokens slips are drawn from, the nearer `posterior` is to SFT: there is no last one to find."""
+    found = subsumes("posterior", "sft")
+    assert found is None or found.limit
+
+
 def test_values_that_are_never_in_range_are_no_special_case() -> None:
     found = {"eta": 1 + q**2}
     assert Condition(qu.get("mixce").__class__, qu.get("gce"), ("q",), found, sp.S.One).in_words() == (sp.Eq(q, 0))
@@ -181,6 +187,8 @@ def test_a_setting_of_ones_own() -> None:
 def test_bindings_read_as_a_sentence() -> None:
     assert str(subsumes("agce", "luffy")) == "luffy = gamma · agce(a=gamma, q=-1)"
     assert str(subsumes("js_noisy", "sft")) == "sft = js_noisy(prior → 0)"
+    smoothed = subsumes("agce", "forward_correction")
+    assert str(smoothed) == "forward_correction = agce(a=noise/(V*(1 - noise)), q=0) where noise < 1"
     assert isinstance(subsumes("beyond_log", "sft"), Bindings)
     with pytest.raises(KeyError, match="did you mean agce"):
         subsumes("agcee", "sft")

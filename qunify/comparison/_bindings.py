@@ -10,7 +10,7 @@ import sympy as sp
 from qunify._lib.simple import simplest
 from qunify.maps import QMap, limits
 from qunify.symbolic import as_text
-from qunify.token import rational
+from qunify.token import V, rational
 
 
 class Bindings(dict[str, Any]):
@@ -48,8 +48,8 @@ class Bindings(dict[str, Any]):
         where: Any = sp.true,
         ties: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(values)
-        self.general, self.special, self.factor = general.name, special, sp.sympify(factor)
+        super().__init__({k: plainest(v) if isinstance(v, sp.Expr) else v for k, v in values.items()})
+        self.general, self.special, self.factor = general.name, special, plainest(sp.sympify(factor))
         self._open = {f.name: (limits(f)["above"], limits(f)["below"]) for f in general.parameters()}
         self.limit, self.proved, self.at_defaults = limit, proved, at_defaults
         self.where, self.ties = where, ties
@@ -68,6 +68,15 @@ class Bindings(dict[str, Any]):
 
     def _moves(self, name: str, value: Any) -> bool:
         return self.limit and (value in (sp.oo, -sp.oo) or value in self._open[name])
+
+
+def plainest(v: sp.Expr) -> sp.Expr:
+    """The same value without sums that begin with a minus: noise/(V*(1 - noise)) for noise/(-V*noise + V)."""
+    if not v.free_symbols:
+        return v
+    above, below = sp.fraction(sp.together(v))
+    turned = (sp.collect(sp.expand(s * above), V) / sp.collect(sp.expand(s * below), V) for s in (1, -1))
+    return min((v, *turned), key=lambda form: (f"({form}".count("(-"), len(str(form))))
 
 
 def exact_number(v: Any) -> Any:

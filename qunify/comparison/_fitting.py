@@ -24,6 +24,7 @@ Mode = Literal["equal", "ratio", "ray"]
 FARTHEST = 1e4  # an unbounded parameter is looked for up to here,
 NEAREST = 1e-6  # and at an open end from here
 WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; batches have at most 150 tokens
+MOVES = 64  # how far from there a whole number is followed, in steps
 STARTS = 3  # how many starts are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
 HOPELESS = 0.9  # relative error of the best start, with a free factor, above which no start is followed downhill
@@ -322,10 +323,13 @@ class _Search:
         return min(ranked, key=lambda found: found.error)
 
     def with_whole_numbers(self, best: Found, names: Sequence[str]) -> Found:
-        """Each whole number by ever smaller steps from the best of those in WHOLE, which leave gaps."""
+        """Each whole number by ever smaller steps from the best of those in WHOLE, which leave gaps; some come nearer
+        without end, the larger the number."""
         for name in names:
             step = 8
-            while step and self.tolerance < best.error <= WORTH:
+            for _ in range(MOVES):
+                if not (step and self.tolerance < best.error <= WORTH):
+                    break
                 here = best.rest[name]
                 beside = [best.rest | {name: k} for k in (here - step, here + step)]
                 nearest = min([best, *(self.at(best.point, rest) for rest in beside)], key=lambda found: found.error)
