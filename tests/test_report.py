@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_cells_are_short_and_plain(page: pictures.Page) -> None:
     written = pictures.html(page)
     for cell in ('number">−0.123<', 'number">–<', 'words">yes<', 'words">no<', 'number">12000<'):
         assert cell in written
+
+
+def test_what_rounding_leaves_of_nothing_is_nothing() -> None:
+    table = pd.DataFrame({"gap": [0.25, -9.52e-19], "deviation": [2e-16, 1e-16]})
+    written = pictures.html(pictures.Page("t", (), (pictures.Section("one", "h", "t", table=table),)))
+    assert re.findall(r'number">([^<]*)</td>', written) == ["0.25", "2e−16", "0", "1e−16"]
 
 
 def test_it_reads_on_a_phone_and_on_paper(page: pictures.Page) -> None:

@@ -53,8 +53,14 @@ def _data_url(svg: bytes) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(svg).decode()
 
 
+#: Below this share of the largest number of its column, a number is what rounding leaves of 0.
+ROUNDING = 1e-12
+
+
 def _records(table: pd.DataFrame) -> list[tuple[Any, ...]]:
-    return list(table.astype(object).itertuples(index=False, name=None))
+    numbers = table.select_dtypes("float")
+    plain = table.assign(**{str(c): x.where(x.abs() > ROUNDING * x.abs().max(), 0 * x) for c, x in numbers.items()})
+    return list(plain.astype(object).itertuples(index=False, name=None))
 
 
 def _columns(table: pd.DataFrame) -> list[tuple[str, str]]:

@@ -58,10 +58,10 @@ def caption(facts: Facts) -> str:
         left += " It looks at a sequence: here, and in the next section, the token is one of its own."
     if facts.field is None:
         return left
-    truth = ", ".join(f"{x:g}" for x in SIMPLEX_TRUTH)
+    others = "".join(f"; the {SIMPLEX_NAMES[name]} is {numbers(value)}" for name, value in facts.field.named.items())
     return (
-        f"{left} *Right:* labels drawn from the truth ({truth}) on three tokens. Arrows: where the drift moves a "
-        "prediction. Lines: training by gradient flow from five starts ○. ●: stable optimum."
+        f"{left} *Right:* labels drawn from the truth {numbers(SIMPLEX_TRUTH)} on three tokens{others}. Arrows: where "
+        "the drift moves a prediction. Lines: training by gradient flow from five starts ○. ●: stable optimum."
         + " Every sequence is a long text of such positions."
         * bool(facts.m.pools)
     )
@@ -97,7 +97,7 @@ def ending(facts: Facts) -> str:
             reached = "From the uniform distribution none of them is reached."
         return f"The drift has {len(points)} stable zeros, {listed}, and the start decides between them. {reached}"
     point = points[0]
-    words = f"Training settles at $p^*$ = {numbers(point)}: {_explained(facts, point)}."
+    words = f"On the truth of the picture training settles at $p^*$ = {numbers(point)}: {_explained(facts, point)}."
     if float((field.end.probs - point).abs().max()) > NEAR:
         words += f" From the uniform distribution it is not reached: the flow was last at {numbers(field.end.probs)}."
     return words
