@@ -16,7 +16,7 @@ import qunify as qu
 from qunify.catalogue import as_method
 from qunify.samples import every_context
 
-TOKENS, VOCAB = 64, 7  # where two methods are compared
+_TOKENS, _VOCAB = 64, 7  # where two methods are compared
 
 
 def check(answer: Any, expected: Any, hint: str = "", tolerance: float = 1e-6) -> None:
@@ -89,20 +89,20 @@ def _method(answer: Any, expected: qu.QMap, tolerance: float) -> str:
         given = repr(answer) if isinstance(answer, str) else _kind(answer)
         return f"the answer is a method, or the id of one, and this is {given}"
     g = torch.Generator().manual_seed(0)
-    logits = 2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64)
-    labels = torch.randint(0, VOCAB, (TOKENS,), generator=g)
-    rows = torch.rand(TOKENS, generator=g, dtype=torch.float64)
+    logits = 2 * torch.randn(_TOKENS, _VOCAB, generator=g, dtype=torch.float64)
+    labels = torch.randint(0, _VOCAB, (_TOKENS,), generator=g)
+    rows = torch.rand(_TOKENS, generator=g, dtype=torch.float64)
     context = every_context(
-        lambda _: 2 * torch.randn(TOKENS, VOCAB, generator=g, dtype=torch.float64),
+        lambda _: 2 * torch.randn(_TOKENS, _VOCAB, generator=g, dtype=torch.float64),
         weight=2 * rows,
         mask=rows < 0.5,
         negative=logits > 1,
-        values=torch.arange(VOCAB, dtype=torch.float64).expand(TOKENS, -1),
+        values=torch.arange(_VOCAB, dtype=torch.float64).expand(_TOKENS, -1),
     )
     needed: dict[str, Any] = {name: context[name] for name in (*m.needs, *expected.needs)}
     got, wanted = qu.gradients([m, expected], logits, labels, **needed)
     apart = int((~torch.isclose(got, wanted, rtol=tolerance, atol=tolerance)).any(-1).sum())
-    return f"its gradient is another one at {apart} of {TOKENS} random tokens" if apart else ""
+    return f"its gradient is another one at {apart} of {_TOKENS} random tokens" if apart else ""
 
 
 def _truth(x: Any) -> bool | None:

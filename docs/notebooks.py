@@ -11,6 +11,9 @@ from myst_nb.core.read import read_myst_markdown_notebook
 EXERCISES = Path(__file__).with_name("exercises.py")
 #: The line by which a page gets the check of its exercises, which a notebook brings along.
 IMPORT = re.compile(r"^from docs\.exercises import .*\n?", re.M)
+#: Where a cell uses it; what stands before it is the lesson.
+USE = re.compile(r"\bcheck\(")
+BEFORE = "The next cell holds what checks the exercises. Run it once."
 NOTE = "*A page of the documentation of qunify {version}, as a notebook. It needs Python with qunify installed.*"
 
 
@@ -19,8 +22,12 @@ def convert(page: str, version: str) -> str:
     notebook = read_myst_markdown_notebook(page)
     cells = [nbformat.v4.new_markdown_cell(NOTE.format(version=version)), *notebook.cells]
     if any(IMPORT.search(cell.source) for cell in cells):
-        cells.insert(1, nbformat.v4.new_code_cell(EXERCISES.read_text(encoding="utf-8").rstrip()))
-        cells[1].metadata["tags"] = ["hide-cell"]
+        first = next(
+            i for i, cell in enumerate(cells) if cell.cell_type == "code" and USE.search(IMPORT.sub("", cell.source))
+        )
+        checking = nbformat.v4.new_code_cell(EXERCISES.read_text(encoding="utf-8").rstrip())
+        checking.metadata["tags"] = ["hide-cell"]
+        cells[first:first] = [nbformat.v4.new_markdown_cell(BEFORE), checking]
     for i, cell in enumerate(cells):
         cell.id = f"cell-{i}"  # as they are made, identifiers are drawn at random
         cell.source = plain(cell.source) if cell.cell_type == "markdown" else IMPORT.sub("", cell.source)

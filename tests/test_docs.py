@@ -250,7 +250,7 @@ from docs.exercises import check
 ---
 tags: [hide-cell]
 ---
-x = "```"
+check(x := "```", "```")
 ```
 
 ```python
@@ -264,15 +264,17 @@ def test_a_lesson_becomes_a_notebook() -> None:
     cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
     assert cells[0][0] == "markdown"
     assert "1.2" in cells[0][1]
-    assert "def check(" in cells[1][1]
     text = "Text with trust, a page, a link, [one](https://arxiv.org/abs/1) and $x$."
-    assert cells[2] == ("markdown", f"# A lesson\n\n{text}")
-    assert cells[3] == ("code", "import qunify as qu\n")
-    assert cells[4] == ("markdown", "## Second")
-    assert cells[5] == ("code", 'x = "```"')
-    assert cells[6] == ("markdown", "```python\nkept = 1\n```")
-    assert len(cells) == 7
-    for i in (1, 5):
+    assert cells[1] == ("markdown", f"# A lesson\n\n{text}")
+    assert cells[2] == ("code", "import qunify as qu\n")
+    assert cells[3] == ("markdown", "## Second")
+    assert cells[4] == ("markdown", notebooks.BEFORE)  # where it is first needed: a notebook opens with its lesson
+    assert cells[5][0] == "code"
+    assert "def check(" in cells[5][1]
+    assert cells[6] == ("code", 'check(x := "```", "```")')
+    assert cells[7] == ("markdown", "```python\nkept = 1\n```")
+    assert len(cells) == 8
+    for i in (5, 6):
         assert notebook["cells"][i]["metadata"] == {"jupyter": {"source_hidden": True}, "tags": ["hide-cell"]}
     nbformat.validate(nbformat.from_dict(notebook))
     assert notebooks.convert(LESSON, "1.2") == notebooks.convert(LESSON, "1.2")
@@ -288,7 +290,7 @@ def test_a_notebook_has_the_cells_of_its_page(page: Path) -> None:
     code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     imports = text.count("from docs.exercises import")
     assert len(code) == text.count("```{code-cell}") + bool(imports)
-    assert not any("docs.exercises" in cell for cell in code[bool(imports) :])
+    assert not any("from docs.exercises" in cell for cell in code)
     prose = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
     assert not re.search(r"^```\{|^:::|\{(term|doc|ref)\}`", prose, re.M)
 
