@@ -1,4 +1,4 @@
-"""`python -m analyses [NAME…] [--full] [--stale] [--out DIR] [--jobs N]`: run the studies and write the report."""
+"""`python -m analyses [NAME…] [--full] [--stale] [--redraw] [--out DIR] [--jobs N]`: run them, and report."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from analyses.kit import runner, story
+from analyses.kit.redraw import redraw
 from analyses.kit.story import STUDIES
 
 REPORT = runner.ROOT / "build" / "report"
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in names:
             if why := runner.stale(name, options.out or runner.FIGURES):
                 console.print(f"{name}: {why}", soft_wrap=True, highlight=False)
+        return 0
+    if options.redraw:
+        for name in names:
+            redraw(name, options.out or runner.FIGURES)
         return 0
     commit = runner.current_commit()
     try:
@@ -88,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the same, after the options")
     parser.add_argument("--full", action="store_true", help="full sizes; writes figures/ unless --out says otherwise")
     parser.add_argument("--stale", action="store_true", help="say which of figures/ are stale and why; run nothing")
+    parser.add_argument("--redraw", action="store_true", help="draw the rows of figures/ again; they stay as they are")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder to write to (build/report)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (all cores)")
     return parser

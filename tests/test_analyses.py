@@ -119,6 +119,20 @@ def test_what_is_stale_is_told_with_the_reason_and_not_run(
     assert told() == "targets: its code, or a library, has changed since"
 
 
+def test_rows_are_drawn_again_and_stay_as_stale_as_they_were(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    install(monkeypatch, "targets", small())
+    runner.run("targets", True, tmp_path, "commit")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    install(monkeypatch, "targets", dataclasses.replace(small(), draw=lambda table: Figure(figsize=(1, 1))))
+    assert main(["targets", "--redraw", "--out", str(tmp_path)]) == 0
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert {name for name in before if after[name] != before[name]} == {"targets.png", "targets.svg"} < set(before)
+    assert runner.finished("targets", True, tmp_path)
+    monkeypatch.setattr(runner, "key", lambda name, full: "full " + "0" * 20)
+    main(["targets", "--redraw", "--out", str(tmp_path)])
+    assert runner.stale("targets", tmp_path) == "its code, or a library, has changed since"
+
+
 def test_studies_of_the_catalogue_say_what_they_lack() -> None:
     for name in ("equivalence", "theory_vs_training", "dynamics"):
         study, table = runner.load(name), runner.read(name, runner.FIGURES)

@@ -108,7 +108,7 @@ def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     drawn = {f"{name}.png": figure, **{f"{name}.{one}.png": draw(table) for one, draw in study.more.items()}}
     for file, picture in drawn.items():
         files.write(out / file, plots.render(picture, "png"))
-    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=" ".join([stamp, *_beside(name, out)])))
+    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=" ".join([stamp, *beside(name, out)])))
 
 
 def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
@@ -140,13 +140,13 @@ def made_of(paths: Iterable[Path]) -> str:
 
 def _is_finished(name: str, out: Path, stamp: str) -> bool:
     try:
-        return " ".join([stamp, *_beside(name, out)]) in (out / f"{name}.svg").read_text()
+        return " ".join([stamp, *beside(name, out)]) in (out / f"{name}.svg").read_text()
     except OSError:
         return False
 
 
-def _beside(name: str, out: Path) -> list[str]:
-    """Hashes of the table and the pictures that lie beside the SVG."""
+def beside(name: str, out: Path) -> list[str]:
+    """Hashes of the table and the pictures that lie beside the SVG of a study."""
     paths = [out / f"{name}.csv", out / f"{name}.png", *sorted(out.glob(f"{name}.*.png"))]
     return [_digest(path.read_bytes()) for path in paths]
 

@@ -9,11 +9,13 @@ import networkx as nx
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 import qunify as qu
 from analyses.kit import cache, runner
 from analyses.kit.study import Study
 from qunify import plots
+from qunify.token import rational
 
 Node = tuple[str, ...]  #: methods that contain each other
 
@@ -37,9 +39,8 @@ def _below(general: str, among: tuple[str, ...] = ()) -> pd.DataFrame:
     for special in among or qu.names():
         b = qu.subsumes(general, special)
         if b is not None:
-            changed = [
-                text for (k, v), text in zip(b.items(), b.texts(), strict=True) if v != qu.get(general).params[k]
-            ]
+            defaults = qu.get(general).params
+            changed = [text for (k, v), text in zip(b.items(), b.texts(), strict=True) if v != _exact(defaults[k])]
             found.append(
                 {
                     "general": general,
@@ -54,6 +55,11 @@ def _below(general: str, among: tuple[str, ...] = ()) -> pd.DataFrame:
             )
     columns = ["general", "special", "at", "factor", "limit", "proved", "special_at_defaults", "statement"]
     return pd.DataFrame(found, columns=columns)
+
+
+def _exact(value: object) -> object:
+    """A default as the number that bindings have for it: they are SymPy's, of which 10 is not the float 10.0."""
+    return rational(value) if isinstance(value, float) else value
 
 
 def tree(table: pd.DataFrame) -> nx.DiGraph:
@@ -86,13 +92,14 @@ def draw(table: pd.DataFrame) -> Figure:
         ax.set_xlim(0, WIDTH)
         ax.set_ylim(LINE * (max(order.values()) + 0.8), -LINE)
         ax.set_axis_off()
+        begins = {node: _name(ax, node, COLUMNS[generation[node]], row) for node, row in order.items()}
         for node, row in order.items():
-            _node(ax, graph, node, generation, order, row)
+            _arriving(ax, graph, node, COLUMNS[generation[node]], row, begins, order)
         figure.text(0.015, 1 - 0.12 / height, "Which method is a special case of which", fontsize=14, va="top")
         figure.text(
             0.015, 1 - 0.42 / height,
             "Read from left to right: the name on the left is the method on the right at the parameters written on the "
-            "line (→ a limit),\ntimes a constant where one is given. Names joined by = contain each other.",
+            "line\n(→ a limit), times the constant in brackets where there is one. Names joined by = hold each other.",
             fontsize=10, va="top", color=plots.SOFT,
         )  # fmt: skip
     return figure
@@ -127,28 +134,48 @@ def _group(graph: nx.DiGraph, node: Node) -> tuple[object, ...]:
     return (not above, above, len(below) > 1, below, place(node[0]))
 
 
-def _node(
+#: Over the lines that pass behind a text.
+BLANK = {"facecolor": "white", "edgecolor": "none", "pad": 1.2}
+
+
+def _name(ax: Axes, node: Node, x: float, row: float) -> float:
+    """Write the names of a node; where lines that leave it begin."""
+    name = ax.text(
+        x, LINE * row, " = ".join(node), fontsize=10.5, va="center", fontweight="bold", color=plots.INK, bbox=BLANK
+    )
+    return _across(ax, name)[1] + 0.06
+
+
+def _arriving(
     ax: Axes,
     graph: nx.DiGraph,
     node: Node,
-    generation: dict[Node, int],
-    order: dict[Node, float],
+    x: float,
     row: float,
+    begins: dict[Node, float],
+    order: dict[Node, float],
 ) -> None:
-    x, y = COLUMNS[generation[node]], LINE * row
-    blank = {"facecolor": "white", "edgecolor": "none", "pad": 0.6}  # over the lines that pass behind
-    ax.text(x, y, " = ".join(node), fontsize=10.5, va="center", fontweight="bold", color=plots.INK, bbox=blank)
+    """The lines to a node, each with the parameters at which it is what the line comes from."""
     arriving = sorted(graph.predecessors(node), key=order.__getitem__)
     for i, source in enumerate(arriving):
-        port = y + LINE * (i - (len(arriving) - 1) / 2)
-        edge = graph.edges[source, node]
-        factor = "" if edge["factor"] in ("1", "") else f"{edge['factor']} ×  "
-        label = f"{factor}{edge['at']}".replace("*", "·")
-        colour = plots.colour(source[0])
-        start = COLUMNS[generation[source]] + 0.095 * len(" = ".join(source)) + 0.06
-        end = x - 0.078 * len(label) - 0.22
-        ax.plot([start, max(end, start + 0.2)], [LINE * order[source], port], color=colour, lw=1.1, alpha=0.85)
-        ax.text(x - 0.14, port, label, fontsize=8.5, va="center", ha="right", color=plots.INK, bbox=blank)
+        y = LINE * (row + i - (len(arriving) - 1) / 2)
+        label = binding(**graph.edges[source, node])
+        text = ax.text(x - 0.14, y, label, fontsize=8.5, va="center", ha="right", color=plots.INK, bbox=BLANK)
+        start = begins[source]
+        end = max(_across(ax, text)[0] - 0.07, start + 0.2)
+        ax.plot([start, end], [LINE * order[source], y], color=plots.colour(source[0]), lw=1.1, alpha=0.85)
+
+
+def binding(at: str, factor: str) -> str:
+    """What stands on a line: `gamma → ∞  (× gamma)`, the parameters and, in brackets, the constant."""
+    times = "" if factor in ("1", "") else f"  (× {factor})"
+    return f"{at}{times}".replace("*", "·")
+
+
+def _across(ax: Axes, text: Text) -> tuple[float, float]:
+    """Where a text begins and ends, in inches from the left."""
+    box = text.get_window_extent().transformed(ax.transData.inverted())
+    return box.x0, box.x1
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 import qunify as qu
@@ -82,18 +83,21 @@ def draw(table: pd.DataFrame) -> Figure:
         strips = [figure.add_subplot(columns[i]) for i in range(len(titles))]
         limit = table.loc[table["kind"] == "gradient", "value"].abs().max()
         for ax, title in zip(strips, titles, strict=True):
-            _strip(ax, table[table["token"] == title], list(over_all.index), limit)
+            shades = _strip(ax, table[table["token"] == title], list(over_all.index), limit)
         plots.name_methods(strips[0], list(over_all.index), [qu.get(name).title for name in over_all.index])
-        head = "Logit gradient at five tokens (blue: the step raises the word, red: lowers it; ▲ observed)"
+        head = "Step on the logits at five tokens, the gradient with its sign turned (▲ the observed word)"
         figure.text(0.01, 0.985, head, fontsize=12)
+        scale = figure.colorbar(shades, cax=figure.add_axes((0.72, 0.983, 0.2, 0.008)), orientation="horizontal")
+        scale.set_ticks([-limit, 0, limit], labels=[f"lowers it by {limit:.1f}", "0", f"raises it by {limit:.1f}"])
+        scale.ax.tick_params(labelsize=9, length=0)
         _heatmap(figure.add_subplot(grid[1]), per_token, over_all)
     return figure
 
 
-def _strip(ax: Axes, table: pd.DataFrame, order: list[str], limit: float) -> None:
+def _strip(ax: Axes, table: pd.DataFrame, order: list[str], limit: float) -> AxesImage:
     words = list(table["word"].unique())
     wide = table.pivot_table(index="method", columns="word", values="value").loc[order, words]
-    ax.imshow(-wide.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    shades = ax.imshow(-wide.to_numpy(), cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
     observed = words.index(table.loc[table["observed"].astype(bool), "word"].iloc[0])
     ax.plot(observed, len(order) - 0.35, marker="^", color=plots.INK, clip_on=False, markersize=6)
     ax.set_title(table["token"].iloc[0], fontsize=10)
@@ -102,6 +106,7 @@ def _strip(ax: Axes, table: pd.DataFrame, order: list[str], limit: float) -> Non
     ax.tick_params(length=0, pad=7)
     for side in ax.spines.values():
         side.set_visible(False)
+    return shades
 
 
 def _heatmap(ax: Axes, per_token: pd.DataFrame, over_all: pd.DataFrame) -> None:
@@ -114,7 +119,7 @@ def _heatmap(ax: Axes, per_token: pd.DataFrame, over_all: pd.DataFrame) -> None:
         name = str(over_all.index[i])
         title = qu.get(name).title.replace(" ", "\n")
         text, size = (title, 7.5) if i == j else (f"{value:.2f}".replace("-", "−"), 9)
-        colour = plots.colour(name) if i == j else "white" if value > 0.65 else plots.INK
+        colour = plots.as_text(plots.colour(name)) if i == j else "white" if value > 0.65 else plots.INK
         ax.text(j, i, text, ha="center", va="center", fontsize=size, color=colour)
     ax.set_xticks([])
     plots.name_methods(ax, list(over_all.index), [qu.get(name).title for name in over_all.index])

@@ -186,7 +186,7 @@ def _row(ax: Axes, table: pd.DataFrame, i: int, right: float) -> None:
         1.04: f"{first['in_simplex']:.1%}",
     }
     for x, word in words.items():
-        ink = colour if x == -0.80 else plots.INK
+        ink = plots.as_text(colour) if x == -0.80 else plots.INK
         ax.annotate(word, (x, i), xycoords=("axes fraction", "data"), va="center", color=ink)
     for _, gauge in table.iterrows():
         marker, offset = _GAUGE_LOOK[gauge["gauge"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import qunify as qu
@@ -13,9 +14,11 @@ from qunify.catalogue import PAPER
 
 
 def rows(full: bool) -> pd.DataFrame:
-    """One row per method, token and word: prediction, unit-gauge target, gradient. One size only."""
+    """One row per method, token and word: prediction, unit-gauge target, gradient, and what else the token has. One
+    size only."""
     batch = tokens.telling()
     p = batch.logits.softmax(-1)
+    others = {name: batch.context[f"{name}_logits"].softmax(-1) for name in ("teacher", "reference", "old")}
     table = []
     for name in PAPER:
         result = qu.get(name)(batch.logits, batch.labels, **batch.context)
@@ -23,7 +26,9 @@ def rows(full: bool) -> pd.DataFrame:
             for k, word in enumerate(tokens.WORDS):
                 row = {"method": name, "token": token.title, "word": word, "observed": word == token.label}
                 numbers = {"p": p[i, k], "target": result.target[i, k], "gradient": result.gradient[i, k]}
-                table.append(row | {key: value.item() for key, value in numbers.items()})
+                beside = {name: q[i, k] for name, q in others.items()}
+                row |= {key: value.item() for key, value in (numbers | beside).items()}
+                table.append(row | {"weight": token.weight, "critical": int(token.critical)})
     return pd.DataFrame(table)
 
 
@@ -31,9 +36,14 @@ def draw(table: pd.DataFrame) -> Figure:
     methods, titles = table["method"].unique(), table["token"].unique()
     words = list(table["word"].unique())
     with plots.style():
-        figure = Figure(figsize=(10.5, 15.5))
-        axes = figure.subplots(len(methods), len(titles))  # all alike, not shared: that takes seconds
-        figure.subplots_adjust(left=0.16, right=0.99, top=0.945, bottom=0.062, hspace=0.22, wspace=0.06)
+        figure = Figure(figsize=(10.5, 16.6))
+        grid = figure.subplots(len(methods) + 1, len(titles))  # all alike, not shared: that takes seconds
+        shown, axes = grid[0], grid[1:]
+        figure.subplots_adjust(left=0.16, right=0.99, top=0.945, bottom=0.075, hspace=0.22, wspace=0.06)
+        for ax, title in zip(shown, titles, strict=True):
+            _others(ax, table[table["token"] == title].drop_duplicates("word"))
+        shown[0].set_ylabel("other models", rotation=0, ha="right", va="center", fontsize=10.5, color=plots.SOFT)
+        shown[0].yaxis.set_label_coords(-0.16, 0.5)
         for (method, token), cell in table.groupby(["method", "token"], sort=False):
             ax = axes[list(methods).index(method), list(titles).index(token)]
             observed = int(cell["observed"].to_numpy().argmax())
@@ -46,10 +56,15 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.label_outer()
         for row, method in zip(axes, methods, strict=True):
             row[0].set_ylabel(
-                qu.get(method).title, rotation=0, ha="right", va="center", fontsize=10.5, color=plots.colour(method)
+                qu.get(method).title,
+                rotation=0,
+                ha="right",
+                va="center",
+                fontsize=10.5,
+                color=plots.as_text(plots.colour(method)),
             )
             row[0].yaxis.set_label_coords(-0.16, 0.5)
-        for ax, title in zip(axes[0], titles, strict=True):
+        for ax, title in zip(shown, titles, strict=True):
             label = table.loc[(table["token"] == title) & table["observed"], "word"].iloc[0]
             ax.set_title(f"{title}\nobserved: {label}", fontsize=10)
         for ax in axes[-1]:
@@ -58,7 +73,30 @@ def draw(table: pd.DataFrame) -> Figure:
             0.01, 0.993, f"“{tokens.PROMPT}”   filled: target Q   outlined: prediction p   ▲ the observed word",
             fontsize=11, va="top",
         )  # fmt: skip
+        each = table.drop_duplicates("token")
+        weights, kept = (", ".join(f"{x:g}" for x in each[column]) for column in ("weight", "critical"))
+        figure.text(
+            0.01, 0.008,
+            "First row: what methods look at besides, ● the teacher, ○ the reference, – the older policy (of PSFT). "
+            f"Token by token,\niw-SFT has the weights {weights}, and CFT keeps the tokens with a 1: {kept}.",
+            fontsize=9.5, color=plots.SOFT,
+        )  # fmt: skip
     return figure
+
+
+def _others(ax: Axes, table: pd.DataFrame) -> None:
+    """The models beside the one that is trained, at one of the tokens."""
+    for name, marker, fill in (("teacher", "o", "full"), ("reference", "o", "none"), ("old", "_", "full")):
+        size = 8 if marker == "_" else 5
+        ax.plot(range(len(table)), table[name], marker, color=plots.INK, fillstyle=fill, markersize=size)
+    ax.set_xlim(-0.6, len(table) - 0.4)
+    ax.set_ylim(-0.05, 1.05)
+    ax.axhline(0, color=plots.INK, linewidth=0.6)
+    ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
+    ax.set_xticks([])
+    ax.tick_params(length=0, labelsize=8)
+    ax.spines["bottom"].set_visible(False)
+    ax.label_outer()
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

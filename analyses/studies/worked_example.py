@@ -111,7 +111,7 @@ def _label(ax: Axes, table: pd.DataFrame, quantity: str) -> None:
             textcoords="offset points",
             ha=side,
             va="bottom" if above else "top",
-            color=plots.colour(name),
+            color=plots.as_text(plots.colour(name)),
         )
     ax.margins(y=0.1)
 

@@ -144,9 +144,9 @@ def draw(table: pd.DataFrame) -> Figure:
     """Answers found by sampling; entropy on the way of training; and where every method ends."""
     read = Reading(table)
     with plots.style():
-        figure = Figure(figsize=(15.5, 5.9))
+        figure = Figure(figsize=(16.3, 5.9))
         coverage, way, methods = figure.subplots(1, 3, width_ratios=(1, 1, 1.25))
-        figure.subplots_adjust(left=0.035, right=0.95, bottom=0.2, top=0.87, wspace=0.66)
+        figure.subplots_adjust(left=0.035, right=0.95, bottom=0.2, top=0.87, wspace=0.8)
         ends = {coverage: draw_coverage(coverage, read), way: draw_way(way, read, table)}
         draw_methods(methods, read, table)
         for ax in (coverage, way, methods):
@@ -252,8 +252,9 @@ def _write_apart(ax: Axes, kept: dict[float, float], row: float, colour: str) ->
     for value, x in sorted(kept.items(), key=lambda item: item[1]):
         if x - last > 0.075:
             ax.annotate(
-                f"{value:g}", (x, row), (0, 5), textcoords="offset points", ha="center", fontsize=8, color=colour
-            )
+                f"{value:g}", (x, row), (0, 5), textcoords="offset points", ha="center", fontsize=8.5,
+                color=plots.as_text(colour),
+            )  # fmt: skip
             last = x
 
 

@@ -337,7 +337,7 @@ def _frontier(ax: Axes, table: pd.DataFrame, step: int) -> None:
         end = cell(points, name, beside, "kept"), cell(points, name, beside, "learned")
         leader = {"arrowstyle": "-", "color": plots.colour(name), "lw": 0.7, "shrinkA": 1, "shrinkB": 3}
         ax.annotate(
-            text, end, xytext=(x, y), ha=side, va="center", color=plots.colour(name), fontsize=10.5,
+            text, end, xytext=(x, y), ha=side, va="center", color=plots.as_text(plots.colour(name)), fontsize=10.5,
             arrowprops=leader, annotation_clip=False,
         )  # fmt: skip
 

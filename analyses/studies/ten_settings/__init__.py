@@ -252,7 +252,7 @@ def see(table: pd.DataFrame) -> str:
     return (
         f"Target-SFT has the highest Average@16 in {(best == OWN).sum()} of {count} settings; its place lies between "
         f"{place.min():.0f} and {place.max():.0f} of {mean.shape[1]}. By mean rank {title(first)} "
-        f"({ranks(table)[first].mean():.1f}) leads before {title(other)} ({ranks(table)[other].mean():.1f}); ranks "
+        f"({ranks(table)[first].mean():.2f}) leads before {title(other)} ({ranks(table)[other].mean():.2f}); ranks "
         f"less than {critical_difference():.1f} apart cannot be told apart. Where theory says each method ends "
         f"goes with the share of valid solutions by a rank correlation between {min(rho):.2f} and {max(rho):.2f}."
     )
@@ -285,6 +285,9 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
+NUMBERS = 1.19  #: where the shares stand in figures: beside bars, intervals and lines, which end at 1
+
+
 def draw_setting(ax: Axes, table: pd.DataFrame, names: list[str], task: str, size: str) -> None:
     """A bar per method, in this order, with its interval; lines: where the model starts, and the teacher."""
     rows = on_shared_seeds(rows_of(table, "cell", task, size))
@@ -294,15 +297,14 @@ def draw_setting(ax: Axes, table: pd.DataFrame, names: list[str], task: str, siz
         ax.barh(y, mean[method], color=plots.colour(method), height=0.78)
         ax.plot([low, high], [y, y], color=plots.INK, linewidth=1.1)
         weight = "bold" if mean[method] == max(mean.values()) else "normal"
-        text = f"{100 * mean[method]:.0f}"
-        ax.annotate(text, (high, y), (3, 0), textcoords="offset points", va="center", fontsize=9, weight=weight)
+        ax.text(NUMBERS, y, f"{100 * mean[method]:.0f}", ha="right", va="center", fontsize=11.5, weight=weight)
     levels = means(rows_of(table, "start", task, size), "average")
     for which, dash in (("pretrained", ":"), ("teacher", "--")):
         ax.axvline(levels[which], color=plots.SOFT, linestyle=dash, linewidth=1.2, zorder=0)
     ax.set_title(f"{TASKS[task].title}\n{size}", fontsize=11.5, weight="bold")
     ax.set_yticks(range(len(names)), [title(method) for method in names], fontsize=10)
     ax.set_ylim(len(names) - 0.4, -0.6)
-    ax.set_xlim(0, 1.09)
+    ax.set_xlim(0, NUMBERS)
     ax.set_xticks([0, 0.5, 1], ["0", "50", "100 %"])
     ax.grid(visible=False)
 

@@ -167,23 +167,30 @@ def draw(table: pd.DataFrame) -> Figure:
     """Left: trained against predicted probabilities. Right: the largest distance per method, both optimisers."""
     found = reasons(table).sort_values("TV, gradient descent", na_position="last", kind="stable")
     found = found[found["Above 0.001, because"] != NONE]
-    half = -(-len(found) // 2)
+    columns = -(-len(found) // 40)
+    rows = -(-len(found) // columns)
+    width, height = 5.9 + 3.9 * columns, max(7.0, 0.2 * rows + 1.4)
     with plots.style():
-        figure = Figure(figsize=(13.5, 7.8))
-        left = figure.add_axes((0.06, 0.2, 0.35, 0.7))
-        _scatter(left, table)
-        grid = figure.add_gridspec(1, 2, left=0.545, right=0.985, bottom=0.13, top=0.985, wspace=0.75)
-        for i, some in enumerate((found[:half], found[half:])):
-            _distances(figure.add_subplot(grid[i]), some)
+        figure = Figure(figsize=(width, height))
+        side, top = 4.7, height - 0.6  # inches
+        _scatter(figure.add_axes((0.8 / width, (top - side) / height, side / width, side / height)), table)
+        places = {"left": 7.3 / width, "right": 1 - 0.2 / width, "bottom": 0.95 / height, "top": top / height}
+        grid = figure.add_gridspec(1, columns, **places, wspace=0.75)
+        for i in range(columns):
+            ax = figure.add_subplot(grid[i])
+            _distances(ax, found[i * rows : (i + 1) * rows], rows)
+        figure.text(7.3 / width, 1 - 0.3 / height, "Largest distance from the prediction, in any state", fontsize=11)
         note = (
-            f"{table['seed'].nunique()} seeds × {table['state'].nunique()} states of a tabular model,\n{LABELS} labels "
-            f"each, {STEPS} steps;\nthe optimum is that for the labels drawn."
+            f"{table['seed'].nunique()} seeds × {table['state'].nunique()} states of a tabular model, {LABELS} labels "
+            f"each,\n{STEPS} steps; the optimum is that for the labels drawn.\nDotted: {AGREE:g}, within which they "
+            "count as arrived."
         )
-        figure.text(0.06, 0.03, note, color=plots.SOFT, fontsize=10.5)
+        figure.text(0.8 / width, (top - side - 0.65) / height, note, color=plots.SOFT, fontsize=10.5, va="top")
     return figure
 
 
 def _scatter(ax: Axes, table: pd.DataFrame) -> None:
+    ax.set_title("Every token of every state", fontsize=11)
     best = table[table["optimiser"] == "adam"]
     for name, mine in best[best["distance"].notna()].groupby("method", sort=False):
         x, y = (mine[[f"{what} {k}" for k in range(VOCAB)]].to_numpy().ravel() for what in ("predicted", "trained"))
@@ -194,7 +201,7 @@ def _scatter(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_box_aspect(1)
 
 
-def _distances(ax: Axes, found: pd.DataFrame) -> None:
+def _distances(ax: Axes, found: pd.DataFrame, rows: int) -> None:
     for y, row in enumerate(found.to_dict("records")):
         name = str(row["Method"])
         for key, fill in (("TV, gradient descent", "none"), ("TV, Adam", "full")):
@@ -202,7 +209,7 @@ def _distances(ax: Axes, found: pd.DataFrame) -> None:
     ax.axvline(AGREE, color=plots.SOFT, lw=0.9, ls=":", zorder=0)
     ax.set_xscale("log")
     ax.set_xlim(FLOOR / 1.6, 1.6)  # Adam's dft_undetached stands at 1
-    ax.set_ylim(len(found) - 0.4, -0.6)
+    ax.set_ylim(rows - 0.4, -0.6)
     plots.name_methods(ax, list(found["Method"]), size=9)
     ax.tick_params(axis="y", length=0)
     ax.grid(axis="y", color=plots.FAINT, lw=0.6)
