@@ -495,7 +495,9 @@ def test_where_the_residual_goes() -> None:
         return -(target * z.log_softmax(-1)).sum(-1) - 0.6 * log_u(z, y)
 
     found = qu.identify(blend, ("teacher_logits",))
-    assert "Off the label, its target is 0.1 of the uniform distribution and 0.3 of teacher." in str(found)
+    assert "Off the label, its target is 0.1 of the uniform distribution and 0.3 of the teacher." in str(found)
+    taught = qu.identify(lambda z, y, teacher_logits: -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1))
+    assert "Off the label, its target is the teacher." in str(taught)
 
 
 def test_a_loss_without_a_target_is_diagnosed_with_the_size() -> None:

@@ -114,12 +114,14 @@ def _residual(p: Batch, q: Measured, used: tuple[str, ...]) -> str:
     explains it at every token."""
     t = p.token
     parts: dict[str, Tensor] = {"the model": t.policy.probs, "the uniform distribution": t.uniform.probs}
-    parts |= {name.removesuffix("_logits"): t.context(name).probs for name in used if name.endswith("_logits")}
+    others = [name for name in used if name.endswith("_logits")]
+    parts |= {f"the {name.removesuffix('_logits').replace('_', ' ')}": t.context(name).probs for name in others}
     for n in range(1, len(parts) + 1):
         for names in itertools.combinations(parts, n):
             weights, missing = _explained(q.target, torch.stack([parts[name] for name in names], -1), p.labels)
             if missing < 1e-4:
-                shares = " and ".join(f"{_range(weights[:, i])} of {name}" for i, name in enumerate(names))
+                of = [f"{share} of " if (share := _range(weights[:, i])) != "1" else "" for i in range(n)]
+                shares = " and ".join(share + name for share, name in zip(of, names, strict=True))
                 return f"Off the label, its target is {shares}."
     return f"Off the label, its target is no mixture of {', '.join(parts)}."
 
