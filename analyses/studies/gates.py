@@ -41,7 +41,7 @@ SHAPES = {
     "jump": "Switched on or off",
     "above": "Exceeds 1",
     "negative": "Turns negative",
-    "pushing": "Never positive: it unlearns",
+    "pushing": "Unlearns: below 0",
 }
 
 #: Probabilities of a rare, an unlikely, an undecided and a sure label, for the digest.
@@ -161,7 +161,9 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.plot(dft["u"], dft["weight"], color=plots.SOFT, lw=1, ls=":")
             _panel(ax, group[group["method"] == name], name)
             low, high = (float(x) for x in group["weight"].clip(-SHOWN, SHOWN).agg(["min", "max"]))
-            ax.set_ylim(min(0.0, 1.15 * low) - 0.04, max(1.0, high) * 1.06)
+            bottom, top = min(0.0, 1.15 * low) - 0.04, max(1.0, high) * 1.06
+            ax.set_ylim(bottom, top)
+            ax.yaxis.set_major_locator(MultipleLocator(0.5 if top - bottom < 2 else 1 if top - bottom < 6 else 2))
             if cells[name] not in told:
                 heading = {"fontsize": 10.5, "fontweight": "bold", "annotation_clip": False}
                 ax.annotate(SHAPES[cells[name]], (0, 1.5), xycoords="axes fraction", **heading)
@@ -195,11 +197,12 @@ def _panel(ax: Axes, curve: pd.DataFrame, name: str) -> None:
             color=colour,
             bbox=blank,
         )
+    if curve["weight"].min() > SHOWN:  # nothing of it is in the panel
+        ax.text(0.5, 0.6, f"w ≥ {curve['weight'].min():.2g}", transform=ax.transAxes, ha="center", color=colour)
     ax.set_xscale("log")
     ax.set_xlim(LOWEST, 1)
     ax.set_xticks([1e-4, 1e-2, 1])
     ax.minorticks_off()
-    ax.yaxis.set_major_locator(MultipleLocator(1 if curve["shape"].iloc[0] == "above" else 0.5))
     ax.tick_params(labelsize=8)
     ax.set_title(name, fontsize=10.5, color=plots.as_text(colour), pad=26)
     settings = plots.settings(qu.get(name, **SETTINGS.get(name, {})))
@@ -238,7 +241,7 @@ def see(table: pd.DataFrame) -> str:
     return (
         f"All {len(highest)} gates move the same label and differ only in how hard. {above} of them exceed 1 somewhere "
         f"(most of all {qu.get(most).title}, {highest.max():.2f}), so that their unit target can leave the simplex; "
-        f"{negative} turn{'s' if negative == 1 else ''} negative{': ' * bool(below)}{below}."
+        f"{negative} turn{'s' if negative == 1 else ''} negative{'; ' * bool(below)}{below}."
     )
 
 
