@@ -12,7 +12,7 @@ from analyses.kit.story import STUDIES
 
 FIGURES = "../figures"  # seen from the page
 #: Studies that have a page of their own.
-APART = ("ten_settings", "atlas")
+APART = ("ten_settings", "atlas", "real_model")
 
 
 def page() -> str:

@@ -90,6 +90,8 @@ OTHERWISE: dict[str, Rows] = {
     "The first step foretells what training does to a real model, far from perfectly": swapped(
         "group", "special tokens", "white space"
     ),
+    "What falls far was foretold to fall": swapped("recipe", "dft", "sft"),
+    "An anchor is not seen in the first step": swapped("recipe", "dft", "sft"),
     "DFT learns to stop and never the format": swapped("recipe", "dft", "sft"),
     "DFT is right more often than the start, and far too sure": swapped("recipe", "dft", "sft"),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),

@@ -7,8 +7,11 @@ import pandas as pd
 from analyses.kit.findings import Finding
 from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model import correlation, moved, pairs, recipes, value
+from analyses.studies.real_model import REHEARSAL, correlation, moved, pairs, recipes, value
 from analyses.studies.real_model.recipes import RATES, STEPS
+
+DEEP = 1.0  # nats
+FASTER = max(RATES)
 
 
 def _told(t: pd.DataFrame, quantity: str, rate: float = 0) -> str:
@@ -45,6 +48,61 @@ def _foretold_holds(t: pd.DataFrame) -> bool:
     found = pairs(t)
     (done, done_low, *_), (asked, asked_low, *_) = (correlation(found, q) for q in ("influence", "push ratio"))
     return done > 0.75 and done_low > 0.5 > asked and asked_low < 0.1
+
+
+def _falls_words(t: pd.DataFrame) -> str:
+    found = pairs(t)
+    fell = found[found["trained"] < 0]
+    same = int(((found["influence"] < 0) == (found["trained"] < 0)).sum())
+    deep = fell[fell["trained"] < -DEEP]
+    those = " and ".join(
+        f"{NAMED.get(group, group)} under {title(recipe)} ({minus(f'{came:+.1f}')})"
+        for recipe, group, came in deep[["recipe", "group", "trained"]].itertuples(index=False)
+    )
+    missed = fell.loc[fell["influence"] >= 0, "trained"]
+    return (
+        f"In {len(fell)} of the {len(found)} pairs training lowered mean log u. The first step of gradient descent "
+        f"had the sign right in {same}, where saying that everything rises would have it right in "
+        f"{len(found) - len(fell)}; of the {len(fell)} that fell it foretold {len(fell) - len(missed)}, among them "
+        f"all that fell by more than {DEEP:g} nat: {those}. What it missed fell by {-missed.min():.2f} nats at most."
+    )
+
+
+def _falls_holds(t: pd.DataFrame) -> bool:
+    found = pairs(t)
+    fell = found[found["trained"] < 0]
+    deep = fell[fell["trained"] < -DEEP]
+    return len(deep) > 0 and bool((deep["influence"] < 0).all()) and 2 * int((fell["influence"] < 0).sum()) > len(fell)
+
+
+def _anchor_words(t: pd.DataFrame) -> str:
+    foretold = pairs(t).set_index(["recipe", "group"])["influence"]
+    one, other = (minus(f"{foretold[name, MARKS]:+.2f}") for name in ("dft", "asft"))
+    ten, last = (
+        {name: minus(f"{moved(t, name, MARKS, step, FASTER):+.2f}") for name in ("dft", "asft")}
+        for step in (REHEARSAL, STEPS)
+    )
+    far = {name: _far(t, name) for name in ("dft", "asft", "sft")}
+    return (
+        f"ASFT is DFT and a KL to the model as it was, which has no gradient at the start: the first step foretells "
+        f"the same of both ({one} and {other} nats for the calculator marks, per unit of rate). At rate {FASTER:g} "
+        f"these have changed by {ten['dft']} and {ten['asft']} after {REHEARSAL} steps, by {last['dft']} and "
+        f"{last['asft']} after {STEPS}: what an anchor holds back is not in the first step, and "
+        f"hardly in {REHEARSAL}. On its own answers to other requests ASFT is {far['asft']:.2f} nats from the start, DFT "
+        f"{far['dft']:.2f}, SFT {far['sft']:.2f}."
+    )
+
+
+def _anchor_holds(t: pd.DataFrame) -> bool:
+    foretold = pairs(t).set_index(["recipe", "group"])["influence"]
+    same = abs(foretold["dft", MARKS] - foretold["asft", MARKS]) < 0.01
+    parted = moved(t, "asft", MARKS, rate=FASTER) - moved(t, "dft", MARKS, rate=FASTER)
+    return bool(same) and parted > 1 and _far(t, "asft") < _far(t, "dft")
+
+
+def _far(t: pd.DataFrame, recipe: str) -> float:
+    """How far it has moved from the start on its own answers to other requests, in nats, at the faster rate."""
+    return value(t, recipe, "KL from the start", "elsewhere", rate=FASTER)
 
 
 def _marks_words(t: pd.DataFrame) -> str:
@@ -110,6 +168,8 @@ FINDINGS = (
         _foretold_words,
         _foretold_holds,
     ),
+    Finding("What falls far was foretold to fall", _falls_words, _falls_holds),
+    Finding("An anchor is not seen in the first step", _anchor_words, _anchor_holds),
     Finding("DFT learns to stop and never the format", _marks_words, _marks_holds),
     Finding("DFT is right more often than the start, and far too sure", _sharp_words, _sharp_holds),
 )
