@@ -27,6 +27,7 @@ from qunify.catalogue import PAPER
 QUICK, FULL = (0, 1), tuple(range(10))
 SAME = ("iw_sft", "cft")  # as sft, at weight 1
 #: Shown below the paper's: the quickest, two that begin as slowly as DFT, bounded ones, and ones that give up.
+UNLEARNING = "unlearning"  # the family whose methods push away from the label
 OTHERS = ("mile", "focal", "tailr", "phuber_ce", "deft", "minor_sft", "idft", "dft_undetached")
 
 
@@ -106,14 +107,18 @@ def see(table: pd.DataFrame) -> str:
     sft, dft = ({case: cell(found, name, case) for case in CASES} for name in ("sft", "dft"))
     every = [cell(found, str(m), "wrong") for m in table["method"].unique()]
     slow = sum(10 * sft["wrong"] < n < math.inf for n in every)
-    others = [m for m in unlearned(found, "wrong") if m not in never(found, "wrong")]
+    lost, hopeless = never(found, "wrong"), never(found, "easy")
+    meant = [m for m in lost if qu.get(m).family == UNLEARNING]
+    lost = [m for m in lost if m not in meant]
+    others = [m for m in unlearned(found, "wrong") if m not in (*lost, *meant)]
     aimed = sum(_aimed(m) for m in others)
     return (
         f"SFT needs {sft['easy']:.0f} steps for a token it believes and {sft['wrong']:.0f} for one where it is sure "
         f"of another; DFT {dft['easy']:.0f} and {dft['wrong']:.0f}, {dft['wrong'] / sft['wrong']:.0f} times as many "
         f"as SFT. Of {len(every)} methods, {slow} need more than ten times SFT's steps for the wrong token, and "
-        f"{', '.join(never(found, 'wrong'))} do not learn it within {LIMIT:,} steps"
-        + "".join(f" ({m} not even the easy one)" for m in never(found, "easy"))
+        f"{len(lost)} do not learn it within {LIMIT:,} steps: {', '.join(lost)}"
+        + (f" ({sum(m in hopeless for m in lost)} of them not even the easy one)" if {*lost} & {*hopeless} else "")
+        + (f"; nor do the {len(meant)} that are made to unlearn" if meant else "")
         + (f"; {aimed} more settle nearer their teacher, who gives the label {TEACHER:g}" if aimed else "")
         + (f", and {len(others) - aimed} predict by another link than the softmax" if len(others) > aimed else "")
         + "."

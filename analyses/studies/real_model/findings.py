@@ -88,8 +88,8 @@ def _anchor_words(t: pd.DataFrame) -> str:
         f"the same of both ({one} and {other} nats for the calculator marks, per unit of rate). At rate {FASTER:g} "
         f"these have changed by {ten['dft']} and {ten['asft']} after {REHEARSAL} steps, by {last['dft']} and "
         f"{last['asft']} after {STEPS}: what an anchor holds back is not in the first step, and "
-        f"hardly in {REHEARSAL}. On its own answers to other requests ASFT is {far['asft']:.2f} nats from the start, DFT "
-        f"{far['dft']:.2f}, SFT {far['sft']:.2f}."
+        f"hardly in {REHEARSAL}. On its own answers to other requests ASFT is {far['asft']:.2f} nats from the start, "
+        f"DFT {far['dft']:.2f}, SFT {far['sft']:.2f}."
     )
 
 
