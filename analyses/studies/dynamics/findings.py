@@ -29,8 +29,8 @@ def _speed_words(t: pd.DataFrame) -> str:
         f"One token of {VOCAB}, gradient descent at rate {RATE:g}: where the model is sure of another, learning it "
         f"takes SFT {sft:.0f} steps and DFT {dft:.0f}, {dft / sft:.0f} times as many; where it believes the token, "
         f"{_steps(t, 'sft', 'easy'):.0f} and {_steps(t, 'dft', 'easy'):.0f}. {sum(x > 10 for x in slow)} of "
-        f"{len(slow)} methods need more than ten times SFT's steps, and {len(_never(t))} that are not made to unlearn do not "
-        f"get it to a hundredth within {LIMIT:,}: {', '.join(_never(t))}."
+        f"{len(slow)} methods need more than ten times SFT's steps, and {len(_never(t))} that are not made to unlearn "
+        f"do not get it to a hundredth within {LIMIT:,}: {', '.join(_never(t))}."
     )
 
 
