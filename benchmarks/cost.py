@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
+import qunify as qu
 from benchmarks.heads import TWO_HEADS, WAYS, Problem, peak_memory
 from benchmarks.timing import Result, alternate, sandwiched
 
@@ -39,7 +43,36 @@ def run() -> list[Result]:
             ratios = sandwiched(*alternate(WAYS[base](x), WAYS[way](x), ROUNDS))
             name = f"{way} / {base}, V = {vocab // 1000}k"
             found.append(Result.of(name, ratios, "×", at_most=most, sizes=sizes))
-    return found + memory()
+    return found + half_silent() + memory()
+
+
+def half_silent() -> list[Result]:
+    """Half of the rows with a gradient of zero, against a step on the others alone. Whether they are left out before
+    the head is known of labels, masks and weights; of a threshold on u only after it, so that a third stays."""
+    x = Problem.of(2 * TOKENS, VOCABULARIES[0], WIDTH, CHUNK)
+    half = (torch.arange(2 * TOKENS) % 2 == 0).float()
+    rest = replace(x, hidden=x.hidden.detach()[::2].contiguous().requires_grad_(), labels=x.labels[::2])
+    with torch.no_grad():
+        u = (x.hidden @ x.weight.T).softmax(-1).gather(1, x.labels[:, None])
+    profit = qu.get("profit", threshold=float(u.median()))
+    ignored = torch.where(half > 0, x.labels, -100)
+    ways: dict[str, tuple[Callable[[], Tensor], float]] = {
+        "sft, ignored labels": (lambda: qu.linear_loss(x.hidden, x.weight, ignored, "sft", chunk_size=CHUNK), 1.03),
+        "cft, by its mask": (
+            lambda: qu.linear_loss(x.hidden, x.weight, x.labels, "cft", chunk_size=CHUNK, token_mask=half),
+            1.03,
+        ),
+        "profit, by its threshold": (
+            lambda: qu.linear_loss(x.hidden, x.weight, x.labels, profit, chunk_size=CHUNK),
+            4 / 3 * 1.03,
+        ),
+    }
+    sizes = {"tokens": 2 * TOKENS, "vocabulary": VOCABULARIES[0], "width": WIDTH, "chunk": CHUNK}
+    found = []
+    for way, (loss, most) in ways.items():
+        ratios = sandwiched(*alternate(WAYS["sft"](rest), lambda loss=loss: x.backward(loss()), ROUNDS))
+        found.append(Result.of(f"half silent: {way} / sft on the rest", ratios, "×", at_most=most, sizes=sizes))
+    return found
 
 
 def memory() -> list[Result]:

@@ -153,6 +153,16 @@ def test_simplex_is_as_declared(m: QMap) -> None:
         assert share == {"always": 1, "never": 0}[declared]
 
 
+@pytest.mark.parametrize("name", [n for n in ENTRIES if {"token_weight", "token_mask"} & set(ENTRIES[n].needs)])
+def test_what_a_context_weighs_is_declared(name: str) -> None:
+    """Where the context is zero, so are the loss and its gradient, whatever else the token has; nowhere else."""
+    b, m = batch(5), qu.get(name)
+    (key,) = {"token_weight", "token_mask"} & set(m.needs)
+    q = m(b.logits, b.labels, **(b.context | {key: torch.zeros_like(b.context[key])}))
+    nothing = not bool(q.loss.any() or q.gradient.any())
+    assert m.weighed_by == (key if nothing else "")
+
+
 @pytest.mark.parametrize("name", one_each(ENTRIES))
 def test_needs_are_exactly_what_the_method_reads(name: str) -> None:
     from qunify.token import read

@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
@@ -571,3 +573,47 @@ def test_tokens_by_themselves_and_by_chance_are_not(n: int) -> None:
     exact = qu.linear_loss(hidden, weight, labels, "sft")
     assert qu.linear_loss(hidden, weight, labels, half_precision).item() == pytest.approx(exact.item(), rel=0.02)
     assert qu.linear_loss(hidden, weight, labels, random).isfinite()
+
+
+# ---- rows whose gradient is zero --------------------------------------------------------------------------------
+def flops(m: Any, upstream: Tensor | None = None, **context: Any) -> float:
+    """Of a step, in products of one row with the head, without those of the gradient of the head's weight, which are
+    summed in place and not counted."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    h, w = (x.clone().requires_grad_() for x in (HIDDEN, WEIGHT))
+    with FlopCounterMode(display=False) as counter:
+        reduction: Any = "sum" if upstream is None else "none"
+        loss = qu.linear_loss(h, w, LABELS.clamp(min=0), m, reduction=reduction, chunk_size=8, **context)
+        loss.backward(upstream)
+    return counter.get_total_flops() / (2 * D * V)
+
+
+def test_rows_without_gradient_cost_no_products() -> None:
+    half = (torch.arange(N) < 12).double()
+    assert flops("sft") == 2 * N
+    assert flops("cft", token_mask=half) == flops("iw_sft", token_weight=half) == 2 * 12
+    assert flops("sft", upstream=half) == N + 2 * 12  # losses first, then what they are multiplied by is known
+    u = (HIDDEN @ WEIGHT.T).softmax(-1).gather(1, LABELS.clamp(min=0)[:, None])
+    believed = int((u > 0.1).sum())
+    assert 0 < believed < N
+    assert flops("profit") == N + believed  # which rows these are, their logits say
+
+
+@pytest.mark.parametrize("name", ["sft", "profit", "cft", "asft", "label_smoothing", "srft"])
+def test_losses_of_which_some_are_multiplied_by_zero(name: str) -> None:
+    upstream = normal(N, seed=21) * (torch.arange(N) % 4 > 1)
+    same(fused(qu.get(name), "none", upstream), whole(qu.get(name), "none", upstream))
+
+
+@hypothesis.given(st.lists(st.booleans(), min_size=1, max_size=30), st.integers(0, 2**31))
+def test_rows_that_are_not_zero_are_moved_to_the_top(live: list[bool], seed: int) -> None:
+    z = normal(len(live), 5, seed=seed) * torch.tensor(live)[:, None]
+    labels, before = torch.zeros(len(z), dtype=torch.long), z.clone()
+    z[:, 0] = before[:, 0] = 0  # at the label all are zero
+    told = linear._moved_up(z, labels)
+    if told is None:
+        assert sum(live) > (1 - linear.FEWEST_SILENT) * len(live)
+    else:
+        assert sorted(told.tolist()) == [i for i, x in enumerate(live) if x]
+        assert torch.equal(z[: len(told)], before[told])

@@ -145,6 +145,7 @@ class IWSFT(Gate):
     name = "iw_sft"
     formula = r"-w\log u"
     needs = ("token_weight",)
+    weighed_by = "token_weight"
     simplex = "sometimes"
 
     def loss(self, t: Token) -> Scalar:
@@ -165,6 +166,7 @@ class CFT(Gate):
     name = "cft"
     formula = r"-c\log u"
     needs = ("token_mask",)
+    weighed_by = "token_mask"
     simplex = "always"
 
     def loss(self, t: Token) -> Scalar:
@@ -744,6 +746,7 @@ class GOLD(Gate):
     name = "gold"
     formula = r"-\max\bigl(\pi_{\mathrm{old}}(y),f\bigr)\,R\,\log u"
     needs = ("old_logits", "token_weight")
+    weighed_by = "token_weight"
     simplex = "sometimes"
     floor: float = param(0.2, low=0, high=1, letter="floor", telling=0.377, doc="smallest importance weight")
 

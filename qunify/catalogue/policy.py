@@ -101,6 +101,7 @@ class GFT(Gate):
     name = "gft"
     formula = r"-\mathrm{sg}\bigl(u\,\mathbf{1}[u\le\tau]+\mathbf{1}[u>\tau]\bigr)\,A\,\log u"
     needs = ("token_weight",)
+    weighed_by = "token_weight"
     simplex = "sometimes"
     threshold: float = param(
         0.1,
@@ -336,6 +337,7 @@ class IWOPD(Gate):
     name = "iw_opd"
     formula = r"-w\,\mathrm{sg}\!\left(\log\frac{\pi_{\mathrm{tea}}(y)}{u}\right)\log u"
     needs = ("teacher_logits", "token_weight")
+    weighed_by = "token_weight"
     simplex = "sometimes"
 
     def loss(self, t: Token) -> Scalar:

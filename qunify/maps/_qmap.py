@@ -60,6 +60,7 @@ class QMap(ABC):
     link: ClassVar[str] = "softmax"
     shift_invariant: ClassVar[bool] = True
     pools: ClassVar[tuple[Pool, ...]] = ()  # what it takes from its sequence or batch
+    weighed_by: ClassVar[str] = ""  # the context, if there is one, that multiplies the loss of its token
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ()  # settings worth checking beside defaults and bounds
 
     title: ClassVar[str] = ""

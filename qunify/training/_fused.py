@@ -12,7 +12,7 @@ import importlib.util
 import math
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -51,6 +51,9 @@ KEYWORDS = {
 
 #: Rows per chunk, unless the caller says otherwise: fewer lose matrix-product speed, more cost memory.
 CHUNK = 512
+
+#: Share of a chunk's rows whose gradient must be zero for it to be worth leaving them out of the products.
+FEWEST_SILENT = 0.05
 
 #: Rows on which a loss function is tried for tokens that interact: few, for it is done at every call.
 TRIED = 4
@@ -235,11 +238,14 @@ def linear_loss(
                 told = qmap.told_of_teacher(head.vocab)
                 raise ValueError(f"{name}: {key}: expected {told}, got {got} log-probabilities")
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
+    weighs = sources.get(qmap.weighed_by)
+    if isinstance(weighs, Tensor):  # a token that does not count need not go through the head
+        plan = plan.only(weighs.flatten()[rows] != 0)
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
         if m is None:
-            plan.refuse_interaction(_kept(hidden, rows[:TRIED]))
+            plan.refuse_interaction(_kept(hidden, plan.rows[:TRIED]))
         loss: Tensor = _FusedLoss.apply(hidden, weight, bias, plan, scale)
     return loss
 
@@ -337,6 +343,10 @@ class _Plan:
                 if g is not None:
                     z[block] = self.head.product_gradient(g, logits)
         return losses
+
+    def only(self, which: Tensor) -> _Plan:
+        """The same for some of the rows, `which` (n,) of bool."""
+        return replace(self, labels=self.labels[which], rows=self.rows[which])
 
     def _context(self, block: slice, at: slice, products: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The contexts at a block of rows of the chunk `at`."""
@@ -478,13 +488,20 @@ def _losses_and_gradients(
     statistics = plan.statistics(hidden)
     for at, h, z, products in plan.chunks(hidden):
         losses[at] = plan.losses(z, at, products, statistics, any(wanted))
+        w = None if weights is None else weights[at, None]
+        told = _moved_up(z, plan.labels[at]) if any(wanted) else None
+        if told is not None:
+            z, h, w = z[: len(told)], h[told], None if w is None else w[told]
         one = h.new_ones(len(h), 1)
         if dh is not None:
-            torch.mm(z, head.weight, out=dh[at])
-        if weights is not None:  # multiplied into hidden states, which are smaller than logits
-            h, one = (h * weights[at, None]).to(h.dtype), weights[at, None].to(h.dtype)
-            if dh is not None:
-                dh[at].mul_(weights[at, None])
+            product = dh[at] if told is None else dh.new_empty(len(told), dh.shape[1])
+            torch.mm(z, head.weight, out=product)
+            if w is not None:
+                product.mul_(w)
+            if told is not None:
+                dh[at] = torch.zeros_like(dh[at]).index_copy_(0, told, product)
+        if w is not None:  # multiplied into hidden states, which are smaller than logits
+            h, one = (h * w).to(h.dtype), w.to(h.dtype)
         if dw is not None:
             _add_product(dw, z.T, h, factor)
         if db is not None:
@@ -493,6 +510,24 @@ def _losses_and_gradients(
     if not bool(torch.stack([x.isfinite().all() for x in (losses, hidden, dh) if x is not None]).all()):
         plan.refuse_what_is_not_finite(hidden)
     return losses, (dh, dw, None if db is None else db[:, 0])
+
+
+def _moved_up(z: Tensor, labels: Tensor) -> Tensor | None:
+    """Which rows of the gradient z (c, V) are not zero, where enough are that it is worth the copies: those rows are
+    moved to the top of z, in the order told, and the matrix products need no others. Else None. To look costs an
+    accelerator more than it saves."""
+    if z.device.type != "cpu":
+        return None
+    maybe = (z.gather(1, labels[:, None])[:, 0] == 0).nonzero()[:, 0].tolist()
+    silent = [i for i in maybe if not bool(z[i].any())]
+    count = len(z) - len(silent)
+    if len(silent) < FEWEST_SILENT * len(z):
+        return None
+    order = torch.arange(len(z))
+    late = sorted({*range(count, len(z))} - {*silent})
+    for to, row in zip((i for i in silent if i < count), late, strict=True):
+        z[to], order[to] = z[row], row
+    return order[:count]
 
 
 def _add_product(total: Tensor, a: Tensor, b: Tensor, factor: float) -> None:
@@ -531,9 +566,11 @@ class _FusedLoss(torch.autograd.Function):
         if ctx.plan is None:
             (dh, dw, db), up = saved, upstream.item()
         else:
-            weights = upstream.flatten()[rows].to(ctx.plan.head.dtype)
+            weights, plan = upstream.flatten()[rows].to(ctx.plan.head.dtype), ctx.plan
+            if plan.pooling is None:  # or what a sequence has in common would be that of another
+                rows, weights, plan = rows[weights != 0], weights[weights != 0], plan.only(weights != 0)
             kept = _kept(saved[0], rows)
-            _, (dh, dw, db) = _losses_and_gradients(ctx.plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])
+            _, (dh, dw, db) = _losses_and_gradients(plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])
             up = 1.0
         shape, dtype = ctx.like[0]
         if dh is not None:
