@@ -327,7 +327,8 @@ def _format_words(seen: Seen) -> str:
     slow = [m for m in seen[RARE].order if seen[RARE].mean(m) > SLOW * seen[RARE].mean("sft")]
     told = ", ".join(f"{title(m)} {shown(RARE, seen, m)}" for m in slow)
     return (
-        f"No study decides it for a model. What a single token tells, in {RARE.what}: SFT needs "
+        "One study follows a format in a real model, with one seed (below: DFT unlearns it). What a single token "
+        f"tells, in {RARE.what}: SFT needs "
         f"{shown(RARE, seen, 'sft')}, fewest of all; more than {SLOW} times as many need {told}. A mark or "
         "an end of turn that the model hardly expects is such a token, but in a model tokens share parameters, and "
         "others can carry it along."
@@ -479,7 +480,11 @@ SITUATIONS = (
         (Statement("SFT is the quickest at a token that the model does not expect", _format_words, _format_holds),),
         (
             ("dynamics", "Trust in what is believed is paid in steps where the belief is wrong"),
-            ("real_audit", "A real model learns to stop whatever the loss asks of the end of turn"),
+            ("real_model", "DFT learns to stop and unlearns the format"),
+            (
+                "real_audit",
+                "A real model learns to stop under every loss rehearsed, whatever it asks of the end of turn",
+            ),
             ("real_audit", "DFT makes real demonstrations less likely than they were"),
         ),
         "In the tables each token is by itself, by gradient descent at one rate for all; Adam rescales. The audit's "

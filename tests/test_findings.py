@@ -73,7 +73,9 @@ OTHERWISE: dict[str, Rows] = {
         "method", ten_settings.BASE, "trust 1"
     ),
     "The method designed for slips ends nearer to the truth, not higher": swapped("method", "posterior", "dft"),
-    "A real model learns to stop whatever the loss asks of the end of turn": swapped("method", "dft", "sft"),
+    "A real model learns to stop under every loss rehearsed, whatever it asks of the end of turn": swapped(
+        "method", "dft", "sft"
+    ),
     "DFT makes real demonstrations less likely than they were": swapped("method", "dft", "sft"),
     "The first step foretells a rehearsal; what is asked does not": swapped("quantity", "influence", "trust"),
     "A real model's trust does not tell wrong solutions from right ones": lambda t: t.assign(low=0.6),
@@ -92,7 +94,7 @@ OTHERWISE: dict[str, Rows] = {
     ),
     "What falls far was foretold to fall": swapped("recipe", "dft", "sft"),
     "An anchor is not seen in the first step": swapped("recipe", "dft", "sft"),
-    "DFT learns to stop and never the format": swapped("recipe", "dft", "sft"),
+    "DFT learns to stop and unlearns the format": swapped("recipe", "dft", "sft"),
     "DFT is right more often than the start, and far too sure": swapped("recipe", "dft", "sft"),
     "Theory tells groups of methods apart, not their order within": swapped("method", "dft", "sft"),
 }

@@ -166,8 +166,8 @@ def digest(table: pd.DataFrame) -> pd.DataFrame:
 STUDY = Study(
     name="real_audit",
     title=(
-        "SmolLM2-135M on GSM8K before any training: what methods ask of each kind of token, what their first step "
-        "does, and what a few steps came to."
+        "SmolLM2-135M-Instruct on GSM8K before any training: what methods ask of each kind of token, what their first "
+        "step does, and what a few steps came to."
     ),
     question="Does what a loss asks of a token tell what training does to it, on a real model and real text?",
     rows=rows,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.kit.findings import Finding
-from analyses.kit.real import END, MARKS
+from analyses.kit.real import END, MARKS, MODEL
 from analyses.kit.words import minus, percent, title
 from analyses.studies.real_audit import best, foretold, value
 from analyses.studies.real_audit.runs import RATE, REHEARSED, STEPS
@@ -17,10 +17,10 @@ def _end_words(t: pd.DataFrame) -> str:
     least, most = (choose(row["value"] for row in rises) for choose in (min, max))
     start = value(t, "sft", "u", END)["value"]
     return (
-        f"SmolLM2-135M gives the end of turn a median probability of {start:.3f}. Token by token DFT would need "
+        f"{MODEL.name} gives the end of turn a median probability of {start:.3f}. Token by token DFT would need "
         f"{patience:.0f} times as long as SFT to teach it. {STEPS} steps of a LoRA adapter later (Adam at {RATE:g}) "
         f"its mean log u has risen by {least:.1f} to {most:.1f} nats under all {len(REHEARSED)} methods that were "
-        f"rehearsed, on {rises[0]['n']:.0f} held-out demonstrations: nobody has to be told twice how to stop."
+        f"rehearsed, on {rises[0]['n']:.0f} held-out demonstrations."
     )
 
 
@@ -94,7 +94,7 @@ def _trust_holds(t: pd.DataFrame) -> bool:
 
 FINDINGS = (
     Finding(
-        "A real model learns to stop whatever the loss asks of the end of turn",
+        "A real model learns to stop under every loss rehearsed, whatever it asks of the end of turn",
         _end_words,
         _end_holds,
     ),

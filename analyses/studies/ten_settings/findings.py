@@ -97,7 +97,7 @@ def _wins(t: pd.DataFrame) -> str:
     second, width = order(t)[1], critical_difference()
     return (
         f"Target-SFT has the highest Average@16 in {int((best == OWN).sum())} of {len(best)} settings and the best "
-        f"mean rank, {place[OWN].mean():.1f}, before {title(second)} with {place[second].mean():.1f}; its rank is "
+        f"mean rank, {place[OWN].mean():.2f}, before {title(second)} with {place[second].mean():.2f}; its rank is "
         f"never worse than {place[OWN].max():.0f}. Where others lead, they lead by so many points: {told}; "
         f"the interval is above zero in {sum(it.above for it in others)} of these {len(others)}. Nemenyi's test on "
         f"five tasks (at 5 %: mean ranks {width:.1f} apart) tells Target-SFT apart from "
@@ -178,7 +178,7 @@ def _gate(t: pd.DataFrame) -> str:
     values = ", ".join(f"{value:g} for {TASKS[task].title.lower()}" for task, value in tuned(t, "beyond_log").items())
     return (
         f"Among methods that ask no teacher, {title('beyond_log')} has the best mean rank, "
-        f"{ranks(t)['beyond_log'].mean():.1f}. Its trust is p to a power alpha; the tuning chose {values}: it asks "
+        f"{ranks(t)['beyond_log'].mean():.2f}. Its trust is p to a power alpha; the tuning chose {values}: it asks "
         f"less of belief where facts have changed. On family relations it is level with Target-SFT, without a teacher. "
         f"The interval of Target-SFT's lead is above zero in {sum(it.above for it in found)} of ten settings and below "
         f"in {sum(it.below for it in found)}; the widest lead is {max(found, key=lambda it: it.by)} points, in "
