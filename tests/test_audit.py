@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from qunify.audit._demonstrations import examples, rows
 from qunify.audit._encoding import encode, pieces
 from qunify.audit._groups import of_pieces, own_groups
 from qunify.audit._measure import asked
+from qunify.audit._models import Models
+from qunify.audit._pass import _asked, _in_process
 from qunify.audit._patience import times
+from qunify.hf import digit_values
 from tests import small_llama
 
 pytestmark = pytest.mark.slow  # TRL takes seconds to load
@@ -127,6 +131,55 @@ def test_methods_with_a_reference_and_a_teacher(model: Any, tokenizer: Any) -> N
     everything = audit.run(model, QUESTIONS[:1], tokenizer, reference=other, teacher=other).methods["method"]
     wanted = [name for name in qu.names() if set(qu.get(name).needs) <= {"reference_logits", "teacher_logits"}]
     assert everything.tolist() == wanted
+
+
+@pytest.fixture(scope="module")
+def with_digits() -> tuple[Any, Any]:
+    """A tokenizer with digits as tokens of their own, and demonstrations that have some."""
+    tokenizer = small_llama.tokenizer()
+    tokenizer.add_tokens(list("0123456789"))
+    return tokenizer, [{"question": "the cat sees", "answer": said} for said in ("7 birds", "2 5 dogs and 9", "a cat")]
+
+
+def test_what_the_teacher_was_before_and_which_tokens_are_numbers(with_digits: tuple[Any, Any]) -> None:
+    tokenizer, rows = with_digits
+    student, reference, teacher, base = (small_llama.model(seed, vocab_size=len(tokenizer)).eval() for seed in range(4))
+    names = ["delta_kd", "ntl_was", "ntl_mse"]
+    models = {"reference": reference, "teacher": teacher, "teacher_base": base}
+    result = audit.run(student, rows, tokenizer, names, **models, influence=True, rehearse=1, trainable="all")
+    values = digit_values(tokenizer, len(tokenizer))
+    of_rows: list[list[torch.Tensor]] = []
+    for row in rows:
+        z, y = logits_of(student, tokenizer, row)
+        given: Any = {f"{what}_logits": logits_of(m, tokenizer, row)[0] for what, m in models.items()}
+        of_rows.append([qu.get(m)(z, y, **given, token_values=values).gradient.abs().sum(-1) / 2 for m in names])
+    for name, *parts in zip(names, *of_rows, strict=True):
+        np.testing.assert_allclose(result.tokens[f"push_{name}"], torch.cat(parts), rtol=1e-4, atol=1e-6)
+    digits = result.tokens["text"].str.strip().isin(list("0123456789"))
+    assert digits.sum() == 4
+    assert ((result.tokens["push_ntl_was"] != 1 - result.tokens["u"]).to_numpy()[digits]).all()
+    assert result.groups[["influence", "influence_adam", "rehearsed"]].notna().any(axis=None)
+    assert "Methods that compare numbers take 10 tokens of the vocabulary for digits." in " ".join(result.sentences)
+
+
+def test_a_process_is_told_which_tokens_are_numbers(with_digits: tuple[Any, Any]) -> None:
+    tokenizer, rows = with_digits
+    models = Models(
+        {"model": small_llama.model(vocab_size=len(tokenizer)).eval()}, digit_values(tokenizer, len(tokenizer))
+    )
+    sent = pickle.loads(pickle.dumps(models))
+    batch = [encode(example, tokenizer) for example in examples(rows)]
+    _, there = _in_process(0, sent, "cpu", [qu.get("ntl_was")], batch)
+    assert all(np.array_equal(there[key], value) for key, value in _asked(models, [qu.get("ntl_was")], batch).items())
+
+
+def test_methods_that_compare_numbers_need_digits(model: Any, tokenizer: Any, found: audit.Audit) -> None:
+    assert {"ntl_was", "ntl_mse"}.isdisjoint(found.methods["method"])
+    assert found.about["digits"] == 0
+    with pytest.raises(
+        ValueError, match="ntl_mse needs token_values: expected a tokenizer with digits as tokens of th"
+    ):
+        audit.run(model, QUESTIONS, tokenizer, ["sft", "ntl_mse"])
 
 
 def test_a_loss_function_and_two_settings_of_one_method(model: Any, tokenizer: Any) -> None:
@@ -387,6 +440,10 @@ def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: P
         ({"prompt": "prompt"}, "expected both the prompt's and the completion's column"),
         ({"methods": []}, "methods: expected at least one"),
         ({"methods": ["kd"]}, "kd needs teacher_logits: expected a teacher, got none"),
+        (
+            {"methods": ["delta_kd"], "reference": "a", "teacher": "a"},
+            "delta_kd needs teacher_base_logits: expected a te",
+        ),
         ({"methods": ["sft", "sft"]}, "expected different methods, got sft"),
         ({"groups": {"x": "("}}, "groups: x: not a regular expression"),
         ({"flag": "bad"}, "flag: no column 'bad' in row 1"),

@@ -18,6 +18,7 @@ from qunify import audit, hf
 from qunify.audit import _pass, _rehearsal
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._influence import Sample, first_steps
+from qunify.audit._models import Models
 from qunify.audit._sentences import sentences
 from qunify.audit._trainable import training
 from tests import small_llama
@@ -54,7 +55,7 @@ def loss(model: Any, method: str, some: list[Encoded]) -> torch.Tensor:
 def test_influence_is_what_a_small_step_does(trainable: Any, optimizer: str) -> None:
     model, some = small_llama.model().double().eval(), encoded()
     kinds = [["a" if i % 2 else "b" for i in range(len(e.places))] for e in some]
-    found = first_steps({"model": model}, Sample(some, kinds), [qu.get(n) for n in NAMES], trainable, 60, 0)
+    found = first_steps(Models({"model": model}), Sample(some, kinds), [qu.get(n) for n in NAMES], trainable, 60, 0)
     assert found["groups"].tolist() == ["a", "b"]
     for j, name in enumerate(NAMES):
         # half of what a step does less half of what its opposite does: a single step, small enough, drowns in rounding
@@ -404,6 +405,12 @@ def test_a_trainer_reads_the_weights(tmp_path: Path) -> None:
         ("dft", 'method="dft"'),
         ("gce(q=0.5)", 'method="gce", method_params=dict(q=0.5)'),
         ("target_sft", 'method="target_sft", teacher_model="path/to/teacher"'),
+        ("ntl_was", 'method="ntl_was"'),  # the trainer reads numbers off the tokenizer
+        (
+            "delta_kd",
+            'method="delta_kd", reference_model="path/to/reference", teacher_model="path/to/teacher", '
+            'teacher_base_model="path/to/teacher_base"',
+        ),
         ("mine", "method=mine"),
     ],
 )

@@ -15,7 +15,7 @@ import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.cli import main
 from qunify.maps import QMap
-from qunify.symbolic import loss_to_pulls, with_fractions
+from qunify.symbolic import loss_to_pulls, runs_on_symbols, with_fractions
 from qunify.symbolic._gradients import gradient_of_loss
 from qunify.symbolic._loss_to_pulls import OFF_TIES, prove
 from qunify.symbolic._loss_to_pulls import steps as steps_
@@ -43,10 +43,26 @@ def test_the_loss_gives_the_pulls_for_every_vocabulary(name: str) -> None:
     assert bool(proof.open_ties) == (name in OFF_TIES)
 
 
+#: More than RANKED tokens in order: compared by numbers, as `test_conformance` does with these.
+BEYOND_SYMBOLS = {"logistic_ranking,k=20", "hinge_ranking,k=20"}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("m", [c for c in every_setting() if c.id not in ENTRIES])  # the defaults are proved above
-def test_at_every_example_setting(m: QMap) -> None:
+@pytest.mark.parametrize("m", [c for c in every_setting() if c.id not in {*ENTRIES, *BEYOND_SYMBOLS}])
+def test_at_every_example_setting(m: QMap) -> None:  # the defaults are proved above
     assert prove(m).holds
+
+
+def test_an_order_of_many_tokens_is_compared_by_numbers() -> None:
+    """Pairs of five take symbols minutes."""
+    for case in every_setting():
+        if case.id in BEYOND_SYMBOLS:
+            (m,) = case.values
+            assert not runs_on_symbols(m)
+            with pytest.raises(NotImplementedError, match="in symbols up to 4 tokens, got the one of rank 5"):
+                prove(m)
+            assert not qu.compare(m, m).proved
+    assert runs_on_symbols(qu.get("hinge_ranking", k=4))
 
 
 @pytest.mark.slow

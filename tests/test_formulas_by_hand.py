@@ -272,5 +272,21 @@ def test_the_formula_by_hand_is_the_method(name: str, params: dict[str, Any], lo
         torch.testing.assert_close(q.gradient[row], gradient, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(("name", "lost"), [
+    ("logistic_ranking", lambda z, p, i, j: torch.nn.functional.softplus(z[:, j] - z[:, i])),
+    ("hinge_ranking", lambda z, p, i, j: (0.1 - p[:, i] + p[:, j]).clamp(min=0)),
+])  # fmt: skip
+def test_twenty_tokens_in_order(name: str, lost: Any) -> None:
+    b = batch(40)
+    order = b.context["teacher_logits"].sort(stable=True, descending=True).indices[:, :20]
+    z = b.logits.clone().requires_grad_()
+    i, j = torch.triu_indices(20, 20, 1)
+    loss = 2 / (20 * 19) * lost(z.gather(1, order), z.softmax(-1).gather(1, order), i, j).sum(-1)
+    (gradient,) = torch.autograd.grad(loss.sum(), z)
+    q = qu.get(name, k=20)(b.logits, b.labels, **b.context)
+    torch.testing.assert_close(q.loss, loss.detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(q.gradient, gradient, rtol=1e-8, atol=1e-10)
+
+
 def test_families_of_gates_alone_are_written_a_second_time() -> None:
     assert {*qu.names("policy"), *qu.names("unlearning")} <= {name for name, *_ in BY_HAND}

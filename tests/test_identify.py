@@ -72,13 +72,9 @@ def test_every_parameter_is_tried_off_its_default() -> None:
     assert untold == [], "give a parameter of theirs a telling value"
 
 
-#: Their share is found at its default alone: between two ranks every share is the same.
-SHARES = {"rho1", "lowest_losses"}
-
-
 @pytest.mark.parametrize("name", one_each(name for name in ENTRIES if name not in OF_SEQUENCES))
 def test_every_entry_is_recovered_from_its_published_loss(name: str) -> None:
-    m = qu.get(name) if name in SHARES else told(name)
+    m = told(name)
     found = qu.identify(published(m), m.needs)
     match = named(found, name)
     assert match.level == found[0].level == "identical"
@@ -295,6 +291,30 @@ def test_smoothing_over_the_others_is_smoothing_that_depends_on_the_vocabulary()
     assert "smoothing=0.1·V/(V - 1)" in found.verdict
 
 
+SHARES: dict[str, Callable[[int], float]] = {
+    "1 - 1/log(V)": lambda v: 1 - 1 / math.log(v),
+    "0.3/sqrt(V)": lambda v: 0.3 / v**0.5,
+    "1/(V + 1)": lambda v: 1 / (v + 1),
+    "0.9 - 0.5/V": lambda v: 0.9 - 0.5 / v,
+}
+
+
+@pytest.mark.parametrize("said", ["1 - 1/log(V)", *(pytest.param(s, marks=pytest.mark.slow) for s in [*SHARES][1:])])
+def test_a_share_may_depend_on_the_vocabulary_in_many_ways(said: str) -> None:
+    def mixed(z: Tensor, y: Tensor) -> Tensor:
+        share = SHARES[said](z.shape[-1])
+        return -(1 - share) * log_u(z, y) - share * z.log_softmax(-1).mean(-1)
+
+    found = qu.identify(mixed, top=1)
+    assert (found[0].name, found[0].level, str(found[0].params["smoothing"])) == ("label_smoothing", "identical", said)
+
+
+def test_a_share_that_no_plain_expression_gives_is_not_given_one() -> None:
+    shares = {5: 0.31, 24: 0.17, 150: 0.43}
+    found = qu.identify(lambda z, y: F.cross_entropy(z, y, reduction="none", label_smoothing=shares[z.shape[-1]]))
+    assert "identical" not in {m.level for m in found}
+
+
 def test_division_by_the_vocabulary_is_a_factor_that_depends_on_it() -> None:
     def torch_mean(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
         return (teacher_logits.softmax(-1) * (teacher_logits.log_softmax(-1) - z.log_softmax(-1))).mean()
@@ -354,6 +374,68 @@ def test_a_method_at_most_tokens_is_named_with_its_share_of_them(
     assert found[0].silent == ("silent" in others)
     assert f"at {found[0].share:.0%} of the tokens tried, and {others}." in found.verdict
     assert name not in [m.name for m in found[1:]]
+
+
+def rank(z: Tensor, y: Tensor) -> Tensor:
+    return 1 + (z > z.gather(1, y[:, None])).sum(-1)
+
+
+def within(k: int) -> Loss:
+    return lambda z, y: -log_u(z, y) * (rank(z, y) <= k)
+
+
+def unlikely_alone(z: Tensor, y: Tensor) -> Tensor:
+    return -u_of(z, y).detach() * log_u(z, y) * (rank(z, y) > 3)
+
+
+def where_the_teacher_agrees(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    return -((1 - u_of(z, y)) ** 2) * log_u(z, y) * (rank(teacher_logits, y) <= 5)
+
+
+def smoothed_below(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y, reduction="none", label_smoothing=0.1) * (u_of(z, y).detach() < 0.65)
+
+
+def focal_above(z: Tensor, y: Tensor) -> Tensor:
+    return -((1 - u_of(z, y)) ** 2) * log_u(z, y) * (u_of(z, y).detach() > 0.3)
+
+
+def between(z: Tensor, y: Tensor) -> Tensor:
+    u = u_of(z, y).detach()
+    return -3 * log_u(z, y) * ((u > 0.2) & (u < 0.6))
+
+
+@pytest.mark.parametrize(
+    ("loss", "named", "where"),
+    [
+        (within(20), "sft", "where the label is among the 20 likeliest tokens"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (within(3), "sft", "where the label is among the 3 likeliest tokens"),
+                (unlikely_alone, "dft", "where the label is not among the 3 likeliest tokens"),
+                (
+                    where_the_teacher_agrees, "focal(focusing=2)",
+                    "where the label is among the teacher's 5 likeliest tokens",
+                ),
+                (smoothed_below, "label_smoothing(smoothing=0.1)", "where u < 0.65"),
+                (focal_above, "focal(focusing=2)", "where u > 0.3"),
+                (between, "3 × sft", "where 0.2 < u < 0.6"),
+            ]
+        ),
+    ],
+)  # fmt: skip
+def test_a_method_that_acts_somewhere_alone_is_told_with_where(loss: Loss, named: str, where: str) -> None:
+    found = qu.identify(loss, top=1)
+    assert (found[0].level, found[0].where, found[0].silent) == ("mostly", where, True)
+    assert f" is {named} {where}, and silent at the others (" in found.verdict
+
+
+def test_where_nothing_plain_tells_when_a_loss_acts_no_condition_is_named() -> None:
+    def every_third(z: Tensor, y: Tensor) -> Tensor:
+        return -log_u(z, y) * (y % 3 != 0)
+
+    assert qu.identify(every_third)[0].where == ""
 
 
 @pytest.mark.slow

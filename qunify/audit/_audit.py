@@ -20,11 +20,11 @@ from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode
 from qunify.audit._forward import batches
-from qunify.audit._given import check_apart, check_vocabularies, chosen_methods, flags
+from qunify.audit._given import check_apart, check_vocabularies, chosen_methods, flags, with_digits
 from qunify.audit._groups import own_groups
 from qunify.audit._influence import Sample, first_steps, passes, sample
 from qunify.audit._kept import Kept, told
-from qunify.audit._models import check_model, load_model, load_tokenizer
+from qunify.audit._models import Models, check_model, load_model, load_tokenizer
 from qunify.audit._page import page
 from qunify.audit._pass import asked_of_batches, group_patience, token_table
 from qunify.audit._rehearsal import Plan, rehearsals, split
@@ -124,6 +124,7 @@ def run(
     groups: Mapping[str, str] | None = None,
     flag: str | None = None,
     *,
+    teacher_base: Any = None,
     influence: bool = False,
     rehearse: int = 0,
     trainable: Trainable = "adapter",
@@ -143,10 +144,11 @@ def run(
 
     Parameters
     ----------
-    model, reference, teacher : a causal language model or its folder
+    model, reference, teacher, teacher_base : a causal language model or its folder
         Folders with safetensors weights only. A reference or a teacher, of the same vocabulary, adds the methods that
-        need one. A teacher may also be a jsonl file of recorded answers, as `qunify record` or a server writes them;
-        methods that must be told more of it than is listed there are then left out, and `topk_kd` takes as many.
+        need one; so does `teacher_base`, what the teacher was before its own training, beside both. A teacher may also
+        be a jsonl file of recorded answers, as `qunify record` or a server writes them; methods that must be told more
+        of it than is listed there are then left out, and `topk_kd` takes as many.
     demonstrations : path, dataset or list of dict
         A jsonl, json, csv, tsv or parquet file, a folder that `datasets` has saved, or rows; with columns `prompt` and
         `completion`, `question` and `answer`, `instruction` and `output`, `messages`, `conversations`, or those named
@@ -154,7 +156,8 @@ def run(
     tokenizer : tokenizer or its folder, optional
         By default that in the model's folder. Its chat template is applied where it has one.
     methods : sequence of id, QMap or loss function, optional
-        By default every method of the catalogue whose contexts are there.
+        By default every method of the catalogue whose contexts are there. Those that compare numbers are told by the
+        tokenizer which tokens are a digit, as `qunify.hf.digit_values` has it; where none is, they are left out.
     groups : mapping of str to str, optional
         Groups of tokens of one's own: a name, and a regular expression for the text of what the assistant says.
     flag : str, optional
@@ -199,7 +202,9 @@ def run(
     ValueError
         One sentence for what is missing or does not fit, before any forward pass where that can be known.
     """
-    chosen = chosen_methods(methods, {"reference_logits": reference, "teacher_logits": teacher})
+    given_models = {"reference": reference, "teacher": teacher, "teacher_base": teacher_base}
+    there = {f"{what}_logits": m for what, m in given_models.items()}
+    chosen = chosen_methods(methods, there | {"token_values": True})  # the tokenizer tells which there are
     compiled = own_groups(groups)
     _check_numbers(limit, rehearse, rate, batch_tokens)
     check_trainable(trainable)
@@ -207,8 +212,8 @@ def run(
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     flagged = flags(rows, flag)
     is_file = is_answers(teacher)
-    named = {"model": model, "reference": reference, "teacher": None if is_file else teacher}
-    sources = {what: m for what, m in named.items() if m is not None}
+    named = {"model": model, **given_models, **({"teacher": None} if is_file else {})}
+    sources = Models({what: m for what, m in named.items() if m is not None})
     for what, m in sources.items():
         check_model(m, what)
     if rehearse:
@@ -226,10 +231,12 @@ def run(
     if is_file:
         answers = teacher if isinstance(teacher, Answers) else Answers.read(teacher, read)
         encoded = answered(answers, given, encoded, read)
-    models = {what: load_model(m, device) for what, m in sources.items()}
+    models = Models({what: load_model(m, device) for what, m in sources.items()})
     check_vocabularies(models, encoded)
+    vocab = Head.of(models["model"]).vocab
+    chosen, values = with_digits(chosen, read, vocab, named=methods is not None)
+    models.token_values = sources.token_values = values
     if answers is not None:
-        vocab = Head.of(models["model"]).vocab
         answers.check_vocabulary(vocab)
         chosen = told_enough(chosen, encoded, vocab, named=methods is not None)
     labels = list(chosen)
@@ -255,6 +262,7 @@ def run(
         "max_length": max_length,
         "chat_template": getattr(read, "chat_template", None) is not None,
         "flag": flag,
+        "digits": 0 if values is None else int((~values.isnan()).sum()),
         **({} if answers is None else of_answers(encoded)),
     }
     table = _tables.methods(tokens, labels, gram, flagged, seed)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from qunify.audit._encoding import Encoded
+from qunify.audit._models import Models
 from qunify.hf import Head, last_hidden
 from qunify.training import TopK
 
@@ -95,15 +96,18 @@ def _answers(batch: Sequence[Encoded]) -> TopK | None:
 
 
 @torch.no_grad()
-def context_logits(models: Mapping[str, Any], batch: Sequence[Encoded]) -> dict[str, Tensor]:
-    """What the models beside the one in question predict at every trained token, (N, V), by names of contexts."""
+def context_logits(models: Models, batch: Sequence[Encoded]) -> dict[str, Tensor]:
+    """What the models beside the one in question predict at every trained token, (N, V), by names of contexts; and what
+    tokens are as numbers, (V,)."""
     others = {name: model for name, model in models.items() if name != "model"}
     found = {name: Head.of(m).logits(hidden_states(m, batch)[0]) for name, m in others.items()}
     if (answers := _answers(batch)) is not None:
         found["teacher"] = _logits_of(answers, torch.arange(len(answers.values)), models["model"])
-    return contexts(found)
+    return contexts(found, models)
 
 
-def contexts(found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What the models beside the one in question predict, under the names of contexts."""
-    return {f"{name}_logits": value for name, value in found.items() if name != "model"}
+def contexts(found: Mapping[str, Tensor], models: Models) -> dict[str, Tensor]:
+    """What the models beside the one in question predict, under the names of contexts; and what tokens are as
+    numbers."""
+    values = {} if models.token_values is None else {"token_values": models.token_values}
+    return {f"{name}_logits": value for name, value in found.items() if name != "model"} | values

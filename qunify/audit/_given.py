@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from torch import Tensor
 
 from qunify.audit._encoding import Encoded
 from qunify.catalogue import as_method, get, names
-from qunify.hf import Head
+from qunify.hf import Head, digit_values
 from qunify.maps import Method, QMap
 
 
@@ -35,6 +36,28 @@ def chosen_methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -
             raise ValueError(f"audit: methods: expected different methods, got {name} twice")
         found[name] = m
     return found
+
+
+def with_digits(
+    chosen: Mapping[str, QMap], tokenizer: Any, vocab: int, named: bool
+) -> tuple[dict[str, QMap], Tensor | None]:
+    """The methods, and what each token is as a number, (V,), where one of them asks. Where no token is a digit, methods
+    that were not `named` and ask are left out.
+
+    Raises
+    ------
+    ValueError
+        Such a method that was named.
+    """
+    asking = [name for name, m in chosen.items() if "token_values" in m.needs]
+    if not asking:
+        return dict(chosen), None
+    try:
+        return dict(chosen), digit_values(tokenizer, vocab)
+    except ValueError as error:
+        if named:
+            raise ValueError(f"audit: methods: {asking[0]} needs {error}") from None
+        return {name: m for name, m in chosen.items() if name not in asking}, None
 
 
 _TRUE, _FALSE = {"1", "true", "yes"}, {"0", "false", "no", "", "none"}

@@ -6,7 +6,7 @@ first order: one gradient per group and one per method suffice for every pair.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from qunify.audit._encoding import Encoded
 from qunify.audit._forward import batches_with_gradients, context_logits, hidden_states, sequences
+from qunify.audit._models import Models
 from qunify.audit._trainable import Trainable, training
 from qunify.catalogue import get
 from qunify.hf import Head
@@ -56,7 +57,7 @@ def passes(shared: Sample, methods: int, batch_tokens: int) -> int:
 
 
 def first_steps(
-    models: Mapping[str, Any],
+    models: Models,
     shared: Sample,
     methods: Sequence[QMap],
     trainable: Trainable,
@@ -72,7 +73,7 @@ def first_steps(
     """
     groups = sorted({group for one in shared.groups for group in one})
     with training(models["model"], trainable, seed) as (model, parameters):
-        backward = _Backward({**models, "model": model}, parameters, shared, batch_tokens, done)
+        backward = _Backward(models.with_model(model), parameters, shared, batch_tokens, done)
         up = -backward([get("sft")] * len(groups), groups)
         descent, adam = [], []
         at_once = max(1, HELD // up.shape[1] - len(groups))
@@ -89,7 +90,7 @@ def first_steps(
 class _Backward:
     """Gradients by the parameters, of the mean loss over the sample or over one group of its tokens."""
 
-    models: Mapping[str, Any]
+    models: Models
     parameters: Sequence[nn.Parameter]
     shared: Sample
     batch_tokens: int

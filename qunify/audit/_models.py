@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from qunify.hf import from_folder, from_gguf
+
+
+class Models(dict[str, Any]):
+    """The models of an audit by what they are to it, model, reference, teacher and teacher_base, loaded or as they were
+    given; and what each token of their vocabulary is as a number, (V,), where a method asks."""
+
+    def __init__(self, models: Mapping[str, Any], token_values: Tensor | None = None) -> None:
+        super().__init__(models)
+        self.token_values = token_values
+
+    def with_model(self, model: Any) -> Models:
+        """The same, with another model in question."""
+        return Models({**self, "model": model}, self.token_values)
 
 
 def check_model(model: Any, what: str) -> None:

@@ -64,8 +64,8 @@ def _code(name: str) -> str:
     if base not in names():
         return f"method={name}"  # a function or a map of the user's own
     params = f", method_params=dict({parameters})" if parameters else ""
-    given = {"reference_logits": "reference_model", "teacher_logits": "teacher_model"}
-    others = "".join(f', {given[need]}="path/to/{given[need][:-6]}"' for need in get(base).needs if need in given)
+    models = [need.removesuffix("_logits") for need in get(base).needs if need.endswith("_logits")]
+    others = "".join(f', {model}_model="path/to/{model}"' for model in models)
     return f'method="{base}"{params}{others}'
 
 

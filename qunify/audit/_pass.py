@@ -21,15 +21,15 @@ from qunify.audit._forward import Place, States, contexts, logits, sequences, st
 from qunify.audit._groups import of_pieces
 from qunify.audit._kept import Arrays, Kept
 from qunify.audit._measure import asked, token_of
-from qunify.audit._models import load_model
+from qunify.audit._models import Models, load_model
 from qunify.catalogue import get
 from qunify.maps import QMap
 from qunify.token import Pool, Pooling
 
 
 def asked_of_batches(
-    models: Mapping[str, Any],
-    sources: Mapping[str, Any],
+    models: Models,
+    sources: Models,
     parts: Sequence[Sequence[Encoded]],
     methods: Sequence[QMap],
     store: Kept,
@@ -57,22 +57,20 @@ def asked_of_batches(
     return [found[i] for i in range(len(parts))]
 
 
-def _asked(models: Mapping[str, Any], methods: Sequence[QMap], batch: Sequence[Encoded]) -> Arrays:
+def _asked(models: Models, methods: Sequence[QMap], batch: Sequence[Encoded]) -> Arrays:
     read = states(models, batch)
     known = _statistics(models, methods, batch, read)
     blocks, start = [], 0
     for found, ids, _ in logits(models, batch, read=read):
         here = {pool: values[start : start + len(ids)] for pool, values in known.items()}
-        blocks.append(asked(methods, found["model"], ids, contexts(found), here))
+        blocks.append(asked(methods, found["model"], ids, contexts(found, models), here))
         start += len(ids)
     of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
     joined = {key: torch.cat([getattr(b, key) for b in blocks], dim=-1).cpu().numpy() for key in of_tokens}
     return {**joined, "gram": torch.stack([b.gram for b in blocks]).sum(0).cpu().numpy()}
 
 
-def _statistics(
-    models: Mapping[str, Any], methods: Sequence[QMap], batch: Sequence[Encoded], read: States
-) -> dict[Pool, Tensor]:
+def _statistics(models: Models, methods: Sequence[QMap], batch: Sequence[Encoded], read: States) -> dict[Pool, Tensor]:
     """What methods take from the token's demonstration, or from all of the batch, (N, 1) each."""
     looking = [m for m in methods if m.pools]
     pools = tuple(dict.fromkeys(pool for m in looking for pool in m.pools))
@@ -80,7 +78,7 @@ def _statistics(
         return {}
     found: dict[Pool, list[Tensor]] = {pool: [] for pool in pools}
     for values, ids, _ in logits(models, batch, read=read):
-        t = token_of(looking, values["model"], ids, contexts(values))
+        t = token_of(looking, values["model"], ids, contexts(values, models))
         for pool in pools:
             found[pool].append(torch.cat([pool.of(block) for _, block in t.blocks()]))
     of = sequences(read["model"][2])
@@ -94,19 +92,19 @@ _ONE = threading.Lock()
 
 
 def _in_process(
-    i: int, sources: Mapping[str, Any], device: str, methods: Sequence[QMap], batch: Sequence[Encoded]
+    i: int, sources: Models, device: str, methods: Sequence[QMap], batch: Sequence[Encoded]
 ) -> tuple[int, Arrays]:
     with _ONE:
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the processes share the cores
         try:
             models = {what: _opened(m, device) if isinstance(m, str | Path) else m for what, m in sources.items()}
-            return i, _asked(models, methods, batch)
+            return i, _asked(Models(models, sources.token_values), methods, batch)
         finally:
             torch.set_num_threads(threads)
 
 
-@functools.lru_cache(maxsize=3)  # a process's model, reference and teacher, for its next batches
+@functools.lru_cache(maxsize=4)  # a process's model, reference, teacher and its base, for its next batches
 def _opened(folder: str | Path, device: str) -> Any:
     return load_model(folder, device)
 
@@ -141,7 +139,7 @@ def token_table(
 
 
 def group_patience(
-    tokens: pd.DataFrame, methods: Sequence[QMap], models: Mapping[str, Any], encoded: Sequence[Encoded]
+    tokens: pd.DataFrame, methods: Sequence[QMap], models: Models, encoded: Sequence[Encoded]
 ) -> dict[str, np.ndarray]:
     """Every method's patience at the median token of every group, relative to SFT's."""
     found = {}
@@ -151,6 +149,6 @@ def group_patience(
         e = encoded[i]
         values, _, _ = next(logits(models, [e.alone(t)]))
         one = {name: value[0].cpu() for name, value in values.items()}
-        took = _patience.times([get("sft"), *methods], one["model"], e.ids[t], contexts(one))
+        took = _patience.times([get("sft"), *methods], one["model"], e.ids[t], contexts(one, models))
         found[str(group)] = took[1:] / took[0]
     return found

@@ -12,6 +12,7 @@ import torch
 from qunify.audit._encoding import Encoded
 from qunify.audit._forward import batches, batches_with_gradients, context_logits, hidden_states, sequences
 from qunify.audit._kept import Kept
+from qunify.audit._models import Models
 from qunify.audit._trainable import Trainable, training
 from qunify.hf import Head
 from qunify.maps import Method, QMap
@@ -50,7 +51,7 @@ class Plan:
 
 
 def rehearsals(
-    models: Mapping[str, Any],
+    models: Models,
     methods: Mapping[str, QMap],
     train: Sequence[Encoded],
     held: Sequence[Encoded],
@@ -75,7 +76,7 @@ def rehearsals(
 
 
 def _rehearsed(
-    models: Mapping[str, Any],
+    models: Models,
     method: QMap,
     train: Sequence[Encoded],
     held: Sequence[Encoded],
@@ -88,7 +89,7 @@ def _rehearsed(
             some = [train[i] for i in chosen]
             total = sum(len(e.places) for e in some)
             for batch in batches_with_gradients(some, plan.batch_tokens):
-                _loss({**models, "model": model}, method, [some[i] for i in batch], total).backward()
+                _loss(models.with_model(model), method, [some[i] for i in batch], total).backward()
                 done(len(batch))
             optimizer.step()
             optimizer.zero_grad()
@@ -106,7 +107,7 @@ def _orders(n: int, steps: int, seed: int) -> Iterator[list[int]]:
         ahead = ahead[PER_STEP:]
 
 
-def _loss(models: Mapping[str, Any], method: Method, batch: Sequence[Encoded], total: int | None) -> torch.Tensor:
+def _loss(models: Models, method: Method, batch: Sequence[Encoded], total: int | None) -> torch.Tensor:
     """The method's loss over a batch, as its share of `total` tokens, or of every token where there is no total."""
     given = context_logits(models, batch)
     hidden, ids, places = hidden_states(models["model"], batch)
@@ -126,7 +127,7 @@ def _log_probabilities(
     found: dict[int, np.ndarray] = {}
     for batch in batches(range(len(held)), held, batch_tokens):
         some = [held[i] for i in batch]
-        values = -_loss({"model": model}, "sft", some, None).cpu().numpy()
+        values = -_loss(Models({"model": model}), "sft", some, None).cpu().numpy()
         ends = np.cumsum([len(e.places) for e in some])[:-1]
         found |= dict(zip(batch, np.split(values, ends), strict=True))
         done(len(batch))

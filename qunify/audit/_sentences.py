@@ -127,6 +127,8 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
         text += f" {about['cut_off']:,} were cut off, with {about['tokens_cut_off']:,} tokens that would count."
     if about["left_out"]:
         text += f" {about['left_out']:,} more have no token to train on."
+    if about.get("digits"):
+        text += f" Methods that compare numbers take {_counted(about['digits'], 'token')} of the vocabulary for digits."
     if "teacher_tokens" in about:
         text += (
             f" Of the teacher at least {about['teacher_tokens']:,} tokens are listed everywhere, with "

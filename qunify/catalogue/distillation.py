@@ -246,7 +246,8 @@ class AKL(QMap):
     Loss    sg(r) KL(teacher‖p) + (1 − sg(r)) KL(p‖teacher), r = the head's share of the gap |teacher − p|
     Pulls   r → teacher, and (1 − r) times the vector of the reverse KL
     Source  Wu et al. 2024, arXiv:2404.02657
-    Release the token that crosses μ counts as tail there, unless it is the first one
+    Release the token that crosses μ counts as tail there, unless it is the first one; KDFlow's threshold is the mass of
+            the tail, 1 − μ, the same at one half
     """
 
     name = "akl"
@@ -445,7 +446,8 @@ class TopKKD(QMap):
     Loss    drop: −Σ_K tea log p; renormalise: KL(tea_K‖p), tea_K = tea/Σ_K tea; bucket: KL over K and one tail bucket
     Pulls   drop: Σ_K tea → tea_K; renormalise: 1 → tea_K; bucket: 1 → tea on K and p, rescaled, outside
     Source  Anshumann et al. 2025, arXiv:2503.16870, which shows that the truncated forms are biased
-    Release TRL 1.16 distils 100 tokens, with a tail bucket or with both sides renormalised over them
+    Release TRL 1.16 distils 100 tokens, with a tail bucket or with both sides renormalised over them; verl 0.9.1 drops
+            the tail, and its log-probabilities end at −10; ms-swift 4.6 and tunix 0.1.7 renormalise both sides
     """
 
     name = "topk_kd"

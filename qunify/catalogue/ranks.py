@@ -54,7 +54,12 @@ class LogisticRanking(QMap):
     needs = ("teacher_logits",)
     examples = ({"k": 2},)
     k: int = param(
-        4, low=2, high=4, letter="k", telling=3, doc="size of K: so many of the teacher's likeliest tokens are ranked"
+        4,
+        low=2,
+        high=20,
+        letter="k",
+        telling=3,
+        doc="size of K: so many of the teacher's likeliest tokens are ranked; proofs go up to 4",
     )
 
     @property
@@ -103,7 +108,12 @@ class HingeRanking(QMap):
         0.1, low=0, letter="m", telling=0.237, elsewhere="`margin` in DistillKit", doc="m, in probability"
     )
     k: int = param(
-        4, low=2, high=4, letter="k", telling=3, doc="size of K: so many of the teacher's likeliest tokens are ranked"
+        4,
+        low=2,
+        high=20,
+        letter="k",
+        telling=3,
+        doc="size of K: so many of the teacher's likeliest tokens are ranked; proofs go up to 4",
     )
 
     @property

@@ -27,6 +27,7 @@ class Audit(Command):
             metavar="DIR|FILE",
             help="a model to distil from, or a .jsonl of its recorded answers",
         )
+        say("--teacher-base", type=Path, metavar="DIR", help="what the teacher was before its own training")
         say("--methods", metavar="A,B,…", help=f"each {NAME} (default: all that what is given serves)")
         say(
             "--group", action="append", default=[], metavar="NAME=REGEX", help="a kind of token of your own; repeatable"
@@ -58,9 +59,10 @@ class Audit(Command):
         try:
             found = audit.run(
                 args.model, args.data, args.tokenizer, chosen, args.reference, args.teacher, groups, args.flag,
-                influence=args.influence, rehearse=args.rehearse, trainable=_trainable(args.trainable), rate=args.rate,
-                prompt=args.prompt, completion=args.completion, limit=args.limit, max_length=args.max_length,
-                device=args.device, keep=tables / "unfinished", jobs=args.jobs, progress=not args.json,
+                teacher_base=args.teacher_base, influence=args.influence, rehearse=args.rehearse,
+                trainable=_trainable(args.trainable), rate=args.rate, prompt=args.prompt, completion=args.completion,
+                limit=args.limit, max_length=args.max_length, device=args.device, keep=tables / "unfinished",
+                jobs=args.jobs, progress=not args.json,
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(str(error)) from None

@@ -67,7 +67,11 @@ class Diagnosis:
 def diagnose(subject: Subject, batches: list[Batch], measured: list[Measured]) -> Diagnosis:
     invariant = all(q.shift_invariant for q in measured)
     gate = invariant and all(q.is_gate for q in measured)
-    used = tuple(name for name in subject.contexts if _depends(subject, batches[0], measured[0], name))
+    used = tuple(
+        name
+        for name in subject.contexts
+        if any(_depends(subject, p, q, name) for p, q in zip(batches, measured, strict=True))  # a top-k may be all of V
+    )
     curve, alone = None, False
     if gate:
         u = torch.arange(1, 100, dtype=torch.float64) / 100

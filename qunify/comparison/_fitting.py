@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import itertools
@@ -27,7 +28,12 @@ WHOLE = (*range(1, 25), 32, 50, 64, 100, 128)  # integers that are tried; batche
 MOVES = 64  # how far from there a whole number is followed, in steps
 STARTS = 3  # how many starts are followed downhill
 WORTH = 0.3  # relative error above which a fit is not refined
-HOPELESS = 0.9  # relative error of the best start, with a free factor, above which no start is followed downhill
+NEAR = 0.1  # relative error up to which an entry is named as near
+HOPELESS = 0.6  # relative error of the best start, with a free factor, above which no start is followed downhill
+CLEAR = 1e-4  # relative error above which rounding does not change the order of two
+FOLLOWED = 8  # values of a threshold from which other parameters are followed downhill, those that come nearest
+BETTER = 0.999  # a grid has brought something if it brings the error below this times what it was
+NO_BETTER = 5  # so many grids in a row that bring nothing are the last; two, where others are followed downhill
 EPS = float(np.finfo(np.float64).eps)
 
 
@@ -75,9 +81,9 @@ class Sample:
 
     def values(self, m: QMap, *, again: bool = False) -> list[Array]:
         """The same numbers of a method, for each vocabulary."""
-        return self._apart(self._values(m, again))
+        return self._apart(self.vector(m, again=again))
 
-    def _values(self, m: QMap, again: bool) -> Array:
+    def vector(self, m: QMap, *, again: bool = False) -> Array:
         """As one vector; kept, of a method that will be asked for `again`, also for other losses."""
         return self._place.kept_values(m) if again else self._place.values(m)
 
@@ -113,11 +119,9 @@ class Sample:
         """The largest vocabulary alone."""
         return self.small.only(len(self.batches) - 1)
 
-    def difference(
-        self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False
-    ) -> tuple[Array, float]:
+    def difference(self, m: QMap, mode: Mode, factor: float | None = None) -> tuple[Array, float]:
         """(factor · method − measured) relative to the measured norm, as one vector, and the factor."""
-        values = self._values(m, again)
+        values = self.vector(m)
         if mode == "ray":
             pairs = [_on_rays(v, b) for v, b in zip(self._apart(values), self.blocks, strict=True)]
             return joined([(v - b) / math.sqrt(len(b)) for v, b in pairs]), 1.0
@@ -131,9 +135,35 @@ class Sample:
         relative -= self._measured
         return relative, factor
 
-    def error(self, m: QMap, mode: Mode, factor: float | None = None, *, again: bool = False) -> float:
+    def error(self, m: QMap, mode: Mode, factor: float | None = None) -> float:
         """Relative error of the gradient, the largest over the vocabularies."""
-        return self.largest_norm(self.difference(m, mode, factor, again=again)[0])
+        return self.largest_norm(self.difference(m, mode, factor)[0])
+
+    def least(self, corners: Sequence[Array], mode: Mode) -> float:
+        """A bound below the error of a method that agrees with all of these vectors wherever they agree."""
+        same = np.logical_and.reduce([c == corners[0] for c in corners[1:]] or [np.ones(self.count, dtype=bool)])
+        relative, measured = np.where(same, corners[0] * self._scale, 0.0), np.where(same, self._measured, 0.0)
+        if mode == "equal":
+            return self.largest_norm(relative - measured)
+        size, shared = float(relative @ relative), float(relative @ measured)
+        left = relative * (max(shared / size, 0.0) if size else 0.0) - measured
+        return float(np.linalg.norm(left)) / math.sqrt(len(self.batches))  # of the largest, at least the middle
+
+    def errors(
+        self, cls: type[QMap], names: tuple[str, ...], settings: tuple[tuple[Any, ...], ...], mode: Mode
+    ) -> Array:
+        """The errors of an entry at many settings of these parameters, but for rounding; infinite where they exclude
+        each other."""
+        table, n = self._place.table(cls, names, settings), np.array(self.norms)
+        parts = np.split(self._measured, self._starts[1:])
+        shared = np.stack([v @ b for v, b in zip(np.split(table.values, self._starts[1:], 1), parts, strict=True)], 1)
+        shared, size = shared / n, table.squares / n**2
+        factor = np.ones(len(settings))
+        if mode == "ratio":
+            total = size.sum(1)
+            factor = np.where(total > 0, np.maximum(shared.sum(1) / np.where(total > 0, total, 1.0), 0.0), 0.0)
+        squared = factor[:, None] ** 2 * size - 2 * factor[:, None] * shared + [float(b @ b) for b in parts]
+        return np.nan_to_num(np.sqrt(np.maximum(squared, 0.0)), nan=math.inf, posinf=math.inf).max(1)
 
     def largest_norm(self, difference: Array) -> float:
         """The largest norm over the vocabularies."""
@@ -284,8 +314,11 @@ def fit(
     best = coarse.with_whole_numbers(best, [f.name for f in cls.parameters() if _is_whole(f) and f.name not in fixed])
     missed = thorough and (best.error > tolerance or whole.at(best.point, best.rest).error > tolerance)
     thresholds = coarse.thresholds(best) if missed else []
+    if coarse.excluded(thresholds, best):  # at one vocabulary, and so at all
+        thresholds = []
     best = coarse.with_thresholds(best, thresholds)
-    best = small.refined(small.at(best.point, best.rest))
+    if thresholds or best.error <= 1.5 * NEAR:  # what is farther off at one vocabulary comes near at none
+        best = small.refined(small.at(best.point, best.rest))
     best = whole.with_fine_thresholds(whole.at(best.point, best.rest), thresholds)
     m = whole.build(best.point, best.rest)
     return Fit(m, mode, sample.difference(m, mode)[1], best.error)
@@ -315,12 +348,31 @@ class _Search:
     def best_start(self, fixed: dict[str, Any]) -> Found:
         """The best of many starts, the first few of which are followed downhill."""
         points = list(itertools.product(*(dict.fromkeys(a.starts(len(self.axes) > 2)) for a in self.axes)))
-        starts = itertools.product(_discrete(self.cls, fixed), points)  # the same in every mode
-        ranked = sorted((self.at(point, rest, again=True) for rest, point in starts), key=lambda found: found.error)
-        hopeless = self.mode == "ratio" and ranked[0].error > HOPELESS
-        if self.axes and ranked[0].error > self.tolerance / 100 and not hopeless:
-            ranked[:STARTS] = [self.descended(start, precise=False) for start in ranked[:STARTS]]
-        return min(ranked, key=lambda found: found.error)
+        starts = list(itertools.product(_discrete(self.cls, fixed), points))  # the same whatever the loss
+        likely = self._likely(starts)
+        ranked = sorted((self.at(point, rest) for rest, point in likely), key=lambda found: found.error)
+        best = ranked[0]
+        if not self.axes or (self.mode == "ratio" and best.error > HOPELESS):
+            return best
+        for start in ranked[:STARTS]:
+            if best.error <= self.tolerance / 100:
+                break
+            end = self.descended(start, precise=False)
+            best = min(best, end, key=lambda found: found.error)
+            if end.error > WORTH:  # those that begin farther off end there, too
+                break
+        return best
+
+    def _likely(self, starts: list[tuple[dict[str, Any], tuple[float, ...]]]) -> list[tuple[Any, tuple[float, ...]]]:
+        """The nearest few, in their order; and all that are near enough for rounding to tell."""
+        if self.mode == "ray":
+            return starts
+        names = (*starts[0][0], *(a.name for a in self.axes))
+        errors = self.sample.errors(
+            self.cls, names, tuple((*rest.values(), *point) for rest, point in starts), self.mode
+        )
+        least = np.argsort(errors, kind="stable")[:STARTS].tolist()
+        return [starts[i] for i in sorted({*least, *np.flatnonzero(errors < CLEAR).tolist()})]
 
     def with_whole_numbers(self, best: Found, names: Sequence[str]) -> Found:
         """Each whole number by ever smaller steps from the best of those in WHOLE, which leave gaps; some come nearer
@@ -351,13 +403,13 @@ class _Search:
         return self.descended(best, precise=True) if worth else best
 
     def with_fine_thresholds(self, best: Found, thresholds: list[int]) -> Found:
-        """Each threshold along a fine grid, twice in turn, and then the other parameters downhill."""
+        """Each threshold along a fine grid, several twice in turn, and then the other parameters downhill."""
         if not thresholds or best.error <= self.tolerance:
             return best
         smooth = len(thresholds) < len(self.axes)
-        if smooth and best.error > WORTH:
+        if best.error > WORTH if smooth else self.excluded(thresholds, best):
             return best
-        for i in thresholds * 2:
+        for i in thresholds if len(thresholds) == 1 else thresholds * 2:
             best = self.narrowed(i, best)
         return self.descended(best, precise=True) if smooth else best
 
@@ -366,11 +418,11 @@ class _Search:
     def build(self, point: Sequence[float], rest: dict[str, Any]) -> QMap:
         return self.cls(**rest, **{a.name: v for a, v in zip(self.axes, point, strict=True)})
 
-    def at(self, point: Sequence[float], rest: dict[str, Any], *, again: bool = False) -> Found:
+    def at(self, point: Sequence[float], rest: dict[str, Any]) -> Found:
         key = (*point, *rest.values())
         if key not in self._errors:
             try:
-                self._errors[key] = self.sample.error(self.build(point, rest), self.mode, again=again)
+                self._errors[key] = self.sample.error(self.build(point, rest), self.mode)
             except ValueError:  # parameters that exclude each other
                 self._errors[key] = math.inf
         return Found(self._errors[key], point, rest)
@@ -398,40 +450,80 @@ class _Search:
         return min(start, self.at(point, start.rest), key=lambda found: found.error)
 
     def thresholds(self, at: Found) -> list[int]:
-        """The axes along which a small move changes nothing."""
-        return [i for i in range(len(self.axes)) if self._is_threshold(i, at)]
+        """The axes along which a small move changes nothing, and a large one something."""
+        return [i for i in range(len(self.axes)) if self._is_flat(i, at) and self._matters(i, at)]
 
-    def _is_threshold(self, i: int, at: Found) -> bool:
-        axis, moved = self.axes[i], list(at.point)
+    def _is_flat(self, i: int, at: Found) -> bool:
+        axis = self.axes[i]
         x = axis.off_end(axis.coordinate(at.point[i]))
-        values = []
-        for nearby in (x, x + 1e-7):
-            moved[i] = axis.value(nearby)
-            if math.isinf(self.at(moved, at.rest).error):
-                return True
-            values.append(self.sample.values(self.build(moved, at.rest)))
-        return all(np.array_equal(a, b) for a, b in zip(*values, strict=True))
+        value, *near = (axis.value(x + step) for step in (0, 1e-7, -1e-7))
+        here, *beside = (self._along(i, at, v) for v in (value, *(v for v in near if v != value)))
+        there = [v for v in beside if v is not None]  # of two sides one may be a step, or excluded by other parameters
+        return here is None or not there or any(np.array_equal(here, v) for v in there)
+
+    def _matters(self, i: int, at: Found) -> bool:
+        """Not so beside another parameter that leaves it without effect, such as a weight of zero."""
+        here = self._along(i, at, at.point[i])
+        others = (self._along(i, at, value) for value in self.axes[i].starts(few=True))
+        return any(here is None or v is None or not np.array_equal(here, v) for v in others)
+
+    def _along(self, i: int, at: Found, value: float) -> Array | None:
+        """The method's numbers with another value of one parameter; None where the others exclude it."""
+        try:
+            return self.sample.vector(self.build([*at.point[:i], value, *at.point[i + 1 :]], at.rest))
+        except ValueError:
+            return None
+
+    def excluded(self, thresholds: Sequence[int], at: Found) -> bool:
+        """Whether no values of the thresholds, where they are all the real parameters, come near.
+
+        Where a number is the same at both ends of an interval of a threshold, it is the same within: these alone say
+        how near any value there can come. Of two thresholds, the corners of rectangles tell.
+        """
+        if self.mode == "ray" or not 0 < len(thresholds) == len(self.axes) <= 2:
+            return False
+        grids = [self._grid(i, at, 0) for i in thresholds]
+        known: dict[tuple[int, ...], Array] = {}
+        for corner in itertools.product(*(range(len(g)) for g in grids)):
+            point = list(at.point)
+            for i, k, grid in zip(thresholds, corner, grids, strict=True):
+                point[i] = grid[k]
+            with contextlib.suppress(ValueError):  # parameters that exclude each other
+                known[corner] = self.sample.vector(self.build(point, at.rest))
+        for low in itertools.product(*(range(len(g) - 1) for g in grids)):
+            corners = [known[c] for c in itertools.product(*((k, k + 1) for k in low)) if c in known]
+            if corners and self.sample.least(corners, self.mode) <= NEAR:
+                return False
+        return True
+
+    def _grid(self, i: int, best: Found, n: int) -> list[float]:
+        """Values of a threshold: where searches start, where the loss jumps, and so many evenly between."""
+        starts = sorted({*self.axes[i].starts(few=False), best.point[i]})
+        even = np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist()
+        return sorted({*even, *starts, *self.sample.jumps})
 
     def narrowed(self, i: int, best: Found, follow: Sequence[int] = ()) -> Found:
-        """A grid along one axis, narrowed to the middle of the best plateau; axes to `follow` are refitted on it."""
+        """A grid along one axis, narrowed toward the middle of the best plateau for as long as that brings something;
+        axes to `follow` are refitted on it."""
 
         def tried(value: float) -> Found:
             found = self.at([value if j == i else v for j, v in enumerate(best.point)], best.rest)
             return self.descended(found, precise=False, free=follow) if follow else found
 
-        starts = sorted({*self.axes[i].starts(few=False), best.point[i]})
-        n = 21 if follow else 101
-        grid = sorted(
-            {*np.linspace(starts[0], min(starts[-1], starts[0] + 20), n).tolist(), *starts, *self.sample.jumps}
-        )
+        grid, same = self._grid(i, best, 21 if follow else 101), 0
+        if follow:
+            errors = [self.at([*best.point[:i], v, *best.point[i + 1 :]], best.rest).error for v in grid]
+            different = dict(zip(reversed(errors), reversed(grid), strict=True))  # of a plateau the first
+            grid = sorted({best.point[i], *(different[e] for e in sorted(different)[:FOLLOWED])})
         for _ in range(4 if follow else 12):
             found = [tried(v) for v in grid]
             errors = [f.error for f in found]
             first = last = errors.index(min(errors))
             while last + 1 < len(grid) and errors[last + 1] == errors[first]:
                 last += 1
+            same = 0 if found[first].error < BETTER * best.error else same + 1
             best = min(best, found[first], key=lambda f: f.error)
-            if best.error <= self.tolerance:
+            if best.error <= self.tolerance or same == (2 if follow else NO_BETTER):
                 return best
             before, after = grid[max(first - 1, 0)], grid[min(last + 1, len(grid) - 1)]
             sides = ((before, grid[first]), (grid[last], after))

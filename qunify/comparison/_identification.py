@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
 import sympy as sp
 import torch
 
@@ -16,8 +17,9 @@ from qunify._lib import html
 from qunify._lib.simple import simple_numbers
 from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
+from qunify.comparison._conditions import Condition, condition_of
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
-from qunify.comparison._fitting import HOPELESS, Fit, Mode, Sample, fit, simplified
+from qunify.comparison._fitting import NEAR, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._partial import Partial, partly
 from qunify.comparison._subjects import Measured, Subject, beside, examine, is_gate
 from qunify.comparison._sums import Sum, as_sum
@@ -27,8 +29,8 @@ from qunify.token import V
 
 DEGREES = ("identical", "scaled", "opposite", "mostly", "directional", "near")  # how near a match is
 EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
-NEAR = 0.1  # relative gradient error up to which an entry is named as near
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
+UNLIKE = 0.9  # relative error of an entry at its defaults above which it is not tried for a lost minus sign
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
@@ -61,6 +63,8 @@ class Match:
         Share of the tokens at which that is so, of those that were not used in fitting.
     silent : bool
         Whether the loss has no gradient at any of the others.
+    where : str
+        The condition that tells these tokens from the others, where a plain one does.
     """
 
     name: str
@@ -70,6 +74,7 @@ class Match:
     factor: Any = 1.0
     share: float = 1.0
     silent: bool = False
+    where: str = ""
 
     def __str__(self) -> str:
         if self.level == "identical":
@@ -87,6 +92,8 @@ class Match:
         if self.level == "mostly":
             factor = "" if self.factor == 1 else f"{short_number(self.factor)} × "
             others = "silent at the others" if self.silent else "something else at the others"
+            if self.where:
+                return f"{factor}{self._named()} {self.where}, and {others} ({1 - self.share:.0%} of those tried)"
             return f"{factor}{self._named()} at {self.share:.0%} of the tokens tried, and {others}"
         if self.level == "directional":
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
@@ -211,13 +218,21 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         measured[0] = subject(known[0])
     at = tuple(j.u for j in diagnosis.jumps)
     sample = _sample(measured, diagnosis.gate, few, at)
-    held_out = _sample([subject(spread_over_u(v, seed=1)[:200]) for v in ROWS], diagnosis.gate)
+    apart = [subject(spread_over_u(v, seed=1)[:200]) for v in ROWS]
+    held_out = _sample(apart, diagnosis.gate)
     if diagnosis.silent:
         return Matches([], subject.name, diagnosis)
     tolerance = TOLERANCE[subject.calling.rounding]
     usable = [cls for cls in ENTRIES.values() if set(cls.needs) <= set(diagnosis.used)]
-    matches, missed = _matches([cls for cls in usable if _is_alike(cls, diagnosis)], sample, held_out, tolerance)
+    alike = [cls for cls in usable if _is_alike(cls, diagnosis)]
+    matches, missed = _matches(alike, sample, held_out, tolerance)
     recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")
+    if not any(m.level in EXACTLY for m in matches):
+        condition = condition_of(subject, [*measured, *apart], diagnosis.used, diagnosis.jumps)
+        somewhere = condition and _where(condition, alike, sample, held_out, tolerance)
+        if somewhere:
+            others = [m for m in matches if m.name != somewhere.name]
+            return Matches([somewhere, *others][:top], subject.name, diagnosis)
     total = None
     if not any(m.level in recognised for m in matches):
         total = as_sum([cls for cls in usable if _is_part(cls, diagnosis)], sample, held_out, tolerance)
@@ -262,6 +277,26 @@ def _is_alike(cls: type[QMap], d: Diagnosis) -> bool:
 def _is_part(cls: type[QMap], d: Diagnosis) -> bool:
     """Whether a sum of this kind may have the entry as a term: a sum of gates is one, and of shift-invariant losses."""
     return (not d.gate or is_gate(cls())) and (not d.shift_invariant or cls.shift_invariant)
+
+
+def _where(
+    condition: Condition, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> Match | None:
+    """The entry that the loss is at the tokens where it acts at all."""
+    (there, _), (apart, shares) = (_at_those(condition, s) for s in (sample, held_out))
+    found, _ = _matches(candidates, there, apart, tolerance)
+    if not found or found[0].level not in ("identical", "scaled"):
+        return None
+    return replace(found[0], level="mostly", share=min(shares), silent=True, where=condition.words)
+
+
+def _at_those(condition: Condition, sample: Sample) -> tuple[Sample, list[float]]:
+    """The sample at the tokens where a condition holds, and their share of each vocabulary."""
+    rows = [np.flatnonzero(condition.holds(p)) for p in sample.batches]
+    batches = tuple(p[torch.from_numpy(r)] for p, r in zip(sample.batches, rows, strict=True))
+    gradients = tuple(g[r] for g, r in zip(sample.gradients, rows, strict=True))
+    shares = [len(r) / len(p.labels) for p, r in zip(sample.batches, rows, strict=True)]
+    return replace(sample, batches=batches, gradients=gradients), shares
 
 
 def _mostly(part: Partial) -> Match:
@@ -315,7 +350,7 @@ def _opposite(candidates: list[type[QMap]], sample: Sample, held_out: Sample, to
     """The entries of which the loss is a negative multiple."""
     found = []
     for cls in candidates:
-        if sample.opposite.largest.error(cls(), "ratio") > HOPELESS:
+        if sample.opposite.largest.error(cls(), "ratio") > UNLIKE:
             continue
         match = _exact(fit(cls, sample.opposite, "ratio", tolerance), sample.opposite, held_out.opposite, tolerance)
         if match:
@@ -369,7 +404,8 @@ def _is_limit(m: QMap) -> bool:
     return False
 
 
-FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), sp.log(V))
+FORMS = (V / (V - 1), (V - 1) / V, 1 / V, V, 1 / (V - 1), V - 1, 1 / sp.log(V), sp.log(V), 1 / sp.sqrt(V), sp.sqrt(V))
+SHARES = (1 / V, 1 / (V - 1), 1 / (V + 1), 1 / sp.log(V), 1 / sp.sqrt(V))  # of which a + b · form is tried, too
 
 
 def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:
@@ -427,6 +463,14 @@ def _in_vocab(values: list[Any], wholes: Sequence[int] = ()) -> Any:
         if max(parts) - min(parts) <= 1e-5 * max(map(abs, parts)):
             multiple = next(iter(simple_numbers(parts[0], within=1e-5)), parts[0])
             return multiple if form == 1 else _exactly(multiple) * form
+    for form in () if counts else SHARES:
+        first, middle, last = (float(form.subs(V, vocab)) for vocab in ROWS)
+        slope = (values[0] - values[2]) / (first - last)
+        rest = values[0] - slope * first
+        if abs(rest + slope * middle - values[1]) <= 1e-6 * max(map(abs, values)):
+            written = [x for number in (rest, slope) for x in simple_numbers(number, within=1e-5)[:1]]
+            if len(written) == 2:  # two numbers that nobody may have written say nothing of three
+                return _exactly(written[0]) + _exactly(written[1]) * form
     return None
 
 

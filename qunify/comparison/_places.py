@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -82,6 +84,33 @@ class Place:
     @functools.cached_property
     def _kept(self) -> dict[QMap, Array]:
         return {}
+
+    def table(self, cls: type[QMap], names: tuple[str, ...], settings: tuple[tuple[Any, ...], ...]) -> Table:
+        """The numbers of an entry at many settings of the parameters `names`; kept, since they are the same whatever
+        loss is examined."""
+        key = (cls, names, settings)
+        if key in self._tables:
+            return self._tables[key]
+        ends = [0, *itertools.accumulate(len(b.labels) * (1 if self.gate else b.vocab) for b in self.batches)]
+        values = np.full((len(settings), ends[-1]), np.nan)
+        for row, setting in zip(values, settings, strict=True):
+            with contextlib.suppress(ValueError):  # parameters that exclude each other
+                row[:] = self.values(cls(**dict(zip(names, setting, strict=True))))
+        table = Table(values, np.add.reduceat(values * values, ends[:-1], axis=1))
+        if ENTRIES.get(cls.name) is cls and values.size + sum(t.values.size for t in self._tables.values()) <= ROOM:
+            self._tables[key] = table
+        return table
+
+    @functools.cached_property
+    def _tables(self) -> dict[Any, Table]:
+        return {}
+
+
+class Table(NamedTuple):
+    """An entry's numbers at many settings."""
+
+    values: Array  # a row for each; NaN where parameters exclude each other
+    squares: Array  # of each vocabulary's numbers the sum of squares, (settings, vocabularies)
 
 
 def joined(blocks: Sequence[Array]) -> Array:
