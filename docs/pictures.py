@@ -34,7 +34,7 @@ def front(name: str, dark: bool) -> bytes:
         ax = figure.add_axes((0.14, 0.26, 0.84, 0.6))
         plots.bars(ax, p.tolist(), target.tolist(), LABEL, plots.colour(name))
         ax.set_ylim(0, 1.02)
-        ax.set_title(m.title, color=plots.colour(name), fontsize=13, pad=8)
+        ax.set_title(m.title, color=plots.as_text(plots.colour(name)), fontsize=13, pad=8)
         ax.set_xticks([])
         ax.set_yticks([0, 0.5, 1], ["0", "½", "1"])
         ax.spines["bottom"].set_visible(False)

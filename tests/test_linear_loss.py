@@ -367,6 +367,8 @@ def test_a_cap_does_not_hide_an_infinite_product() -> None:
 def test_products_that_overflow_are_named_logits() -> None:
     with pytest.raises(ValueError, match=r"dft: logits: expected finite numbers or -inf, got (NaN|\+inf)"):
         qu.linear_loss(1e200 * HIDDEN, 1e200 * WEIGHT, LABELS, "dft")
+    with pytest.raises(ValueError, match=r"kd: teacher_logits: expected finite numbers or -inf, got (NaN|\+inf)"):
+        qu.linear_loss(HIDDEN, WEIGHT, LABELS, "kd", teacher=(1e200 * HIDDEN, 1e200 * WEIGHT))
 
 
 def test_what_stands_in_ignored_rows_does_not_matter() -> None:
