@@ -70,7 +70,11 @@ def half_silent() -> list[Result]:
     sizes = {"tokens": 2 * TOKENS, "vocabulary": VOCABULARIES[0], "width": WIDTH, "chunk": CHUNK}
     found = []
     for way, (loss, most) in ways.items():
-        ratios = sandwiched(*alternate(WAYS["sft"](rest), lambda loss=loss: x.backward(loss()), ROUNDS))
+
+        def step(loss: Callable[[], Tensor] = loss) -> None:
+            x.backward(loss())
+
+        ratios = sandwiched(*alternate(WAYS["sft"](rest), step, ROUNDS))
         found.append(Result.of(f"half silent: {way} / sft on the rest", ratios, "×", at_most=most, sizes=sizes))
     return found
 

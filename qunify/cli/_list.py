@@ -22,7 +22,7 @@ class List(Command):
         parser.add_argument(
             "--latex",
             action="store_true",
-            help="a table for a paper: loss, pulls, optimum, and whether it is proper; all of it takes minutes",
+            help="a table for a paper: loss, pulls, optimum, whether it is proper; of all methods it takes a while",
         )
 
     def compute(self, args: argparse.Namespace) -> Any:
