@@ -26,8 +26,8 @@ AGREEMENT = {
     asking.RANDOM: ("#1b1b1b", "*"),
     asking.UNASKABLE: ("#1b1b1b", "_"),
 }
-COLUMNS = 3
-LINE, STEP = 0.27, 0.138  # inches from library to library, and from loss to loss
+COLUMNS = 2
+LINE, STEP = 0.31, 0.15  # inches from library to library, and from loss to loss
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -37,22 +37,22 @@ def draw(table: pd.DataFrame) -> Figure:
     longest = math.ceil(len(libraries) / COLUMNS)
     counts = Counter(table["agreement"])
     shown = [word for word in AGREEMENT if counts[word]]
-    key = math.ceil(len(shown) / 5)
-    top = 0.75 + 0.3 * key + 0.25
+    key = math.ceil(len(shown) / 3)
+    top = 0.8 + 0.36 * key + 0.3
     height = top + LINE * longest + 0.15
     with plots.style():
-        figure, ax = _page(12.6, height)
+        figure, ax = _page(10.1, height)
         title = f"{len(table)} losses of {len(libraries)} libraries: are they what their names say?"
-        ax.text(0.25, 0.4, title, fontsize=15, va="center")
+        ax.text(0.25, 0.4, title, fontsize=17, va="center")
         for i, word in enumerate(shown):
-            x, y = 0.35 + 2.45 * (i % 5), 0.9 + 0.3 * (i // 5)
+            x, y = 0.35 + 3.2 * (i % 3), 0.95 + 0.36 * (i // 3)
             _mark(ax, x, y, word)
-            ax.text(x + 0.17, y, f"{word} ({counts[word]})", fontsize=11.5, va="center")
+            ax.text(x + 0.2, y, f"{word} ({counts[word]})", fontsize=14, va="center")
         for i, library in enumerate(libraries):
-            x, y = 0.25 + 4.13 * (i // longest), top + LINE * (i % longest)
-            ax.text(x, y, library, fontsize=11, va="center")
+            x, y = 0.25 + 4.8 * (i // longest), top + LINE * (i % longest)
+            ax.text(x, y, library, fontsize=14, va="center")
             for k, word in enumerate(table[table["library"] == library]["agreement"]):
-                _mark(ax, x + 2.42 + STEP * k, y + 0.015, word)
+                _mark(ax, x + 3.12 + STEP * k, y + 0.015, word)
     return figure
 
 
@@ -227,4 +227,4 @@ def _page(width: float, height: float) -> tuple[Figure, Axes]:
 
 def _mark(ax: Axes, x: float, y: float, word: str) -> None:
     colour, sign = AGREEMENT[word]
-    ax.plot(x, y, marker=sign, color=colour, markersize=8, markeredgecolor="white" if sign != "_" else colour)
+    ax.plot(x, y, marker=sign, color=colour, markersize=9, markeredgecolor="white" if sign != "_" else colour)
