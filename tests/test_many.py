@@ -503,7 +503,7 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
             lambda: sweep(Tabular(5, V), jobs(), [5], confidence, folder="runs"),
             "sweep: key: expected a name for the code",
         ),
-        (lambda: Job("sft", data()), "Job: method: expected a QMap"),  # type: ignore[arg-type]
+        (lambda: Job(3, data()), "Job: method: expected an id of the catalogue, a QMap"),  # type: ignore[arg-type]
         (lambda: Job(qu.get("sft"), data(), lr=float("nan")), "Job: lr: expected a positive number"),
         (lambda: Data(torch.zeros(3, D), torch.zeros(4).long()), "Data: inputs: expected one for each of at least one"),
         (lambda: Data([0], torch.zeros(1).long()), "Data: inputs: expected a tensor, got list"),  # type: ignore[arg-type]

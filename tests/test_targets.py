@@ -157,7 +157,8 @@ def test_induced_gives_the_loss_labels_it_can_index_with() -> None:
 
 
 def test_induced_wants_a_function() -> None:
-    with pytest.raises(ValueError, match=r"induced: loss_fn: expected a function \(logits, labels, …\), got 'sft'"):
+    expected = r"expected a function \(logits, labels, …\) or a QMap, such as qunify\.get gives of an id, got 'sft'"
+    with pytest.raises(ValueError, match=f"induced: loss_fn: {expected}"):
         qu.induced("sft", torch.zeros(1, 2), torch.tensor([0]))  # type: ignore[arg-type]
 
 

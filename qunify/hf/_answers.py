@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 from qunify._lib.tolerances import LISTED_MASS
+from qunify.catalogue import as_method
 from qunify.hf._server_formats import Recorded, recorded
 from qunify.hf._token_texts import TokenTexts
-from qunify.maps import QMap
+from qunify.maps import Method
 from qunify.training import TopK
 
 
@@ -127,13 +128,14 @@ class Answers:
             got = f"{int(self.tokens[row].max())} in {self._place(row)}"
             raise ValueError(f"answers: {self.path}: expected token ids below the model's {vocab}, got {got}")
 
-    def check(self, method: QMap, vocab: int) -> None:
+    def check(self, method: Method, vocab: int) -> None:
         """ValueError unless all tokens are of this vocabulary, and the method is told as much as it must be."""
         self.check_vocabulary(vocab)
-        least, told = method.teacher_tokens(vocab), int(self.counts.min())
+        m = as_method(method, "Answers")
+        least, told = m.teacher_tokens(vocab), int(self.counts.min())
         if least > told:
-            expected = f"{method.told_of_teacher(vocab)} everywhere"
-            raise ValueError(f"{method.name}: teacher_answers: expected {expected}, got {told} log-probabilities")
+            expected = f"{m.told_of_teacher(vocab)} everywhere"
+            raise ValueError(f"{m.name}: teacher_answers: expected {expected}, got {told} log-probabilities")
 
     def rows(self, ids: Sequence[int], counted: Sequence[bool], what: str) -> np.ndarray:
         """For each of a demonstration's tokens the row of `values` that foretells it; −1 where it does not count.

@@ -44,7 +44,7 @@ class CausalLoss:
     """
 
     def __init__(
-        self, method: QMap, models: dict[str, Given], shared: dict[str, Tensor], answers: Answers | None = None
+        self, method: Method, models: dict[str, Given], shared: dict[str, Tensor], answers: Answers | None = None
     ) -> None:
         self._loss = Loss(method)
         self._given, self._shared, self._answers = models, shared, answers

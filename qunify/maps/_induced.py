@@ -113,14 +113,17 @@ def published(m: QMap) -> LossFunction:
     return loss
 
 
-def induced(loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
+def induced(
+    loss_fn: LossFunction | QMap, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any
+) -> QTarget:
     """The target that any loss function implies.
 
     Parameters
     ----------
     loss_fn : callable
         `loss_fn(logits, labels, **context)` → one loss per token, shape (…), in nats. It sees the kept rows
-        only, as (N, V) and (N,), in float64 whatever the input, so that what is measured is not rounding.
+        only, as (N, V) and (N,), in float64 whatever the input, so that what is measured is not rounding. A QMap stands
+        for its published loss.
     logits, labels, context
         As for a QMap; exactly the contexts given are passed on.
 
@@ -134,11 +137,13 @@ def induced(loss_fn: LossFunction, logits: Any, labels: Any, *, ignore_index: in
     Raises
     ------
     ValueError
-        If `loss_fn` is no function, or the losses have the wrong shape, are not finite, or do not depend on the logits
+        If `loss_fn` is neither, or the losses have the wrong shape, are not finite, or do not depend on the logits
         differentiably.
     """
-    if not callable(loss_fn):
-        raise ValueError(f"induced: loss_fn: expected a function (logits, labels, …), got {loss_fn!r}")
+    if isinstance(loss_fn, type) or not callable(loss_fn):
+        expected = "a function (logits, labels, …) or a QMap, such as qunify.get gives of an id"
+        raise ValueError(f"induced: loss_fn: expected {expected}, got {loss_fn!r}")
+    loss_fn = published(loss_fn) if isinstance(loss_fn, QMap) else loss_fn
     t, layout = _read(name_of(loss_fn), logits, labels, ignore_index, context)
     if not len(t.index):
         return _target(t, layout, _of_none(t), torch.float64)

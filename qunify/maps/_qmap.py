@@ -178,6 +178,10 @@ def gradients(
 ) -> list[torch.Tensor]:
     """The logit gradients of many methods on one batch, each (…, V): as `m(…).gradient`, softmaxes computed once."""
     maps = list(maps)
+    for m in maps:
+        if not isinstance(m, QMap):
+            serves = "qunify.get makes one of an id, and qunify.induced has the gradient of a loss function"
+            raise ValueError(f"gradients: maps: expected QMaps, got {m!r}; {serves}")
     needs = tuple(dict.fromkeys(name for m in maps for name in m.needs))
     t, layout = read("gradients", needs, logits, labels, ignore_index, context)
     results = [torch.empty_like(t.support) for _ in maps]

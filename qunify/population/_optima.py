@@ -210,8 +210,10 @@ def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
         if exact is not None:
             likeliest = flow.truth[i].topk(min(v, _VERTICES)).indices.sort().values
             alone = likeliest[exact.vertex_is_stable[i, likeliest]]
-            points = torch.cat([points, torch.nn.functional.one_hot(alone, v).to(points.dtype)])
-        found.append(_distinct(points, torch.ones(len(points), dtype=torch.bool)))
+            alone = alone[(points[:, alone] < 1 - SAME_POINT).all(0)]  # no other entry is farther from a single token
+            points = torch.nn.functional.pad(points, (0, 0, 0, len(alone)))
+            points[len(points) - len(alone) :].scatter_(-1, alone[:, None], 1.0)
+        found.append(points)
     return found, EndPoint(*(x[::many] for x in ends))
 
 

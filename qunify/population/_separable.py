@@ -30,6 +30,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
 from qunify._lib.lazy import lazy
 from qunify.maps import Gated, Pulled, QMap
@@ -57,6 +58,28 @@ class _LabelAndRest(TensorToken):
         given = {name: value[rows, labels] if value.dim() == 3 else value[rows] for name, value in flow.joined.items()}
         z = torch.stack([log_odds, torch.zeros_like(log_odds)], -1)
         super().__init__(z, torch.zeros_like(labels), given, flow.m.name)
+
+    # Of two entries all is known by the difference of their logits: sums over a dimension of two are slow.
+    def softmax(self, logits: Tensor) -> Distribution:
+        x = logits[:, :1] - logits[:, 1:]
+        return Distribution(
+            lambda: torch.cat([torch.sigmoid(x), torch.sigmoid(-x)], -1),
+            lambda: torch.cat([logsigmoid(x), logsigmoid(-x)], -1),
+            lambda: logits,
+            lambda _: logits[:, 1:] - logsigmoid(-x),
+        )
+
+    @lazy
+    def log_p_label(self) -> Tensor:
+        return logsigmoid(self._logits[:, :1])
+
+    @lazy
+    def p_rest(self) -> Tensor:
+        return torch.sigmoid(-self._logits[:, :1])
+
+    @lazy
+    def log_p_rest(self) -> Tensor:
+        return logsigmoid(-self._logits[:, :1])
 
     @lazy
     def vocab(self) -> Tensor:
@@ -271,8 +294,15 @@ def _with_label_at(rest: Tensor, labels: Tensor, own: Tensor) -> Tensor:
 
 def _declared(m: QMap, t: TensorToken) -> tuple[Tensor, Tensor]:
     """The weight on the label (N, 1) and Σ w D of the other pulls (N, V); NaN where a pull has no weight."""
-    pulled = Pulled.of(t, m.pulls(t))
-    return pulled.on_label + 0 * pulled.weights, pulled.off_label_sum
+    on_label, others = torch.zeros_like(t.p_label), torch.zeros(1, dtype=t.p_label.dtype)
+    for pull in m.pulls(t):
+        if not isinstance(pull, tuple):
+            on_label = on_label + torch.nan
+        elif pull[1] is t.label:
+            on_label = on_label + pull[0]
+        else:
+            others = others + pull[0] * pull[1].probs
+    return on_label, others.expand_as(t.logits)
 
 
 def _by_effect(m: QMap, t: TensorToken) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qunify.catalogue import as_method
-from qunify.maps import LossFunction, QMap
+from qunify.maps import Method, QMap
 from qunify.training._transformer import SmallTransformer, before
 
 CHUNK = 16  # sequences predicted at a time
@@ -137,9 +137,7 @@ class FineTuningTask:
                 context[name] = model.predictions(tokens, at)
         return context
 
-    def trust(
-        self, method: QMap | str | LossFunction, model: SmallTransformer, old: SmallTransformer, rows: Tensor
-    ) -> Tensor:
+    def trust(self, method: Method, model: SmallTransformer, old: SmallTransformer, rows: Tensor) -> Tensor:
         """The method's trust (unit gauge) in every marked token of these rows, (n,) float64; `old` is the older policy,
         for methods that need one."""
         m = as_method(method, "fine_tune")
@@ -152,7 +150,7 @@ class FineTuningTask:
 
 
 def fine_tune(
-    method: QMap | str | LossFunction,
+    method: Method,
     task: FineTuningTask,
     *,
     steps: int,

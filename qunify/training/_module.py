@@ -24,9 +24,10 @@ class Loss(nn.Module):
     computation: for the backward pass one gradient of the logits is kept, in their type. Contexts are constants.
     """
 
-    def __init__(self, method: QMap, reduction: Reduction = "mean", ignore_index: int = -100) -> None:
+    def __init__(self, method: Method, reduction: Reduction = "mean", ignore_index: int = -100) -> None:
         super().__init__()
-        self.method, self.reduction, self.ignore_index = method, reduction, ignore_index
+        self.method = catalogue.as_method(method, "loss")
+        self.reduction, self.ignore_index = checked_reduction(reduction, "loss"), ignore_index
 
     # How many rows are kept depends on the labels' values, unknown to a compiled graph: torch.compile breaks it here.
     @torch.compiler.disable
@@ -127,7 +128,7 @@ def loss(method: Method, reduction: Reduction = "mean", *, ignore_index: int = -
     >>> logits = torch.randn(2, 3, 5, requires_grad=True)
     >>> criterion(logits, torch.tensor([[0, 1, -100], [4, -100, -100]])).backward()
     """
-    return Loss(catalogue.as_method(method, "loss", **params), checked_reduction(reduction, "loss"), ignore_index)
+    return Loss(catalogue.as_method(method, "loss", **params), reduction, ignore_index)
 
 
 def checked_reduction(reduction: Reduction, name: str) -> Reduction:

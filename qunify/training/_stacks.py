@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
-from qunify.maps import QMap, logit_gradient
+from qunify.catalogue import as_method
+from qunify.maps import Method, QMap, logit_gradient
 from qunify.token import PER_TOKEN, Pooling, Rows, TensorToken, read
 from qunify.training._networks import Network, Parameters
 
@@ -64,7 +65,8 @@ class Job:
 
     Attributes
     ----------
-    method : QMap
+    method : str, QMap or function
+        An id of the catalogue, any QMap, or a loss function `(logits, labels, **context)`; kept as a QMap.
     data : Data
     seed : int
         Decides the network's first parameters and the order of the examples, unless `start` and `order` do.
@@ -86,9 +88,21 @@ class Job:
     start: Parameters | None = None
     order: Tensor | None = None
 
+    if TYPE_CHECKING:  # what is kept as a QMap may be given as any method
+
+        def __init__(
+            self,
+            method: Method,
+            data: Data,
+            seed: int = 0,
+            lr: float = 0.1,
+            tags: Mapping[str, Any] = ...,
+            start: Parameters | None = None,
+            order: Tensor | None = None,
+        ) -> None: ...
+
     def __post_init__(self) -> None:
-        if not isinstance(self.method, QMap):
-            raise ValueError(f"Job: method: expected a QMap, such as qunify.get('dft'), got {self.method!r}")
+        object.__setattr__(self, "method", as_method(self.method, "Job"))
         if not (isinstance(self.lr, int | float) and 0 < self.lr < torch.inf):
             raise ValueError(f"Job: lr: expected a positive number, got {self.lr!r}")
         if self.order is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from torch import Tensor
 import qunify
 from qunify._lib import files
 from qunify._lib.digests import digest
+from qunify.maps import LossFunctionMap, QMap
 from qunify.training._networks import Network
 from qunify.training._stacks import Job, Stack
 
@@ -55,8 +57,8 @@ def sweep(
         Tables of finished stacks are stored there; a later call with the same jobs, data, options and key reads them in
         place of training. A file is complete or absent; one that was changed by another hand is made again.
     key : str
-        Required with a folder: a name for the code that runs, such as a version of `measure` and of the functions of
-        designed methods. Parts that were kept under another key are not used.
+        Required with a folder: a name for the code that runs, such as a version of `measure`, of loss functions and of
+        the functions of designed methods. Parts that were kept under another key are not used.
     workers : int, optional
         Processes. By default what `joblib.parallel_config` says, which also switches to Dask or Ray, else one.
     progress : bool
@@ -186,18 +188,28 @@ def _seal(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def _function(m: QMap) -> Any:
+    """The function that a loss function's name stands for; TypeError where others may have it, too, as those do that
+    one function makes."""
+    function = m.function if isinstance(m, LossFunctionMap) else None
+    if inspect.isfunction(function) and not function.__qualname__.isidentifier():
+        raise TypeError(f"the function {function.__qualname__}")
+    return function
+
+
 def _digest(key: str, network: Network, jobs: Sequence[Job], steps: Sequence[int], options: Mapping[str, Any]) -> str:
     """A name for the table of a part: a hash of all that it depends on, with `key` in place of functions' code."""
     order = {id(job.data): i for i, job in reversed(list(enumerate(jobs)))}  # the first job with the data
     told: list[tuple[Any, ...]] = []
-    for i, job in enumerate(jobs):
-        first = order[id(job.data)]
-        told.append((type(job.method), job.method.name, job.method.params, job.seed, job.lr, job.start, job.order))
-        told.append((first, job.data if first == i else None))
     try:
+        for i, job in enumerate(jobs):
+            first, m = order[id(job.data)], job.method
+            told.append((type(m), m.name, m.params, _function(m), job.seed, job.lr, job.start, job.order))
+            told.append((first, job.data if first == i else None))
         return digest((key, qunify.__version__, network, list(steps), options, told))
     except TypeError as error:
         raise ValueError(
-            f"sweep: folder: expected networks, parameters, data and options made of numbers, texts, arrays and "
-            f"dataclasses, got {error}, of which two cannot be told apart"
+            "sweep: folder: expected networks, parameters, data and options made of numbers, texts, arrays and "
+            "dataclasses, QMaps such as qunify.design makes, and loss functions by a name of their own, got "
+            f"{error}, of which two cannot be told apart"
         ) from None
