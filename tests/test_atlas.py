@@ -124,7 +124,8 @@ def test_a_missing_library_or_one_of_another_version_is_one_sentence(
     there = tmp_path / "nowhere-at-all-1.0" / "nowhere_at_all-1.1.dist-info"
     there.mkdir(parents=True)
     (there / "METADATA").write_text("Metadata-Version: 2.1\nName: nowhere-at-all\nVersion: 1.1\n")
-    with pytest.raises(RuntimeError, match=r"^nowhere-at-all: expected version 1\.0, found 1\.1; "):
+    cure = r"remove build/atlas/nowhere-at-all-1\.0, and `make atlas` installs it under build/atlas/$"
+    with pytest.raises(RuntimeError, match=r"^nowhere-at-all: expected version 1\.0, found 1\.1; " + cure):
         environments.check(elsewhere, "1.0")
     with pytest.raises(RuntimeError, match=r"^torch: expected version 0\.1, found .*`make setup` installs it$"):
         environments.check(here(), "0.1")

@@ -62,7 +62,11 @@ def check(library: Library, version: str) -> None:
 
 
 def _cure(library: Library) -> str:
-    return "`make setup` installs it" if library.here else "`make atlas` installs it under build/atlas/"
+    if library.here:
+        return "`make setup` installs it"
+    where = folder(library)  # what is there is never touched again
+    remove = f"remove build/atlas/{where.name}, and " if where.exists() else ""
+    return f"{remove}`make atlas` installs it under build/atlas/"
 
 
 def found(library: Library) -> str:
