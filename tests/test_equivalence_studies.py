@@ -92,6 +92,13 @@ def test_committed_special_cases_come_out_again(edges: pd.DataFrame, general: st
     assert list(again["proved"].astype(str)) == list(before["proved"].astype(str))
 
 
+def test_a_line_of_the_tree_has_the_parameters_that_matter_and_apart_from_them_the_constant(
+    edges: pd.DataFrame,
+) -> None:
+    assert family.binding("gamma → ∞", "gamma") == "gamma → ∞  (× gamma)"
+    assert family.binding("a=1/(V*q)", "1") == "a=1/(V·q)"
+
+
 def test_the_tree_has_agce_as_its_hub(edges: pd.DataFrame) -> None:
     graph = family.tree(edges)
     assert "agce is the hub" in family.see(edges)
