@@ -585,3 +585,21 @@ def test_the_optimum_does_not_depend_on_the_scale_of_the_loss(factor: float) -> 
         torch.testing.assert_close(found.probs, end, rtol=0, atol=1e-8)
         assert bool(found.exists & found.stable & found.converged)
         assert len(found.all[0]) == 1
+
+
+@pytest.mark.parametrize("name", ["dft", "kd", "reverse_kl", "eaft"])
+def test_a_drift_over_many_tokens_is_added_up_in_parts(name: str) -> None:
+    vocab, given = 2100, context(2100)
+    p, truth = truths(2, vocab, 6)
+    given = {k: given[k] for k in ENTRIES[name].needs}
+    flow = _flow(qu.get(name), truth[None], given)
+    whole = -torch.einsum("y,yk->k", truth, flow._gradients(p.log()[None], torch.tensor([0]))[0])
+    torch.testing.assert_close(qu.drift(name, p, truth, **given), whole, rtol=1e-9, atol=1e-15)
+
+
+def test_a_drift_that_would_take_too_long_is_refused() -> None:
+    vocab = 20_000
+    p = torch.full((vocab,), 1 / vocab, dtype=torch.float64)
+    assert float(qu.drift("label_smoothing", p, p).abs().max()) < 1e-12
+    with pytest.raises(ValueError, match="eaft: expected at most 4096 tokens where the drift does not separate"):
+        qu.drift("eaft", p, p)

@@ -11,6 +11,7 @@ which the drift is of order one, so that a loss times a constant ends where the 
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -26,6 +27,7 @@ from qunify.token import Pooling, TensorToken
 #: The logit, below the largest one, that stands for probability zero: far below rounding, far above underflow.
 ZERO_MASS_LOGIT = -600.0
 
+_ENTRIES = 2**22  # numbers of gradients at a time
 _NUDGE = 1e-6  # finite-difference step, in logits
 _PUSH = 1e-5  # of a logit, to see whether a point is stable: far more than what is left of a zero
 
@@ -96,8 +98,15 @@ class Flow:
         return Pooling(text, text, self.truth[rows, labels])
 
     def drift(self, z: Tensor, rows: Tensor) -> Tensor:
-        """−Σ_y truth_y g(z, y), (N, V)."""
-        return -torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows))
+        """−Σ_y truth_y g(z, y), (N, V); of many entries some labels at a time."""
+        n, v = z.shape
+        if self.m.pools or n * v**2 <= _ENTRIES:  # what is pooled is so over all labels
+            return -torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows))
+        total = torch.zeros_like(z)
+        for at, labels in itertools.product(range(n), torch.arange(v).split(max(_ENTRIES // v, 1))):
+            t = self.token(z[at].expand(len(labels), v), rows[at].expand(len(labels)), labels)
+            total[at] -= self.truth[rows[at], labels] @ logit_gradient(t, self.m.pulls(t))
+        return total
 
     def _gradients(self, z: Tensor, rows: Tensor) -> Tensor:
         """g_k(z, y), (N, V labels y, V)."""
