@@ -17,6 +17,7 @@ import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.pictures import _one_token
 from qunify.token import Pool, Pooling, SymbolicToken, surprise
+from qunify.training import Data, Job, Stack, Tabular
 from tests.battery import batch
 
 LOOKING = [name for name, cls in ENTRIES.items() if cls.pools]
@@ -294,3 +295,28 @@ def test_a_multiple_of_the_median_that_few_batches_reach_is_no_special_case() ->
     assert qu.compare(qu.get("antiop", multiple=40), "sft").level == "directional"
     found = qu.subsumes("antiop", "sft")
     assert found is None or found.limit
+
+
+@pytest.mark.parametrize("name", LOOKING)
+def test_models_trained_together_each_have_a_text_of_their_own(name: str) -> None:
+    """What occurs often counts as often, in training and in what is trusted; another model's text changes nothing."""
+    r = torch.Generator().manual_seed(6)
+    often = torch.tensor([4, 3, 2, 1])
+    contexts = {n: torch.randn(4, 4, generator=r, dtype=torch.float64) for n in qu.get(name).needs}
+    counted = Data(torch.arange(4) % 2, torch.arange(4), contexts, often)
+    each = {n: x.repeat_interleave(often, 0) for n, x in contexts.items()}
+    spelt = Data(counted.inputs.repeat_interleave(often), counted.labels.repeat_interleave(often), each)
+    other = Data(counted.inputs, counted.labels.flip(0), contexts, often)
+    m = qu.get(name)
+    one, two, alone = (
+        Stack(Tabular(2, 4), [Job(m, d, 0, 0.5) for d in data]).run(5)
+        for data in ([spelt], [counted, other], [counted])
+    )
+    states = torch.arange(2)
+    for trained in (two, alone):
+        torch.testing.assert_close(trained.probs(states)[0], one.probs(states)[0], rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(
+            trained.trust()[0].repeat_interleave(often), one.trust()[0], rtol=1e-9, atol=1e-12, equal_nan=True
+        )
+    expected = m(one.logits(states)[0][spelt.inputs], spelt.labels, **each).trust
+    torch.testing.assert_close(one.trust()[0], expected, rtol=1e-9, atol=1e-12, equal_nan=True)

@@ -15,7 +15,7 @@ from qunify._lib import html
 from qunify.maps._params import checked
 from qunify.maps._pulls import Pulled, logit_gradient
 from qunify.maps._target import QTarget, finish
-from qunify.token import Distribution, Pool, Scalar, Token, Vector, is_symbolic, read
+from qunify.token import Distribution, Layout, Pool, Scalar, TensorToken, Token, Vector, is_symbolic, read
 
 #: `w → D` is the pair (w, D) and contributes w·(p − D); a bare vector contributes itself.
 Pulls = Iterable["tuple[Scalar, Distribution] | Vector"]
@@ -166,7 +166,10 @@ class QMap(ABC):
     def __call__(self, logits: Any, labels: Any, *, ignore_index: int = -100, **context: Any) -> QTarget:
         if self is not (m := with_numbers(self)):
             return m(logits, labels, ignore_index=ignore_index, **context)
-        t, layout = read(self.name, self.needs, logits, labels, ignore_index, context)
+        return self.of_token(*read(self.name, self.needs, logits, labels, ignore_index, context))
+
+    def of_token(self, t: TensorToken, layout: Layout) -> QTarget:
+        """What calling it gives, of tokens that are read."""
         pulled = Pulled.of(t, self.pulls(t))
         loss = torch.zeros_like(pulled.on_label) + self.loss(t)
         return finish(loss, pulled, layout, self.shift_invariant)

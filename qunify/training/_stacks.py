@@ -6,7 +6,7 @@ logit gradients of `QMap.pulls`. `qunify.training.sweep` does that for any numbe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from qunify.catalogue import as_method
 from qunify.maps import Method, QMap, logit_gradient
-from qunify.token import PER_TOKEN, Pooling, Rows, TensorToken, read
+from qunify.token import Layout, Pooling, Rows, TensorToken, read
 from qunify.training._networks import Network, Parameters
 
 SUPPLIED = ("old_logits",)  # contexts that a stack can supply itself
@@ -241,19 +241,11 @@ class Stack:
         """The trust (unit gauge) of each job's method in each of its examples, (M, N); NaN where a model diverged, and
         where a target has no trust."""
         batch = self._examples.all
-        logits, context = self._predict(self.parameters, batch.inputs), self._context(batch)
+        logits = self._predict(self.parameters, batch.inputs)
         trust = torch.full(batch.labels.shape, torch.nan, dtype=logits.dtype)
-        for m, at in self._methods:
-            rows = torch.arange(len(self.jobs))[at]
-            rows = rows[self.diverged[rows] < 0]
-            if len(rows) == 0:
-                continue
-            given: dict[str, Any] = {
-                name: value[rows][..., 0] if name in PER_TOKEN else value[rows]
-                for name, value in context.items()
-                if name in m.needs
-            }
-            trust[rows] = m(logits[rows], batch.labels[rows], **given).trust
+        for part, m, where in self._parts(logits, batch):
+            trust.view(-1)[where] = m.of_token(part, Layout(torch.ones(len(part.index), dtype=torch.bool))).trust
+        trust[self.diverged >= 0] = torch.nan
         return trust
 
     def _predict(self, parameters: Parameters, inputs: Tensor) -> Tensor:
@@ -269,25 +261,30 @@ class Stack:
             return batch.context
         return {**batch.context, "old_logits": self._predict(self._old, batch.inputs)}
 
-    def _gradients(self, logits: Tensor, batch: _Batch) -> Tensor:
-        """The gradients of the logits, (M, B, V). The tokens of all models are one batch: methods share its softmax."""
+    def _parts(self, logits: Tensor, batch: _Batch) -> Iterator[tuple[TensorToken, QMap, slice | Tensor]]:
+        """For each method the tokens of its models, and which they are of all, (M · B,). The tokens of all models are
+        one batch: methods share its softmax."""
         rows, v = logits.shape[1], logits.shape[2]
         context = {name: value.flatten(0, 1) for name, value in self._context(batch).items()}
 
         def pooling() -> Pooling:
             own = torch.arange(len(logits)).repeat_interleave(rows)  # each model's batch is its own, and one sequence
-            return Pooling(own, own)
+            return Pooling(own, own, batch.share.flatten() if batch.share.dim() else None)
 
         t = TensorToken(logits.reshape(-1, v), batch.labels.reshape(-1), context, pooling=pooling)
-        g = torch.empty_like(logits).view(-1, v)
         for m, at in self._methods:
             if isinstance(at, slice):
                 where: slice | Tensor = slice(at.start * rows, at.stop * rows)
             else:
                 where = (at[:, None] * rows + torch.arange(rows)).flatten()
-            part = Rows(t, where, m.name)
-            g[where] = logit_gradient(part, m.pulls(part))
-        return g.view_as(logits)
+            yield Rows(t, where, m.name), m, where
+
+    def _gradients(self, logits: Tensor, batch: _Batch) -> Tensor:
+        """The gradients of the logits, (M, B, V)."""
+        g = torch.empty_like(logits)
+        for part, m, where in self._parts(logits, batch):
+            g.view(-1, g.shape[-1])[where] = logit_gradient(part, m.pulls(part))
+        return g
 
     @torch.no_grad()
     def _advance(self) -> None:

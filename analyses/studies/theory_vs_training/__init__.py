@@ -63,7 +63,8 @@ def data(seed: int) -> tuple[Data, Tensor]:
 
 
 def trained(name: str, seeds: tuple[int, ...]) -> pd.DataFrame:
-    """One method: its optimum for the labels of every seed, and a tabular model trained on them."""
+    """One method: its optimum for the labels of every seed, and a tabular model trained on them. One that looks at a
+    sequence has a model for each state, which is then the text of such positions that theory speaks of."""
     m = qu.get(name)
     given = [data(seed) for seed in seeds]
     observed = torch.cat([share for _, share in given])
@@ -71,9 +72,11 @@ def trained(name: str, seeds: tuple[int, ...]) -> pd.DataFrame:
     found = qu.optimum(m, observed, **context)
     tables = []
     for optimiser, lr in RATES.items():
-        jobs = [Job(m, d, seed, lr) for (d, _), seed in zip(given, seeds, strict=True)]
-        stack = Stack(Tabular(STATES, VOCAB), jobs, optimiser=optimiser, decay=STEPS)
-        end = stack.run(STEPS).probs(torch.arange(STATES)).flatten(0, 1)
+        parts = [_alone(d) if m.pools else [d] for d, _ in given]
+        jobs = [Job(m, d, seed, lr) for mine, seed in zip(parts, seeds, strict=True) for d in mine]
+        states = STATES // len(parts[0])
+        stack = Stack(Tabular(states, VOCAB), jobs, optimiser=optimiser, decay=STEPS)
+        end = stack.run(STEPS).probs(torch.arange(states)).flatten(0, 1)
         nearest = [_nearest(p, points) for p, points in zip(end, found.all, strict=True)]
         table = {
             "method": name,
@@ -89,6 +92,16 @@ def trained(name: str, seeds: tuple[int, ...]) -> pd.DataFrame:
             table |= {f"predicted {k}": found.probs[:, k].tolist(), f"trained {k}": end[:, k].tolist()}
         tables.append(pd.DataFrame(table).round(7))
     return pd.concat(tables, ignore_index=True)
+
+
+def _alone(d: Data) -> list[Data]:
+    """The labels of each state, for a model that knows no other."""
+    assert d.counts is not None
+    found = []
+    for at in (d.inputs == state for state in range(STATES)):
+        context = {key: value[at] for key, value in d.context.items()}
+        found.append(Data(torch.zeros_like(d.inputs[at]), d.labels[at], context, d.counts[at]))
+    return found
 
 
 def _nearest(p: Tensor, points: Tensor) -> float:
@@ -138,10 +151,12 @@ def _why(name: str, seed: int, state: int, sgd: pd.Series, adam: pd.Series) -> s
         return "it went to another optimum"
     given, shares = data(seed)
     context: dict[str, Any] = {k: given.context[k][::VOCAB][state] for k in qu.get(name).needs}
-    if _jumps(name, sgd, shares[state], context):
+    if _differs(name, _probs(sgd, "predicted"), shares[state], context, 1e-3):
         return "the drift jumps there"
-    moving = all(_moves(name, row, shares[state], context) for row in (sgd, adam))
-    return "still on its way" if moving else "unexplained"
+    if all(_moves(name, row, shares[state], context) for row in (sgd, adam)):
+        return "still on its way"
+    level = any(not _differs(name, _probs(row, "trained"), shares[state], context, 1e-9) for row in (sgd, adam))
+    return "nothing pulls where it stopped" if level else "unexplained"
 
 
 def _probs(row: pd.Series, what: str) -> Tensor:
@@ -155,12 +170,12 @@ def _moves(name: str, row: pd.Series, truth: Tensor, context: dict[str, Any]) ->
     return bool(qu.drift(qu.get(name), _probs(row, "trained"), truth, **context).abs().max() > 1e-6)
 
 
-def _jumps(name: str, row: pd.Series, truth: Tensor, context: dict[str, Any]) -> bool:
-    """Whether the drift differs between points on all sides of the prediction, a millionth of a nat away."""
+def _differs(name: str, p: Tensor, truth: Tensor, context: dict[str, Any], by: float) -> bool:
+    """Whether the drift differs by more than that between points on all sides of p, a millionth of a nat away."""
     g = torch.Generator().manual_seed(0)
-    beside = _probs(row, "predicted").log() + 1e-6 * torch.randn(64, VOCAB, generator=g, dtype=torch.float64)
+    beside = p.log() + 1e-6 * torch.randn(64, VOCAB, generator=g, dtype=torch.float64)
     b = qu.drift(qu.get(name), beside.softmax(-1), truth, **context)
-    return bool((b.amax(0) - b.amin(0)).max() > 1e-3)
+    return bool((b.amax(0) - b.amin(0)).max() > by)
 
 
 def draw(table: pd.DataFrame) -> Figure:
