@@ -40,7 +40,7 @@ def _agreement_holds(t: pd.DataFrame) -> bool:
     why, (elsewhere, states) = _reasons(t), _elsewhere(t, "dft_undetached")
     predicted = sum(map(len, why.values())) - len(why.get(NONE, []))
     return (
-        len(why.get("", [])) > 0.8 * predicted
+        len(why.get("", [])) > 0.75 * predicted
         and not any("unexplained" in reason for reason in why)
         and "dft_undetached" in why[""]
         and elsewhere > states / 2
