@@ -69,8 +69,8 @@ def test_theory_and_training_agree_or_the_reason_is_said() -> None:
     assert len(found) >= 68
     assert set(found.index) <= set(theory_vs_training.methods())
     assert not (why.str.contains("unexplained")).any(), list(found.index[why.str.contains("unexplained")])
-    assert (why[why != theory_vs_training.NONE] == "").mean() > 0.8
-    assert set(found.index[why == "no optimum predicted"]) <= {"nce", "logit_std_kd", "elr"}
+    assert (why[why != theory_vs_training.NONE] == "").mean() > 0.75
+    assert set(found.index[why == "no optimum predicted"]) <= {"nce", "apl", "logistic_ranking", "hinge_ranking"}
     for name in ("sft", "label_smoothing", "target_sft", "sft_kl", "kd", "gem"):
         assert found.loc[name, ["TV, gradient descent", "TV, Adam"]].min() < 1e-5
 
@@ -126,5 +126,5 @@ def test_words_and_digests_come_from_the_tables() -> None:
     for study in (simplex.STUDY, theory_vs_training.STUDY, calibration_bias.STUDY):
         table = committed(study.name)
         assert "nan" not in study.see(table)
-        assert 5 <= len(study.digest(table)) <= 80
+        assert 5 <= len(study.digest(table)) <= len(qu.names())
         assert set(study.digest(table).iloc[:, 0]) <= set(qu.names())
