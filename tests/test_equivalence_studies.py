@@ -99,6 +99,8 @@ def test_a_line_of_the_tree_has_the_parameters_that_matter_and_apart_from_them_t
 ) -> None:
     assert family.binding("gamma → ∞", "gamma") == "gamma → ∞  (× gamma)"
     assert family.binding("a=1/(V*q)", "1") == "a=1/(V·q)"
+    at = edges.set_index(["general", "special"])["at"]
+    assert at["mbls", "sft"] == "weight=0", "the margin is at its default"
 
 
 def test_the_tree_has_agce_as_its_hub(edges: pd.DataFrame) -> None:
