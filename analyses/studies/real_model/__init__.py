@@ -21,7 +21,7 @@ from analyses.kit import runner
 from analyses.kit.real import END, MARKS, MODEL, NAMED
 from analyses.kit.study import Study
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model.recipes import MAIN, PER_STEP, RATES, STEPS
+from analyses.studies.real_model.recipes import MAIN, PER_STEP, RATES, RECIPES, STEPS
 from qunify import plots
 
 #: What is foretold, and how it is called beside the picture. "rehearsed" is the change after the first ten steps.
@@ -74,7 +74,7 @@ def groups(table: pd.DataFrame) -> list[str]:
 
 def recipes(table: pd.DataFrame) -> list[str]:
     there = set(table["recipe"])
-    return [name for name in MAIN if name in there]
+    return [recipe.name for recipe in RECIPES if recipe.name in there]
 
 
 def moved(table: pd.DataFrame, recipe: str, group: str, step: int = STEPS, rate: float = 0) -> float:
@@ -151,7 +151,10 @@ def draw(table: pd.DataFrame) -> Figure:
             ax.tick_params(labelleft=False)
         _trade(figure.add_subplot(grid[4]), table)
         names = recipes(table)
-        by_colour = [Line2D([], [], color=plots.colour(n), marker="o", linestyle="", label=title(n)) for n in names]
+        by_colour = [
+            Line2D([], [], color=plots.colour(n), marker="o", fillstyle=_fill(n), linestyle="", label=title(n))
+            for n in names
+        ]
         by_shape = [
             Line2D([], [], color=plots.SOFT, marker=m, linestyle="", label=NAMED.get(g, g))
             for g, m in zip(kinds, _MARKERS, strict=True)
@@ -162,13 +165,19 @@ def draw(table: pd.DataFrame) -> Figure:
     return figure
 
 
+def _fill(recipe: str) -> Any:
+    """Beside the main methods hollow: some have nearly the colour of one of these."""
+    return "full" if recipe in MAIN else "none"
+
+
 def _reach(values: pd.Series) -> tuple[float, float]:
     return 1.6 * float(min(values.min(), -0.1)), 1.6 * float(values.max())
 
 
 def _beside(ax: Axes, found: pd.DataFrame, quantity: str, kinds: list[str]) -> None:
     for recipe, group, x, y in found[["recipe", "group", quantity, "trained"]].itertuples(index=False):
-        ax.plot(x, y, _MARKERS[kinds.index(group)], color=plots.colour(recipe), markersize=7, alpha=0.85)
+        marker, colour = _MARKERS[kinds.index(group)], plots.colour(recipe)
+        ax.plot(x, y, marker, color=colour, fillstyle=_fill(recipe), markersize=7, alpha=0.85)
     r, low, high, _ = correlation(found, quantity)
     ax.axhline(0, color=plots.SOFT, linewidth=1, zorder=0)
     what, _, where = FORETOLD[quantity].partition(": ")
@@ -202,7 +211,12 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
         points = [
             (-value(table, recipe, "log u", rate=rate), value(table, recipe, "accuracy", rate=rate)) for rate in RATES
         ]
-        ax.plot(*zip(*points, strict=True), "-", color=plots.colour(recipe), linewidth=1.4)
+        line = "-" if recipe in MAIN else ":"
+        ax.plot(*zip(*points, strict=True), line, color=plots.colour(recipe), linewidth=1.4)
+        if recipe not in MAIN:
+            ax.annotate(
+                recipe, points[-1], (7, 4), textcoords="offset points", color=plots.as_text(plots.colour(recipe))
+            )
         for rate, (x, y) in zip(RATES, points, strict=True):
             fill = "full" if rate == max(RATES) else "none"
             ax.plot(x, y, "o", color=plots.colour(recipe), fillstyle=fill, markersize=7)

@@ -46,8 +46,8 @@ def _furthest_off(t: pd.DataFrame) -> str:
 
 def _foretold_holds(t: pd.DataFrame) -> bool:
     found = pairs(t)
-    (done, done_low, *_), (asked, asked_low, *_) = (correlation(found, q) for q in ("influence", "push ratio"))
-    return done > 0.75 and done_low > 0.5 > asked and asked_low < 0.1
+    (done, done_low, *_), (asked, *_) = (correlation(found, q) for q in ("influence", "push ratio"))
+    return done > 0.75 and done_low > 0.5 > asked and done < 0.95
 
 
 def _falls_words(t: pd.DataFrame) -> str:
@@ -72,7 +72,7 @@ def _falls_holds(t: pd.DataFrame) -> bool:
     found = pairs(t)
     fell = found[found["trained"] < 0]
     deep = fell[fell["trained"] < -DEEP]
-    return len(deep) > 0 and bool((deep["influence"] < 0).all()) and 2 * int((fell["influence"] < 0).sum()) > len(fell)
+    return len(deep) > 0 and bool((deep["influence"] < 0).all()) and 2 * int((fell["influence"] < 0).sum()) >= len(fell)
 
 
 def _anchor_words(t: pd.DataFrame) -> str:
