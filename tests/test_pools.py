@@ -304,7 +304,7 @@ def test_models_trained_together_each_have_a_text_of_their_own(name: str) -> Non
     often = torch.tensor([4, 3, 2, 1])
     contexts = {n: torch.randn(4, 4, generator=r, dtype=torch.float64) for n in qu.get(name).needs}
     counted = Data(torch.arange(4) % 2, torch.arange(4), contexts, often)
-    each = {n: x.repeat_interleave(often, 0) for n, x in contexts.items()}
+    each: dict[str, Any] = {n: x.repeat_interleave(often, 0) for n, x in contexts.items()}
     spelt = Data(counted.inputs.repeat_interleave(often), counted.labels.repeat_interleave(often), each)
     other = Data(counted.inputs, counted.labels.flip(0), contexts, often)
     m = qu.get(name)
