@@ -10,6 +10,7 @@ import torch
 
 import qunify as qu
 from tests import budgets
+from tests.battery import ONE_EACH
 from tests.budgets import GENERAL, LARGEST, SIZED, cost, setting
 
 pytestmark = pytest.mark.slow
@@ -17,14 +18,20 @@ pytestmark = pytest.mark.slow
 GPT2 = 50_257
 
 
-@pytest.mark.parametrize("name", qu.names())
+#: Of each family the first, and those that take longest; `python -m tests.budgets` tries all.
+SOME = sorted(
+    ONE_EACH | {"taylor_ce", "symmetric_ce", "bi_tempered", "logit_std_kd", "hinge_ranking", "profit", "psft"}
+)
+
+
+@pytest.mark.parametrize("name", SOME)
 def test_values_of_four_digits_end_in_time(name: str) -> None:
     turn = qu.names().index(name)
     for call in ("compare", ("is_proper", "subsumes")[turn % 2]):
         assert (c := cost(call, setting(name, 1))).kept, c
 
 
-@pytest.mark.parametrize("name", qu.names())
+@pytest.mark.parametrize("name", SOME)
 def test_a_language_models_vocabulary_fits(name: str) -> None:
     call = ("target", "loss", "linear_loss")[qu.names().index(name) % 3]
     for vocab in (2, LARGEST):

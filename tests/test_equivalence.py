@@ -495,6 +495,7 @@ def test_renaming_the_vocabulary_changes_nothing(name: str, order: list[int]) ->
 @settings(max_examples=15)
 @given(NAMES, strategies.floats(0.1, 30))
 @example("logit_std_kd", 1.7617293973514663)  # whose formula is 0/0 at a uniform token
+@example("antiop", 0.7)  # which is tried on batches of two kinds
 def test_a_scaled_copy_is_scaled(name: str, factor: float) -> None:
     original = qu.get(name)
 

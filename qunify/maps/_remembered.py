@@ -18,7 +18,7 @@ _ANSWERS = "_answers"
 
 
 def remembered(ask: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P], R]:
-    """Keep the answers of a function of a method and of hashable arguments, given by position.
+    """Keep the answers of a function of a method and of hashable arguments.
 
     Those of an entry of the catalogue hold for good. What a user wrote may read a variable, a module's weights or an
     attribute that changes later: its answers are kept with the object itself, which is `afresh` for every question.
@@ -30,9 +30,10 @@ def remembered(ask: Callable[Concatenate[M, P], R]) -> Callable[Concatenate[M, P
         if type(m).__module__.startswith(_PUBLISHED):
             return for_good(m, *rest, **named)  # type: ignore[arg-type]
         known = vars(m).setdefault(_ANSWERS, {})
-        if (ask, rest) not in known:
-            known[ask, rest] = ask(m, *rest, **named)
-        return known[ask, rest]
+        question = (ask, rest, *sorted(named.items()))
+        if question not in known:
+            known[question] = ask(m, *rest, **named)
+        return known[question]
 
     return answer
 
