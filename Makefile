@@ -9,7 +9,8 @@ WANTED := --constraint constraints.txt --editable '.[dev,hf,peers,docs]'
 export PYTHONDONTWRITEBYTECODE :=
 
 # By files, whose tests share what they train, derive and build; the last ones in the alphabet are short.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three at once, also on two cores: some wait for a browser or for programs that they start.
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup report test test-all both-tiers site lint docs browser figures bench real atlas clean
 
