@@ -41,8 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 console.print(f"{name}: {why}", soft_wrap=True, highlight=False)
         return 0
     if options.redraw:
-        for name in names:
-            redraw(name, options.out or runner.FIGURES)
+        try:
+            for name in names:
+                redraw(name, options.out or runner.FIGURES)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
         return 0
     commit = runner.current_commit()
     try:

@@ -133,6 +133,11 @@ def test_rows_are_drawn_again_and_stay_as_stale_as_they_were(monkeypatch: pytest
     assert runner.stale("targets", tmp_path) == "its code, or a library, has changed since"
 
 
+def test_rows_that_are_not_there_are_not_drawn_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["targets", "--redraw", "--out", str(tmp_path)]) == 2
+    assert f"targets: expected rows and a picture of them in {tmp_path}, got none" in capsys.readouterr().err
+
+
 def test_studies_of_the_catalogue_say_what_they_lack() -> None:
     for name in ("equivalence", "theory_vs_training", "dynamics"):
         study, table = runner.load(name), runner.read(name, runner.FIGURES)

@@ -440,6 +440,8 @@ def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: P
         ({"prompt": "prompt"}, "expected both the prompt's and the completion's column"),
         ({"methods": []}, "methods: expected at least one"),
         ({"methods": ["kd"]}, "kd needs teacher_logits: expected a teacher, got none"),
+        ({"methods": ["logit_adjustment"]}, "logit_adjustment needs prior_logits: no audit has that"),
+        ({"methods": ["asft", "target_sft"]}, "asft needs reference_logits: expected a reference, got none"),
         (
             {"methods": ["delta_kd"], "reference": "a", "teacher": "a"},
             "delta_kd needs teacher_base_logits: expected a te",

@@ -619,3 +619,14 @@ def test_rows_that_are_not_zero_are_moved_to_the_top(live: list[bool], seed: int
     else:
         assert sorted(told.tolist()) == [i for i, x in enumerate(live) if x]
         assert torch.equal(z[: len(told)], before[told])
+
+
+@pytest.mark.parametrize("name", ["cft", "iw_sft"])
+def test_rows_that_do_not_count_are_numbers_even_so(name: str) -> None:
+    (key,) = qu.get(name).needs
+    nothing = {key: torch.zeros(N, dtype=torch.float64)}
+    assert float(qu.linear_loss(HIDDEN, WEIGHT, LABELS, name, **nothing)) == 0
+    wrong = HIDDEN.clone()
+    wrong[1, 0] = torch.nan
+    with pytest.raises(ValueError, match=f"{name}: hidden: expected finite numbers, got nan"):
+        qu.linear_loss(wrong, WEIGHT, LABELS, name, **nothing)

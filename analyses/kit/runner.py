@@ -94,8 +94,6 @@ def current_commit() -> str:
 def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     import torch
 
-    from qunify import plots
-
     torch.manual_seed(0)
     torch.set_num_threads(1)  # the order of a sum, and so its last digit, depends on the number of threads
     study = load(name)
@@ -103,12 +101,19 @@ def _produce(name: str, full: bool, out: Path, commit: str, stamp: str) -> None:
     csv = table.to_csv(index=False, float_format="%.12g", lineterminator="\n").encode()
     out.mkdir(parents=True, exist_ok=True)
     files.write(out / f"{name}.csv", csv)
-    table = read(name, out)
+    draw(name, out, stamp)
+
+
+def draw(name: str, out: Path, stamp: str) -> None:
+    """The pictures of a study from the rows that lie in `out`; the SVG bears the stamp of the code that made these."""
+    from qunify import plots
+
+    study, table = load(name), read(name, out)
     figure = study.draw(table)
     drawn = {f"{name}.png": figure, **{f"{name}.{one}.png": draw(table) for one, draw in study.more.items()}}
     for file, picture in drawn.items():
         files.write(out / file, plots.render(picture, "png"))
-    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=" ".join([stamp, *beside(name, out)])))
+    files.write(out / f"{name}.svg", plots.render(figure, "svg", note=" ".join([stamp, *_beside(name, out)])))
 
 
 def _with_provenance(table: pd.DataFrame, full: bool, commit: str) -> pd.DataFrame:
@@ -140,12 +145,12 @@ def made_of(paths: Iterable[Path]) -> str:
 
 def _is_finished(name: str, out: Path, stamp: str) -> bool:
     try:
-        return " ".join([stamp, *beside(name, out)]) in (out / f"{name}.svg").read_text()
+        return " ".join([stamp, *_beside(name, out)]) in (out / f"{name}.svg").read_text()
     except OSError:
         return False
 
 
-def beside(name: str, out: Path) -> list[str]:
+def _beside(name: str, out: Path) -> list[str]:
     """Hashes of the table and the pictures that lie beside the SVG of a study."""
     paths = [out / f"{name}.csv", out / f"{name}.png", *sorted(out.glob(f"{name}.*.png"))]
     return [_digest(path.read_bytes()) for path in paths]

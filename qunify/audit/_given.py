@@ -27,8 +27,9 @@ def chosen_methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -
         m = as_method(method, "audit")
         missing = [name for name in m.needs if name not in there]
         if missing:
-            hint = " or ".join(name.removesuffix("_logits") for name in missing if name in given) or "no audit has"
-            raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: expected a {hint}, got none")
+            needed = " and a ".join(name.removesuffix("_logits") for name in missing if name in given)
+            told = f"expected a {needed}, got none" if needed else "no audit has that"
+            raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: {told}")
         name = m.name
         if name in found and m.params:
             name += "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"

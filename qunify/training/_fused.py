@@ -239,8 +239,10 @@ def linear_loss(
                 raise ValueError(f"{name}: {key}: expected {told}, got {got} log-probabilities")
     scale = None if reduction == "none" else 1 / denominator(name, reduction, kept, num_items_in_batch).item()
     weighs = sources.get(qmap.weighed_by)
-    if isinstance(weighs, Tensor):  # a token that does not count need not go through the head
-        plan = plan.only(weighs.flatten()[rows] != 0)
+    if isinstance(weighs, Tensor):  # a token that does not count need not go through the head, and is a number even so
+        live = weighs.flatten()[rows] != 0
+        checked_number(name, "hidden", _kept(hidden, rows[~live]), hidden.dtype)
+        plan = plan.only(live)
     if not torch.is_grad_enabled():  # or the gradients of all parameters would be computed in vain
         hidden, weight, bias = hidden.detach(), weight.detach(), None if bias is None else bias.detach()
     with torch.autocast(hidden.device.type, enabled=False):
@@ -568,7 +570,8 @@ class _FusedLoss(torch.autograd.Function):
         else:
             weights, plan = upstream.flatten()[rows].to(ctx.plan.head.dtype), ctx.plan
             if plan.pooling is None:  # or what a sequence has in common would be that of another
-                rows, weights, plan = rows[weights != 0], weights[weights != 0], plan.only(weights != 0)
+                live = weights != 0
+                rows, weights, plan = rows[live], weights[live], plan.only(live)
             kept = _kept(saved[0], rows)
             _, (dh, dw, db) = _losses_and_gradients(plan, kept, weights, ctx.factor, ctx.needs_input_grad[:3])
             up = 1.0

@@ -95,6 +95,12 @@ def pairs(table: pd.DataFrame, rate: float = 0) -> pd.DataFrame:
     return wide
 
 
+def worst_first(found: pd.DataFrame) -> pd.DataFrame:
+    """The pairs, those first whose place in the order the first step of gradient descent foretold worst."""
+    apart = (found["influence"].rank() - found["trained"].rank()).abs()
+    return found.loc[apart.sort_values(ascending=False, kind="stable").index]
+
+
 def correlation(found: pd.DataFrame, quantity: str, draws: int = 1000) -> tuple[float, float, float, int]:
     """Spearman's rank correlation of a quantity with what training did, its 95 % interval over recipes drawn with
     replacement, and how many pairs there are."""

@@ -7,7 +7,7 @@ import pandas as pd
 from analyses.kit.findings import Finding
 from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model import REHEARSAL, correlation, moved, pairs, recipes, value
+from analyses.studies.real_model import REHEARSAL, correlation, moved, pairs, recipes, value, worst_first
 from analyses.studies.real_model.recipes import RATES, STEPS
 
 DEEP = 1.0  # nats
@@ -34,9 +34,7 @@ def _foretold_words(t: pd.DataFrame) -> str:
 
 def _furthest_off(t: pd.DataFrame) -> str:
     """The pair whose place in the order was foretold worst."""
-    found = pairs(t)
-    apart = (found["influence"].rank() - found["trained"].rank()).abs()
-    worst = found.iloc[int(apart.to_numpy().argmax())]
+    worst = worst_first(pairs(t)).iloc[0]
     first, came = (minus(f"{worst[name]:+.2f}") for name in ("influence", "trained"))
     return (
         f"Furthest off: {NAMED.get(worst['group'], worst['group'])} under {title(worst['recipe'])}, where {first} per "
@@ -50,11 +48,16 @@ def _foretold_holds(t: pd.DataFrame) -> bool:
     return done > 0.75 and done_low > 0.5 > asked and done < 0.95
 
 
-def _falls_words(t: pd.DataFrame) -> str:
+def _fallen(t: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """All pairs; those whose mean log u training lowered; and of these those that fell far."""
     found = pairs(t)
     fell = found[found["trained"] < 0]
+    return found, fell, fell[fell["trained"] < -DEEP]
+
+
+def _falls_words(t: pd.DataFrame) -> str:
+    found, fell, deep = _fallen(t)
     same = int(((found["influence"] < 0) == (found["trained"] < 0)).sum())
-    deep = fell[fell["trained"] < -DEEP]
     those = " and ".join(
         f"{NAMED.get(group, group)} under {title(recipe)} ({minus(f'{came:+.1f}')})"
         for recipe, group, came in deep[["recipe", "group", "trained"]].itertuples(index=False)
@@ -69,9 +72,7 @@ def _falls_words(t: pd.DataFrame) -> str:
 
 
 def _falls_holds(t: pd.DataFrame) -> bool:
-    found = pairs(t)
-    fell = found[found["trained"] < 0]
-    deep = fell[fell["trained"] < -DEEP]
+    _, fell, deep = _fallen(t)
     return len(deep) > 0 and bool((deep["influence"] < 0).all()) and 2 * int((fell["influence"] < 0).sum()) >= len(fell)
 
 

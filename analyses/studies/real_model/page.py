@@ -8,7 +8,7 @@ from analyses.kit.findings import committed
 from analyses.kit.real import MODEL, NAMED
 from analyses.kit.words import markdown, minus, percent, title
 from analyses.studies import real_model
-from analyses.studies.real_model import correlation, foretold, groups, pairs
+from analyses.studies.real_model import correlation, foretold, groups, pairs, worst_first
 from analyses.studies.real_model.data import ANSWERED, CHOICE, ELSEWHERE, HELD_OUT, LONGEST
 from analyses.studies.real_model.recipes import MEASURED, PER_STEP, RATES, STEPS
 
@@ -61,9 +61,7 @@ def predictions() -> str:
 
 def furthest_off() -> str:
     """The pairs whose place in the order was foretold worst."""
-    found = pairs(committed(NAME))
-    apart = (found["influence"].rank() - found["trained"].rank()).abs()
-    worst = found.loc[apart.sort_values(ascending=False, kind="stable").index[:5]]
+    worst = worst_first(pairs(committed(NAME)))[:5]
     lines = [
         [f"{NAMED.get(group, group)} under {title(recipe)}", minus(f"{first:+.2f}"), minus(f"{ten:+.2f}"),
          minus(f"{came:+.2f}")]
