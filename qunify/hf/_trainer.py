@@ -98,6 +98,7 @@ class SFTTrainer(trl.SFTTrainer):
 
     loss_is_scaled_for_ga: Any = True
     model: Any
+    data_collator: Any
     _signature_columns: Any
 
     def __init__(
