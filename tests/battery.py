@@ -14,6 +14,7 @@ from torch import Tensor
 import qunify as qu
 from qunify.catalogue import ENTRIES, families
 from qunify.maps import QMap
+from qunify.token import TensorToken
 
 #: Entries with a stop-gradient whose removal changes nothing: what it stops is locally constant, or enters the loss at
 #: a point where its derivative vanishes (a Fenchel–Young projection).
@@ -125,6 +126,18 @@ def autograd(m: QMap, b: Batch) -> Tensor:
     loss = m.loss(t) + 0 * logits.sum(-1, keepdim=True)  # a constant loss has a gradient too: zero
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     return gradient
+
+
+@functools.cache
+def entries_that_stop() -> tuple[str, ...]:
+    """The entries whose published loss stops a gradient."""
+    return tuple(name for name in ENTRIES if _stops(qu.get(name)))
+
+
+def _stops(m: QMap) -> bool:
+    with mock.patch.object(TensorToken, "stop", autospec=True, side_effect=lambda _, x: x) as stop:
+        autograd(m, batch(5))
+    return bool(stop.called)
 
 
 def size_of(gradient: Tensor) -> Tensor:

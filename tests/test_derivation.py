@@ -20,8 +20,8 @@ from qunify.symbolic._gradients import gradient_of_loss
 from qunify.symbolic._loss_to_pulls import OFF_TIES, prove
 from qunify.symbolic._loss_to_pulls import steps as steps_
 from qunify.symbolic._normal_form import vanishes
-from qunify.token import LSE, SumOverOthers, SymbolicToken, V, evaluate, is_mask, per_token, sg
-from tests.battery import HARMLESS, every_setting, one_each, with_pulls
+from qunify.token import LSE, SumOverOthers, SymbolicToken, V, evaluate, is_mask, per_token
+from tests.battery import HARMLESS, entries_that_stop, every_setting, one_each, with_pulls
 
 #: Entries that are proved at their default parameters and examples, but not with symbols in place of numbers, and why.
 ONLY_AT_NUMBERS = {
@@ -78,12 +78,7 @@ def test_with_symbols_for_parameters(name: str) -> None:
 # ---- the proof can fail --------------------------------------------------------------------------------------
 
 
-def uses_stop(name: str) -> bool:
-    t = SymbolicToken()
-    return sp.sympify(with_fractions(qu.get(name)).loss(t)).has(sg)
-
-
-@pytest.mark.parametrize("name", one_each(n for n in ENTRIES if uses_stop(n)))
+@pytest.mark.parametrize("name", one_each(entries_that_stop()))
 def test_a_deleted_stop_gradient_is_not_proved(name: str) -> None:
     with mock.patch.object(SymbolicToken, "stop", lambda _, x: x):
         assert prove(qu.get(name)).holds == (name in HARMLESS)

@@ -15,7 +15,7 @@ import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.maps import QMap
 from qunify.token import TensorToken
-from tests.battery import HARMLESS, OF_SEQUENCES, Batch, autograd, batch, conforms, with_pulls
+from tests.battery import HARMLESS, OF_SEQUENCES, Batch, batch, conforms, entries_that_stop, with_pulls
 
 
 def first(change: Any) -> Any:
@@ -80,25 +80,17 @@ def test_what_is_no_number_agrees_with_nothing(what: float) -> None:
             assert not conforms(m, batch(5)), attribute
 
 
-def uses_stop(name: str) -> bool:
-    with mock.patch.object(TensorToken, "stop", autospec=True, side_effect=lambda _, x: x) as stop:
-        autograd(qu.get(name), batch(5))
-    return bool(stop.called)
-
-
-STOPPED = [name for name in ENTRIES if uses_stop(name)]
-
-
-@pytest.mark.parametrize("name", STOPPED)
+@pytest.mark.parametrize("name", entries_that_stop())
 def test_a_deleted_stop_gradient_is_found(name: str) -> None:
     with mock.patch.object(TensorToken, "stop", lambda _, x: x):
         assert conforms(qu.get(name), batch(5)) == (name in HARMLESS)
 
 
 def test_entries_with_a_stop_gradient_are_the_expected_ones() -> None:
-    assert {"dft", "target_sft", "gem", "asft", "eaft", "deft", "taid", "akl"} <= set(STOPPED)
-    assert {"sft", "kd", "brier", "dft_undetached"}.isdisjoint(STOPPED)
-    assert set(STOPPED) >= HARMLESS
+    stopped = set(entries_that_stop())
+    assert {"dft", "target_sft", "gem", "asft", "eaft", "deft", "taid", "akl"} <= stopped
+    assert {"sft", "kd", "brier", "dft_undetached"}.isdisjoint(stopped)
+    assert stopped >= HARMLESS
 
 
 def shifted(m: QMap) -> list[QMap]:
