@@ -51,7 +51,9 @@ def recorded(line: Mapping[str, Any], texts: TokenTexts) -> Recorded:
       `[logprob, id, text]`, null at the first token asked for; or the same of its own output.
     - OpenAI's completions, also as vLLM and SGLang serve them: `choices[0].logprobs` with `tokens`, `token_logprobs`,
       `top_logprobs`; with `echo` it begins at the first token.
-    - OpenAI's chat completions: `choices[0].logprobs.content`, what was generated.
+    - OpenAI's chat completions: `choices[0].logprobs.content`, what was generated; or its responses, where the same
+      stands in `output`. The tokens as text, as ids (`id`, llama.cpp and mlx_lm), or both.
+    - llama.cpp's `/completion`: the same as `completion_probabilities`.
 
     Bodies may be those of OpenAI's batch files (`response.body`). Token ids beside them, `ids` or `prompt_token_ids`,
     are taken where they are there.
@@ -69,14 +71,13 @@ def recorded(line: Mapping[str, Any], texts: TokenTexts) -> Recorded:
         return _vllm(fields["prompt_logprobs"], ids)
     if any(name in fields for name in _SGLANG):
         return _sglang(fields, ids)
-    found = fields.get("logprobs")
-    if isinstance(found, Mapping) and ("content" in found or "tokens" in found):
+    if (rows := _rows(fields, texts)) is not None:
         said = fields.get("token_ids")
-        return _openai(found, ids, None if said is None else _integers(said, "token_ids"), texts)
+        return _openai(rows, ids, None if said is None else _integers(said, "token_ids"), texts)
     raise ValueError(
         "expected positions, tokens and logprobs (as qunify record writes), prompt_logprobs (vLLM), meta_info with "
-        "input_top_logprobs (SGLang) or choices with logprobs (OpenAI), got "
-        + (", ".join(map(str, line)) or "an empty object")
+        "input_top_logprobs (SGLang), choices or output with logprobs (OpenAI) or completion_probabilities "
+        "(llama.cpp), got " + (", ".join(map(str, line)) or "an empty object")
     )
 
 
@@ -89,11 +90,17 @@ def _fields(line: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"expected an answer, got the error {line.get('error') or response!r:.120}")
         body = response["body"]
     found: dict[str, Any] = {}
-    for inner in (_one(body.get("choices", ()), "choice"), body.get("meta_info", {}), body, line):
+    said = [part for item in _mappings(body.get("output")) for part in _mappings(item.get("content"))]
+    wrapped = (_one(body.get("choices", ()), "choice"), _one([x for x in said if x.get("logprobs")], "text"))
+    for inner in (*wrapped, body.get("meta_info", {}), body, line):
         if not isinstance(inner, Mapping):
             raise ValueError(f"expected an object, got {inner!r:.80}")
         found |= {k: v for k, v in inner.items() if v is not None}
     return found
+
+
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [x for x in value if isinstance(x, Mapping)] if isinstance(value, list) else []
 
 
 def _one(choices: Any, what: str) -> Mapping[str, Any]:
@@ -197,43 +204,87 @@ def _triples(fields: Mapping[str, Any], part: str) -> list[tuple[list[Any], list
     return list(zip(own, top, strict=True))
 
 
-def _openai(found: Mapping[str, Any], ids: list[int] | None, said: list[int] | None, texts: TokenTexts) -> Recorded:
+#: A token as a server names it: its id or its text; its log-probability; those of the likeliest, named alike.
+Row = tuple[int | str, Any, list[tuple[int | str, Any]]]
+
+
+def _rows(fields: Mapping[str, Any], texts: TokenTexts) -> list[Row] | None:
+    """What a server of OpenAI's kind says of each token; None where it says nothing that is known."""
+    found, rows = fields.get("logprobs"), fields.get("completion_probabilities")
+    if rows is None and isinstance(found, Mapping):
+        if "tokens" in found:
+            return _completion(found)
+        rows = found.get("content")
+    elif rows is None and "output" in fields:
+        rows = found
+    if rows is None:
+        return None
+    return [_row(t, row, "token_ids" in fields, texts) for t, row in enumerate(_list(rows, "log-probabilities"))]
+
+
+def _openai(rows: list[Row], ids: list[int] | None, said: list[int] | None, texts: TokenTexts) -> Recorded:
     """`ids` are the prompt's, `said` those of what was generated, where they are known."""
+    echoed = bool(rows) and rows[0][1] is None
+    if said is not None and not echoed and len(said) != len(rows):
+        raise ValueError(f"expected log-probabilities for each of {len(said)} token_ids, got {len(rows)}")
+    known = said or [] if not echoed else [] if ids is None else [*ids, *(said or [])]
     named: list[int] = []
     listed: list[Listed | None] = []
-    for t, (text, value, entries) in enumerate(_content(found) if "content" in found else _completion(found)):
+    for t, (name, value, entries) in enumerate(rows):
         try:
-            named.append(said[t] if said is not None and len(said) > t else texts.id(text))
+            alike = texts.ids(name)
             # What looks like several tokens is none in particular: its mass goes where that of all others goes.
-            pairs = [(alike[0], number) for other, number in entries if len(alike := texts.ids(other)) == 1]
+            pairs = [(found[0], number) for other, number in entries if len(found := texts.ids(other)) == 1]
+            if t < len(known):
+                own = known[t]
+            elif len(alike) > 1 and len(same := [i for i, number in pairs if i in alike and number == value]) == 1:
+                (own,) = same
+            else:
+                own = texts.id(name)
         except ValueError as error:
             raise ValueError(f"position {t}: {error}") from None
-        pairs.append((named[-1], value))
+        if isinstance(name, str) and name and own not in alike:  # a letter as a whole, at the last of its tokens:
+            pairs = []  # so are the other tokens that might have ended it
+        if isinstance(name, str) or name == own:
+            pairs.append((own, value))
+        named.append(own)
         listed.append(None if value is None else _merged(t, [x for x, _ in pairs], [x for _, x in pairs]))
-    echoed = bool(listed) and listed[0] is None
     if echoed or ids is None:
         return Recorded(named, echoed, listed)
     return Recorded([*ids, *named], True, [*[None] * len(ids), *listed])
 
 
-def _content(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
-    return [
-        (*_entry(t, row), _alternatives(t, row)) for t, row in enumerate(_list(found["content"], "logprobs.content"))
-    ]
-
-
-def _alternatives(t: int, row: Mapping[str, Any]) -> list[tuple[str, Any]]:
+def _row(t: int, row: Any, known: bool, texts: TokenTexts) -> Row:
+    name, value = _entry(t, row)
     there = row.get("top_logprobs")
-    return [] if there is None else [_entry(t, entry) for entry in _list(there, f"position {t}: top_logprobs")]
+    entries = [] if there is None else [_entry(t, x) for x in _list(there, f"position {t}: top_logprobs")]
+    if entries and "id" in row and "bytes" not in row and not known:
+        raise ValueError(
+            f"position {t}: expected the token that was generated, got the first of its alternatives, in no order, as "
+            "mlx_lm.server writes: ask it without top_logprobs, or add the ids of what was generated as token_ids"
+        )
+    if isinstance(name, int) and "bytes" in row and texts.has_more(str(row.get("token")), name):
+        raise ValueError(
+            f"position {t}: expected the text of token {name}, got {row['token']!r}, with that of tokens before it, "
+            "which llama.cpp leaves out where a letter is several tokens: leave out this answer"
+        )
+    return name, value, entries
 
 
-def _entry(t: int, entry: Any) -> tuple[str, Any]:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("token"), str) or "logprob" not in entry:
-        raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
-    return entry["token"], entry["logprob"]
+def _entry(t: int, entry: Any) -> tuple[int | str, Any]:
+    if isinstance(entry, Mapping):
+        if "prob" in entry and "logprob" not in entry:
+            raise ValueError(
+                f"position {t}: expected log-probabilities, got probabilities after sampling, as llama.cpp writes with "
+                "post_sampling_probs: ask without it"
+            )
+        name = entry.get("id", entry.get("token"))
+        if (isinstance(name, str) or (type(name) is int and 0 <= name < _MOST)) and "logprob" in entry:
+            return name, entry["logprob"]
+    raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
 
 
-def _completion(found: Mapping[str, Any]) -> list[tuple[str, Any, list[tuple[str, Any]]]]:
+def _completion(found: Mapping[str, Any]) -> list[Row]:
     tokens, own, top = (_list(found.get(name), name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not len(tokens) == len(own) == len(top):
         got = f"{len(tokens)}, {len(own)} and {len(top)}"

@@ -17,7 +17,7 @@ class TokenTexts:
     def __init__(self, tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
 
-    def id(self, text: str) -> int:
+    def id(self, name: int | str) -> int:
         """The one token of this text.
 
         Raises
@@ -25,30 +25,36 @@ class TokenTexts:
         ValueError
             No token, or several, or no tokenizer.
         """
-        found = self.ids(text)
+        found = self.ids(name)
+        if not found:
+            raise ValueError(f"expected the text of a token, got {name!r}, that of none of the tokenizer's: {_HINT}")
         if len(found) > 1:
             raise ValueError(
-                f"expected the text of one token, got {text!r}, that of {len(found)} tokens ({found[0]}, {found[1]}, "
+                f"expected the text of one token, got {name!r}, that of {len(found)} tokens ({found[0]}, {found[1]}, "
                 f"…): {_HINT}"
             )
         return found[0]
 
-    def ids(self, text: str) -> list[int]:
+    def ids(self, name: int | str) -> list[int]:
         """All tokens of this text: `token_id:17`, what they are decoded to (" cat"), or as in the vocabulary ("Ġcat").
+        An id is itself.
 
         Raises
         ------
         ValueError
-            No token, or no tokenizer.
+            No tokenizer.
         """
-        if text.startswith(_ID) and text[len(_ID) :].isdigit():
-            return [int(text[len(_ID) :])]
+        if isinstance(name, int):
+            return [name]
+        if name.startswith(_ID) and name[len(_ID) :].isdigit():
+            return [int(name[len(_ID) :])]
         if self.tokenizer is None:
-            raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {text!r}, got none")
-        found = self._decoded.get(text) or self._pieces.get(text, [])
-        if not found:
-            raise ValueError(f"expected the text of a token, got {text!r}, that of none of the tokenizer's: {_HINT}")
-        return found
+            raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {name!r}, got none")
+        return self._decoded.get(name) or self._pieces.get(name, [])
+
+    def has_more(self, text: str, token: int) -> bool:
+        """Whether a text has more in it than this token's own; False without a tokenizer."""
+        return self.tokenizer is not None and bool(text.removesuffix(self.tokenizer.decode([token])).strip())
 
     def text(self, token: int) -> str:
         """How to name a token in a sentence."""
