@@ -71,7 +71,7 @@ def recorded(line: Mapping[str, Any], texts: TokenTexts) -> Recorded:
         return _vllm(fields["prompt_logprobs"], ids)
     if any(name in fields for name in _SGLANG):
         return _sglang(fields, ids)
-    if (rows := _rows(fields, texts)) is not None:
+    if (rows := _rows(fields)) is not None:
         said = fields.get("token_ids")
         return _openai(rows, ids, None if said is None else _integers(said, "token_ids"), texts)
     raise ValueError(
@@ -208,7 +208,7 @@ def _triples(fields: Mapping[str, Any], part: str) -> list[tuple[list[Any], list
 Row = tuple[int | str, Any, list[tuple[int | str, Any]]]
 
 
-def _rows(fields: Mapping[str, Any], texts: TokenTexts) -> list[Row] | None:
+def _rows(fields: Mapping[str, Any]) -> list[Row] | None:
     """What a server of OpenAI's kind says of each token; None where it says nothing that is known."""
     found, rows = fields.get("logprobs"), fields.get("completion_probabilities")
     if rows is None and isinstance(found, Mapping):
@@ -219,7 +219,15 @@ def _rows(fields: Mapping[str, Any], texts: TokenTexts) -> list[Row] | None:
         rows = found
     if rows is None:
         return None
-    return [_row(t, row, "token_ids" in fields, texts) for t, row in enumerate(_list(rows, "log-probabilities"))]
+    read = [_row(t, row, "token_ids" in fields) for t, row in enumerate(_list(rows, "log-probabilities"))]
+    usage = fields.get("usage")
+    generated = usage.get("completion_tokens") if isinstance(usage, Mapping) else fields.get("tokens_predicted")
+    if rows and {"id", "bytes"} <= set(rows[0]) and isinstance(generated, int) and generated > len(rows):
+        raise ValueError(
+            f"expected log-probabilities for {generated} tokens, got {len(rows)}: llama.cpp writes only the last "
+            "of several that are one letter, such as an emoji; leave out this answer"
+        )
+    return read
 
 
 def _openai(rows: list[Row], ids: list[int] | None, said: list[int] | None, texts: TokenTexts) -> Recorded:
@@ -254,7 +262,7 @@ def _openai(rows: list[Row], ids: list[int] | None, said: list[int] | None, text
     return Recorded([*ids, *named], True, [*[None] * len(ids), *listed])
 
 
-def _row(t: int, row: Any, known: bool, texts: TokenTexts) -> Row:
+def _row(t: int, row: Any, known: bool) -> Row:
     name, value = _entry(t, row)
     there = row.get("top_logprobs")
     entries = [] if there is None else [_entry(t, x) for x in _list(there, f"position {t}: top_logprobs")]
@@ -262,11 +270,6 @@ def _row(t: int, row: Any, known: bool, texts: TokenTexts) -> Row:
         raise ValueError(
             f"position {t}: expected the token that was generated, got the first of its alternatives, in no order, as "
             "mlx_lm.server writes: ask it without top_logprobs, or add the ids of what was generated as token_ids"
-        )
-    if isinstance(name, int) and "bytes" in row and texts.has_more(str(row.get("token")), name):
-        raise ValueError(
-            f"position {t}: expected the text of token {name}, got {row['token']!r}, with that of tokens before it, "
-            "which llama.cpp leaves out where a letter is several tokens: leave out this answer"
         )
     return name, value, entries
 

@@ -52,10 +52,6 @@ class TokenTexts:
             raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {name!r}, got none")
         return self._decoded.get(name) or self._pieces.get(name, [])
 
-    def has_more(self, text: str, token: int) -> bool:
-        """Whether a text has more in it than this token's own; False without a tokenizer."""
-        return self.tokenizer is not None and bool(text.removesuffix(self.tokenizer.decode([token])).strip())
-
     def text(self, token: int) -> str:
         """How to name a token in a sentence."""
         return str(token) if self.tokenizer is None else f"{self.tokenizer.decode([token])!r} ({token})"
