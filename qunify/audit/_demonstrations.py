@@ -152,7 +152,7 @@ def _pair(number: int, row: Row, prompt: str, completion: str) -> Row:
         if not isinstance(value, str) and not _is_conversation(value):
             raise ValueError(
                 f"audit: demonstrations: row {number}: column {name!r}: expected text or messages, got "
-                f"{type(value).__name__}"
+                f"{type(value).__name__}; where `datasets` or pandas has read text as dates or numbers, give the file"
             )
     if isinstance(asked, str) != isinstance(said, str):
         raise ValueError(f"audit: demonstrations: row {number}: expected two texts or two lists of messages, got both")
