@@ -431,6 +431,53 @@ def test_a_method_that_acts_somewhere_alone_is_told_with_where(loss: Loss, named
     assert f" is {named} {where}, and silent at the others (" in found.verdict
 
 
+def dft_above(z: Tensor, y: Tensor) -> Tensor:
+    u = u_of(z, y).detach()
+    return -torch.where(u > 0.1, u, torch.ones_like(u)) * log_u(z, y)
+
+
+def slow_between(z: Tensor, y: Tensor) -> Tensor:
+    u = u_of(z, y).detach()
+    return -torch.where((u > 0.2) & (u < 0.7), 0.5, 1.0) * log_u(z, y)
+
+
+def smoothed_above(z: Tensor, y: Tensor) -> Tensor:
+    smoothed = F.cross_entropy(z, y, reduction="none", label_smoothing=0.1)
+    return torch.where(u_of(z, y).detach() > 0.5, smoothed, -log_u(z, y))
+
+
+def dft_in_top(z: Tensor, y: Tensor) -> Tensor:
+    return -torch.where(rank(z, y) <= 2, u_of(z, y).detach(), 1.0) * log_u(z, y)
+
+
+@pytest.mark.parametrize(
+    ("loss", "named", "where", "others"),
+    [
+        (dft_above, "sft", "where u < 0.1", "dft"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                (slow_between, "0.5 × sft", "where 0.2 < u < 0.7", "sft"),
+                (smoothed_above, "sft", "where u < 0.5", "label_smoothing(smoothing=0.1)"),
+                (dft_in_top, "dft", "where the label is among the 2 likeliest tokens", "sft"),
+            ]
+        ),
+    ],
+)
+def test_one_method_here_and_another_elsewhere_are_both_told(loss: Loss, named: str, where: str, others: str) -> None:
+    found = qu.identify(loss, top=1)
+    assert (found[0].level, found[0].where, found[0].silent) == ("mostly", where, False)
+    assert f" is {named} {where}, and {others} at the others (" in found.verdict
+
+
+def test_the_condition_under_which_a_loss_is_a_method_is_told_alone_where_the_rest_is_none() -> None:
+    def odd_below(z: Tensor, y: Tensor) -> Tensor:
+        u = u_of(z, y)
+        return torch.where(u.detach() > 0.3, -log_u(z, y), (3 * u).sin() ** 2)
+
+    assert " is sft where u > 0.3, and something else at the others (" in qu.identify(odd_below).verdict
+
+
 def test_where_nothing_plain_tells_when_a_loss_acts_no_condition_is_named() -> None:
     def every_third(z: Tensor, y: Tensor) -> Tensor:
         return -log_u(z, y) * (y % 3 != 0)

@@ -1,4 +1,5 @@
-"""Where does a loss act? A condition on the token without which it is silent: the label's rank, or its probability."""
+"""Where is something so of a loss, say that it acts at all? A condition on the token: the label's rank, or its
+probability."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ Flags = np.ndarray[Any, np.dtype[np.bool_]]  #: (N,)
 
 @dataclass(frozen=True)
 class Condition:
-    """A loss acts where this holds, and nowhere else.
+    """Something that tells tokens apart.
 
     Attributes
     ----------
@@ -31,21 +32,39 @@ class Condition:
     words: str
     holds: Callable[[Batch], Flags]
 
+    @property
+    def others(self) -> Condition:
+        """That it does not hold."""
+        return Condition(f"not {self.words}", lambda p: ~self.holds(p))
+
 
 def condition_of(
     subject: Subject, measured: Sequence[Measured], used: Sequence[str], jumps: Sequence[Jump]
 ) -> Condition | None:
     """The condition under which a loss has a gradient at these tokens; None where it always has, or nothing plain tells
     when."""
-    acts = [_acts(q) for q in measured]
-    together = np.concatenate(acts)
-    if together.all() or not together.any():
-        return None
-    candidates = [*_by_rank(subject, used), *_by_probability(measured, acts, jumps)]
-    for condition in candidates:
-        if all(np.array_equal(condition.holds(q.batch), a) for q, a in zip(measured, acts, strict=True)):
+    for condition in conditions_of(_acts, subject, measured, used, jumps):
+        if all(np.array_equal(condition.holds(q.batch), _acts(q)) for q in measured):
             return condition
     return None
+
+
+def conditions_of(
+    so: Callable[[Measured], Flags],
+    subject: Subject,
+    measured: Sequence[Measured],
+    used: Sequence[str],
+    jumps: Sequence[Jump],
+) -> Iterator[Condition]:
+    """Plain conditions under which something is `so`, (N,) of bool, at all of these tokens: the label's rank by the
+    model or by another, and its probability. By chance it may be so where they do not hold, too."""
+    flags = [so(q) for q in measured]
+    together = np.concatenate(flags)
+    if together.all() or not together.any():
+        return
+    for condition in (*_by_rank(so, subject, used), *_by_probability(measured, together, jumps)):
+        if not any((condition.holds(q.batch) & ~f).any() for q, f in zip(measured, flags, strict=True)):
+            yield condition
 
 
 def _acts(q: Measured) -> Flags:
@@ -53,20 +72,21 @@ def _acts(q: Measured) -> Flags:
     return found
 
 
-def _by_rank(subject: Subject, used: Sequence[str]) -> Iterator[Condition]:
+def _by_rank(so: Callable[[Measured], Flags], subject: Subject, used: Sequence[str]) -> Iterator[Condition]:
     """Read off one token of the largest vocabulary, with each of its tokens as the label in turn."""
     vocab = max(ROWS)
     one = spread_over_u(vocab, 0)[torch.zeros(vocab, dtype=torch.long)]
     every = Batch(one.logits, torch.arange(vocab), one.context)
-    acts = _acts(subject(every))
+    flags = so(subject(every))
     whose = {"": "", **{name: f"{name.removesuffix('_logits')}'s " for name in used if name.endswith("_logits")}}
     for name, of in whose.items():
-        inside = acts[np.argsort(_ranks(every, name))]
-        k = int(inside.argmin() if inside[0] else inside.argmax())  # tokens before the first that is otherwise
-        if k and (inside[k:] != inside[0]).all():
-            among = "among" if inside[0] else "not among"
-            words = f"where the label is {among} the {of}{k} likeliest tokens"
-            yield Condition(words, functools.partial(_is_within, name, k, bool(inside[0])))
+        otherwise = np.flatnonzero(~flags[np.argsort(_ranks(every, name))])
+        if not len(otherwise):
+            continue
+        for k, inside in ((int(otherwise[0]), True), (int(otherwise[-1]) + 1, False)):
+            if 0 < k < vocab:
+                words = f"where the label is {'' if inside else 'not '}among the {of}{k} likeliest tokens"
+                yield Condition(words, functools.partial(_is_within, name, k, inside))
 
 
 def _is_within(name: str, k: int, inside: bool, p: Batch) -> Flags:
@@ -80,20 +100,34 @@ def _ranks(p: Batch, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     return found
 
 
-def _by_probability(measured: Sequence[Measured], acts: Sequence[Flags], jumps: Sequence[Jump]) -> Iterator[Condition]:
-    """An interval of u; its ends are the jumps that were measured, or of what lies between two tokens the number with
-    the fewest digits."""
-    u, there = np.concatenate([_u(q.batch) for q in measured]), np.concatenate(acts)
-    low, high = u[there].min(), u[there].max()
-    below, above = u[u < low], u[u > high]
-    ends = [
-        _between(float(a), float(b), jumps) for a, b in ((below.max(initial=-1.0), low), (high, above.min(initial=2.0)))
-    ]
-    said = [f"{end:.6g}" if 0 < end < 1 else "" for end in ends]
+def _by_probability(measured: Sequence[Measured], flags: Flags, jumps: Sequence[Jump]) -> Iterator[Condition]:
+    """The interval of u with the most tokens; its ends are the jumps that were measured, or of what lies between two
+    tokens the number with the fewest digits."""
+    u = np.concatenate([_u(q.batch) for q in measured])
+    order = np.argsort(u)
+    u, so = u[order], flags[order]
+    starts = np.flatnonzero(np.diff(so, prepend=~so[0]))  # of the runs of tokens that are alike
+    lengths = np.diff(starts, append=len(u)) * so[starts]
+    first, count = starts[lengths.argmax()], lengths.max()
+    low, high, below, above = u[first], u[first + count - 1], u[:first], u[first + count :]
+    ends = ((below.max(initial=-1.0), low), (high, above.min(initial=2.0)))
+    yield from _interval(*(_between(float(a), float(b), jumps) for a, b in ends))
+
+
+def at_jumps(jumps: Sequence[Jump]) -> Iterator[Condition]:
+    """Below the only jump of a gate's weight, or between two."""
+    if len(jumps) in (1, 2):
+        low, high = [-1.0, *map(_plain, jumps)][-2:]
+        yield from _interval(low, high)
+
+
+def _interval(low: float, high: float) -> Iterator[Condition]:
+    """The condition that u lies between two numbers; none where all of [0, 1] does."""
+    said = [f"{end:.6g}" if 0 < end < 1 else "" for end in (low, high)]
     if any(said):
         words = " < ".join(x for x in (said[0], "u", said[1]) if x) if all(said) else f"u {'>' if said[0] else '<'} "
         words += "" if all(said) else "".join(said)
-        yield Condition(f"where {words}", functools.partial(_is_between, ends[0], ends[1]))
+        yield Condition(f"where {words}", functools.partial(_is_between, low, high))
 
 
 def _is_between(low: float, high: float, p: Batch) -> Flags:
@@ -110,5 +144,10 @@ def _between(low: float, high: float, jumps: Sequence[Jump]) -> float:
         return low if low < 0 else high
     for j in jumps:
         if low <= j.u <= high:
-            return next((x for x in (round(j.u, d) for d in range(1, 6)) if abs(x - j.u) < 1e-7), j.u)
+            return _plain(j)
     return next((x for x in (round((low + high) / 2, d) for d in range(1, 7)) if low <= x <= high), (low + high) / 2)
+
+
+def _plain(jump: Jump) -> float:
+    """Where it is, with no more digits than it was read off with."""
+    return next((x for x in (round(jump.u, d) for d in range(1, 6)) if abs(x - jump.u) < 1e-7), jump.u)

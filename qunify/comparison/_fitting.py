@@ -91,10 +91,11 @@ class Sample:
         parts = np.split(values, self._starts[1:])
         return [x.reshape(b.shape) for x, b in zip(parts, self.blocks, strict=True)]
 
-    def only(self, i: int) -> Sample:
-        """The sample on one vocabulary."""
-        few = None if self.few is None else (self.few[i],)
-        return Sample((self.batches[i],), (self.gradients[i],), self.gate, few, self.jumps)
+    def only(self, *which: int) -> Sample:
+        """The sample on some of the vocabularies."""
+        few = self.few and tuple(self.few[i] for i in which)
+        batches, gradients = tuple(self.batches[i] for i in which), tuple(self.gradients[i] for i in which)
+        return Sample(batches, gradients, self.gate, few, self.jumps)
 
     @functools.cached_property
     def pushes(self) -> bool:

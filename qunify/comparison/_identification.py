@@ -17,7 +17,7 @@ from qunify._lib import html
 from qunify._lib.simple import simple_numbers
 from qunify._lib.tolerances import EXACT, EXACT_FLOAT32
 from qunify.catalogue import ENTRIES
-from qunify.comparison._conditions import Condition, condition_of
+from qunify.comparison._conditions import Condition, at_jumps, condition_of, conditions_of
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import NEAR, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._partial import Partial, partly
@@ -36,6 +36,7 @@ CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted aga
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
 
 
+FEWEST = 10  # tokens at which it is said what a loss is
 FEW_ROWS = (100, 40, 10)  # enough to fit a loss that gives V numbers per token
 
 
@@ -65,6 +66,8 @@ class Match:
         Whether the loss has no gradient at any of the others.
     where : str
         The condition that tells these tokens from the others, where a plain one does.
+    elsewhere : Match or None
+        What the loss is at the others, where that is an entry, too.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Match:
     share: float = 1.0
     silent: bool = False
     where: str = ""
+    elsewhere: Match | None = None
 
     def __str__(self) -> str:
         if self.level == "identical":
@@ -90,11 +94,11 @@ class Match:
                 f"is a minus sign lost? (relative gradient error {self.error:.1g})"
             )
         if self.level == "mostly":
-            factor = "" if self.factor == 1 else f"{short_number(self.factor)} × "
-            others = "silent at the others" if self.silent else "something else at the others"
+            others = "silent" if self.silent else self.elsewhere._times() if self.elsewhere else "something else"
+            others += " at the others"
             if self.where:
-                return f"{factor}{self._named()} {self.where}, and {others} ({1 - self.share:.0%} of those tried)"
-            return f"{factor}{self._named()} at {self.share:.0%} of the tokens tried, and {others}"
+                return f"{self._times()} {self.where}, and {others} ({1 - self.share:.0%} of those tried)"
+            return f"{self._times()} at {self.share:.0%} of the tokens tried, and {others}"
         if self.level == "directional":
             return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
         factor = "" if abs(self.factor - 1) < 1e-9 else f"{short_number(self.factor)} × "
@@ -105,6 +109,9 @@ class Match:
 
     def _repr_latex_(self) -> str:
         return rf"${html.words(str(self))}:\quad {ENTRIES[self.name].formula}$"
+
+    def _times(self) -> str:
+        return self._named() if self.factor == 1 else f"{short_number(self.factor)} × {self._named()}"
 
     def _named(self) -> str:
         inside = ", ".join(f"{k}={short_number(v)}" for k, v in self.params.items())
@@ -233,14 +240,16 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         if somewhere:
             others = [m for m in matches if m.name != somewhere.name]
             return Matches([somewhere, *others][:top], subject.name, diagnosis)
-    total = None
+    total, best = None, None
+    parts = [cls for cls in usable if _is_part(cls, diagnosis)]
     if not any(m.level in recognised for m in matches):
-        total = as_sum([cls for cls in usable if _is_part(cls, diagnosis)], sample, held_out, tolerance)
+        total = as_sum(parts, sample, held_out, tolerance)
     if total is None and not any(m.level in EXACTLY for m in matches):
+        missed += [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
         part = partly(missed, sample, held_out, tolerance)
-        if part:
-            matches = [_mostly(part), *(m for m in matches if m.name != part.method.name)]
-    return Matches(matches[:top], subject.name, diagnosis, total)
+        best = _in_parts(subject, [*measured, *apart], diagnosis, part, parts, sample, held_out, tolerance)
+    others = [m for m in matches if best is None or m.name != best.name]
+    return Matches([*([best] if best else []), *others][:top], subject.name, diagnosis, total)
 
 
 @functools.cache
@@ -283,31 +292,70 @@ def _where(
     condition: Condition, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
 ) -> Match | None:
     """The entry that the loss is at the tokens where it acts at all."""
-    (there, _), (apart, shares) = (_at_those(condition, s) for s in (sample, held_out))
-    found, _ = _matches(candidates, there, apart, tolerance)
-    if not found or found[0].level not in ("identical", "scaled"):
+    there = _exactly_at(condition, candidates, sample, held_out, tolerance)
+    return there and replace(there, silent=True)
+
+
+def _in_parts(
+    subject: Subject, tried: Sequence[Measured], diagnosis: Diagnosis, part: Partial | None,
+    candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float,
+) -> Match | None:  # fmt: skip
+    """The entry that the loss is at most tokens, or where a condition holds, and what it is at the others."""
+    conditions = list(at_jumps(diagnosis.jumps))
+    if part:
+        is_part = functools.partial(part.holds, gate=sample.gate, tolerance=tolerance)
+        conditions += conditions_of(is_part, subject, tried, diagnosis.used, diagnosis.jumps)
+    for condition in conditions:
+        if both := _either(condition, candidates, sample, held_out, tolerance):
+            return both
+    if part is None:
         return None
-    return replace(found[0], level="mostly", share=min(shares), silent=True, where=condition.words)
+    told = (c.words for c in conditions if all(np.array_equal(c.holds(q.batch), is_part(q)) for q in tried))
+    return _mostly(part, next(told, ""))
 
 
-def _at_those(condition: Condition, sample: Sample) -> tuple[Sample, list[float]]:
-    """The sample at the tokens where a condition holds, and their share of each vocabulary."""
+def _either(
+    condition: Condition, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> Match | None:
+    """The entry that the loss is where a condition holds, with the one that it is at the others."""
+    there = _exactly_at(condition, candidates, sample, held_out, tolerance)
+    others = there and _exactly_at(condition.others, candidates, sample, held_out, tolerance)
+    return there and others and replace(there, elsewhere=others)
+
+
+def _exactly_at(
+    condition: Condition, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> Match | None:
+    """The entry that the loss is, but for a factor, at the tokens where a condition holds."""
+    there, apart = (_at_those(condition, s) for s in (sample, held_out))
+    shares = [len(g) / len(all_) for g, all_ in zip(apart.gradients, held_out.gradients, strict=True)]
+    counts = [[len(g) for g in s.gradients] for s in (there, apart)]
+    enough = [i for i in range(len(ROWS)) if all(n[i] for n in counts)]
+    if any(sum(n[i] for i in enough) < FEWEST for n in counts):
+        return None
+    found, _ = _exact_matches(candidates, there.only(*enough), apart.only(*enough), tolerance)
+    if not found:
+        return None
+    return replace(min(found, key=_rank), level="mostly", share=min(shares), where=condition.words)
+
+
+def _at_those(condition: Condition, sample: Sample) -> Sample:
+    """The sample at the tokens where a condition holds."""
     rows = [np.flatnonzero(condition.holds(p)) for p in sample.batches]
     batches = tuple(p[torch.from_numpy(r)] for p, r in zip(sample.batches, rows, strict=True))
     gradients = tuple(g[r] for g, r in zip(sample.gradients, rows, strict=True))
-    shares = [len(r) / len(p.labels) for p, r in zip(sample.batches, rows, strict=True)]
-    return replace(sample, batches=batches, gradients=gradients), shares
+    return replace(sample, batches=batches, gradients=gradients)
 
 
-def _mostly(part: Partial) -> Match:
+def _mostly(part: Partial, where: str) -> Match:
     m = part.method
-    return Match(m.name, m.params, "mostly", part.error, part.factor, part.share, part.silent)
+    return Match(m.name, m.params, "mostly", part.error, part.factor, part.share, part.silent, where)
 
 
-def _matches(
+def _exact_matches(
     candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
 ) -> tuple[list[Match], list[Fit]]:
-    """The entries that the loss is, or failing that comes near to, best first; and how near the others come."""
+    """The entries that the loss is, but for a positive factor; and how near the others come."""
     found: list[Match] = []
     missed: list[Fit] = []
     for cls in candidates:
@@ -320,6 +368,14 @@ def _matches(
             found.append(match)
         else:
             missed.append(close)
+    return found, missed
+
+
+def _matches(
+    candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> tuple[list[Match], list[Fit]]:
+    """The entries that the loss is, or failing that comes near to, best first; and how near the others come."""
+    found, missed = _exact_matches(candidates, sample, held_out, tolerance)
     if not any(m.level == "identical" for m in found):
         found += _depending_on_vocab(missed, sample, held_out, tolerance)
     if not found or sample.pushes:  # what unlearns on purpose is also what lost a minus sign
@@ -333,17 +389,18 @@ def _matches(
             match = _inexact(close, ray, sample, held_out, tolerance)
             if match:
                 found.append(match)
+    return sorted(found, key=_rank), missed
+
+
+def _rank(m: Match) -> tuple[Any, ...]:
+    """The best first: by level, then the plainest."""
     order = list(ENTRIES)
-
-    def rank(m: Match) -> tuple[Any, ...]:
-        changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
-        if m.level not in EXACTLY:  # of those that come as near but for rounding, the plainest
-            return (DEGREES.index(m.level), float(f"{m.error:.4g}"), changed, order.index(m.name))
-        if m.level == "scaled" and not changed:  # plainer than an entry in which a parameter stands for the factor
-            return (0, 1, len(m.params), order.index(m.name))
-        return (DEGREES.index(m.level), changed, len(m.params), order.index(m.name))
-
-    return sorted(found, key=rank), missed
+    changed = sum(v != getattr(ENTRIES[m.name], k) for k, v in m.params.items())
+    if m.level not in EXACTLY:  # of those that come as near but for rounding, the plainest
+        return (DEGREES.index(m.level), float(f"{m.error:.4g}"), changed, order.index(m.name))
+    if m.level == "scaled" and not changed:  # plainer than an entry in which a parameter stands for the factor
+        return (0, 1, len(m.params), order.index(m.name))
+    return (DEGREES.index(m.level), changed, len(m.params), order.index(m.name))
 
 
 def _opposite(candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float) -> list[Match]:

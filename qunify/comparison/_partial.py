@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from qunify._lib.simple import simple_numbers
+from qunify.comparison._conditions import Flags
 from qunify.comparison._fitting import Fit, Sample, fit, simplified
 from qunify.comparison._places import Array
+from qunify.comparison._subjects import Measured
 from qunify.maps import QMap
 
 MOST = 0.5  # share of the tokens, of every vocabulary, at which a loss must be the method
@@ -42,6 +44,11 @@ class Partial:
     share: float
     silent: bool
     error: float
+
+    def holds(self, q: Measured, gate: bool, tolerance: float) -> Flags:
+        """At which of these tokens the loss is the method, (N,) of bool."""
+        sample = Sample((q.batch,), (q.gradient.numpy(),), gate)
+        return _differences(self.method, sample, self.factor)[0] <= 10 * tolerance
 
 
 def partly(missed: Sequence[Fit], sample: Sample, held_out: Sample, tolerance: float) -> Partial | None:
