@@ -1,13 +1,15 @@
-"""One optimizer step by each of a few methods, in as many processes as there are,
+"""One optimizer step by each of a few methods, in as many processes as there are, an audit,
 and the gradients of sharded parameters: `python -m tests.processes OUT`, under torchrun for more than one.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from accelerate.state import PartialState
@@ -15,7 +17,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 import qunify as qu
-from tests import trainers
+from qunify import audit
+from qunify.audit import _pass, _processes
+from tests import small_llama, trainers
 
 BATCH = 8  # their labels are of unequal number, so that a mean over processes of means would be wrong
 KINDS = ("dft", "target_sft", "iw_sft")
@@ -44,7 +48,6 @@ def sharded(out: Path) -> None:
     from torch.distributed.fsdp import fully_shard
 
     from qunify.hf._objective import add_objective
-    from tests import small_llama
 
     rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
     model = small_llama.model().double()
@@ -77,6 +80,18 @@ def adapter(out: Path) -> None:
         save_file(found, out / "adapter.safetensors")
 
 
+def audited(out: Path) -> None:
+    """The tables of an audit, and how many of its batches each process has had."""
+    rows = [{"prompt": "the cat sees", "completion": text} for text in trainers.TEXTS]
+    how: dict[str, Any] = {"batch_tokens": 40, "influence": True, "keep": out / "kept"}
+    with mock.patch.object(_pass, "_asked", wraps=_pass._asked) as asked:
+        found = audit.run(small_llama.model(), rows, trainers.TOKENIZER, ["sft", "dft", "mile"], **how)
+    shares = _processes.gathered(asked.call_count)
+    if audit.is_main_process():
+        found.save(out / f"audit-{len(shares)}")
+        (out / f"audit-{len(shares)}" / "shares.json").write_text(json.dumps(shares))
+
+
 def adapted() -> Any:
     torch.manual_seed(3)
     config = LoraConfig(target_modules=["q_proj"], r=2, init_lora_weights=False)
@@ -99,6 +114,7 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def main(out: Path) -> None:
+    audited(out)
     for kind in KINDS:
         step(kind, out)
     if torch.distributed.is_initialized():

@@ -1,12 +1,14 @@
-"""Two processes give the gradients of one: under DDP by Accelerate, and with sharded parameters."""
+"""Two processes give the gradients of one, under DDP by Accelerate and with sharded parameters, and its audit."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
 
@@ -15,6 +17,7 @@ pytest.importorskip("trl")
 from safetensors.torch import load_file
 
 import qunify as qu
+from qunify import audit
 from tests import processes, small_llama
 
 pytestmark = pytest.mark.slow
@@ -43,6 +46,16 @@ def test_ddp_takes_the_step_of_one_process(kind: str, out: Path) -> None:
     for name, parameter in one.items():
         torch.testing.assert_close(two[name], parameter, rtol=1e-9, atol=1e-12)
         assert not torch.equal(parameter, begun[name])
+
+
+def test_an_audit_in_two_processes_is_that_of_one(out: Path) -> None:
+    one, two = (audit.load(out / f"audit-{world}") for world in (1, 2))
+    for table in ("tokens", "methods", "groups", "examples"):
+        pd.testing.assert_frame_equal(getattr(one, table), getattr(two, table), rtol=1e-6)
+    shares = [json.loads((out / f"audit-{world}" / "shares.json").read_text()) for world in (1, 2)]
+    assert sum(shares[1]) == shares[0][0] > 2
+    assert max(shares[1]) - min(shares[1]) <= 1
+    assert not any((out / "kept").glob("*"))
 
 
 def test_sharded_parameters_have_the_gradients_of_whole_ones(out: Path) -> None:

@@ -13,6 +13,7 @@ for _package in ("transformers", "trl", "datasets", "peft"):
 
 if TYPE_CHECKING:
     from qunify.audit._audit import Audit, load, run
+    from qunify.audit._processes import is_main_process
     from qunify.audit._record import record
 else:
     __getattr__, __dir__ = exported(__name__)

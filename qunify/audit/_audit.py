@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from qunify._lib import files
-from qunify.audit import _demonstrations, _tables, _weights
+from qunify.audit import _demonstrations, _processes, _tables, _weights
 from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode
@@ -186,7 +186,9 @@ def run(
         With a method of one's own it starts afresh.
     jobs : int, optional
         Processes for the pass over all demonstrations, by joblib, whose backend `joblib.parallel_config` switches to
-        Dask or Ray. Each holds the models. By default what that says, else one.
+        Dask or Ray. Each holds the models. By default what that says, else one. Processes that torchrun or Accelerate
+        has started divide the pass between them, too, and each is given the audit; `is_main_process` tells which one
+        writes it down.
 
     Returns
     -------
@@ -231,6 +233,7 @@ def run(
     if is_file:
         answers = teacher if isinstance(teacher, Answers) else Answers.read(teacher, read)
         encoded = answered(answers, given, encoded, read)
+    device = _processes.own_device(device)
     models = Models({what: load_model(m, device) for what, m in sources.items()})
     check_vocabularies(models, encoded)
     vocab = Head.of(models["model"]).vocab
@@ -244,12 +247,14 @@ def run(
     store = Kept(None if keep is None else Path(keep), *facts)
 
     def bar(total: int, unit: str, what: str) -> Any:
-        return tqdm(total=total, unit=unit, desc=what, disable=not progress)
+        return tqdm(total=total, unit=unit, desc=what, disable=not progress or not _processes.is_main_process())
 
     numbers = batches(kept, encoded, batch_tokens)
     parts = [[encoded[i] for i in batch] for batch in numbers]
     with bar(sum(len(encoded[i].ids) for i in kept), "tok", "asked") as shown:
         found = asked_of_batches(models, sources, parts, [*chosen.values()], store, jobs, shown.update)
+    if not _processes.is_main_process():
+        return replace(_processes.told(None), _source=Source(rows, encoded))
     places = [(i, t) for batch in numbers for i in batch for t in encoded[i].places]
     tokens = token_table(found, places, encoded, read, compiled, labels)
     gram = np.sum([part["gram"] for part in found], axis=0)
@@ -287,7 +292,8 @@ def run(
             "demonstrations": len(train), "held_out": len(held),
         }  # fmt: skip
     store.clear()
-    return Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about, Source(rows, encoded))
+    finished = Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about)
+    return replace(_processes.told(finished), _source=Source(rows, encoded))
 
 
 def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int) -> None:

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from qunify.audit import _patience, _tables
+from qunify.audit import _patience, _processes, _tables
 from qunify.audit._encoding import Encoded, pieces
 from qunify.audit._forward import Place, States, contexts, logits, sequences, states
 from qunify.audit._groups import of_pieces
@@ -38,11 +38,13 @@ def asked_of_batches(
 ) -> list[Arrays]:
     """What is asked at the trained tokens of every batch; `done` is called with the number of its tokens.
 
-    With several jobs, each process loads the models from their folders, the `sources`, or is sent them as they are.
+    Processes that a launcher has started take turns at the batches, and tell one another what they have found. With
+    several jobs, each process loads the models from their folders, the `sources`, or is sent them as they are.
     """
     names = [f"batch-{i:06}" for i in range(len(parts))]
     found = {i: there for i, name in enumerate(names) if (there := store.get(name)) is not None}
-    missing = [i for i in range(len(parts)) if i not in found]
+    kept = set().union(*_processes.gathered(set(found)))
+    missing = [i for i in range(len(parts)) if i not in kept][_processes.rank() :: _processes.count()]
     for i in found:
         done(sum(len(e.ids) for e in parts[i]))
     if joblib.effective_n_jobs(jobs) == 1:
@@ -54,6 +56,8 @@ def asked_of_batches(
     for i, arrays in made:
         found[i] = store.put(names[i], arrays)
         done(sum(len(e.ids) for e in parts[i]))
+    for others in _processes.gathered(found):
+        found |= others
     return [found[i] for i in range(len(parts))]
 
 

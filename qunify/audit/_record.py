@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from qunify._lib.digests import digest
-from qunify.audit import _demonstrations
+from qunify.audit import _demonstrations, _processes
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._forward import batches, logits
 from qunify.audit._models import check_model, load_model, load_tokenizer
@@ -69,6 +69,8 @@ def record(
     for name, number in (("top_k", top_k), ("limit", limit)):
         if number is not None and number < (1 if name == "top_k" else 0):
             raise ValueError(f"record: {name}: expected a number of at least {int(name == 'top_k')}, got {number}")
+    if (processes := _processes.count()) > 1:
+        raise ValueError(f"record: expected to be the only process, got {processes}: start it without a launcher")
     out = Path(out)
     partial = out.with_name(out.name + ".partial")
     rows = _demonstrations.rows(demonstrations)[:limit]

@@ -47,6 +47,8 @@ def _run(argv: list[str]) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what a loss prints is no part of the result
             data = command.compute(args)
+        if data is None:
+            return 0
         if args.json:
             text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
         else:

@@ -46,7 +46,7 @@ class Audit(Command):
         add_set(parser)
         say("--out", type=Path, default=Path("audit.html"), metavar="FILE", help="an .html file (default: %(default)s)")
 
-    def compute(self, args: argparse.Namespace) -> dict[str, Any]:
+    def compute(self, args: argparse.Namespace) -> dict[str, Any] | None:
         out = output(args.out, (".html", ".htm"))
         groups = _groups(args.group)
         audit = audit_package()
@@ -66,6 +66,8 @@ class Audit(Command):
             )  # fmt: skip
         except ValueError as error:
             raise UsageError(str(error)) from None
+        if not audit.is_main_process():
+            return None
         found.save(tables)
         found.page(out)
         if weights is not None:

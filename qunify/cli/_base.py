@@ -28,7 +28,8 @@ class Command(ABC):
 
     @abstractmethod
     def compute(self, args: argparse.Namespace) -> Any:
-        """Lists, dicts, strings, finite numbers and None. Raises UsageError."""
+        """Lists, dicts, strings, finite numbers and None; None alone where another process says it. Raises
+        UsageError."""
 
     @abstractmethod
     def render(self, data: Any) -> str: ...
