@@ -299,13 +299,16 @@ def test_arrays_and_other_ignore_index() -> None:
 
 @pytest.mark.filterwarnings("error")
 def test_any_numpy_array_will_do() -> None:
-    """Read-only ones, as pandas and jax give them, reversed ones, and those of another byte order."""
+    """Read-only ones, as pandas and jax give them, reversed ones, those of another byte order, and bfloat16."""
+    bfloat16 = pytest.importorskip("ml_dtypes").bfloat16
     expected = qu.get("sft")(LOGITS, LABELS).loss
     logits = LOGITS.numpy().copy()
     logits.flags.writeable = False
     assert torch.equal(qu.get("sft")(logits, LABELS.numpy()).loss, expected)
     assert torch.equal(qu.get("sft")(logits[::-1], LABELS.numpy()[::-1]).loss, expected.flip(0))
     assert torch.equal(qu.get("sft")(logits.astype(">f4"), LABELS).loss, expected)
+    rounded = qu.get("sft")(LOGITS.bfloat16().float(), LABELS).loss
+    assert torch.equal(qu.get("sft")(logits.astype(bfloat16), LABELS).loss, rounded)
 
 
 def test_inputs_stay_untouched_and_no_graph_is_kept() -> None:

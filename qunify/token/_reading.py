@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qunify._lib.arrays import for_torch
 from qunify.token._base import CONTEXTS, PER_TOKEN, SHARED
 from qunify.token._pools import Pooling
 from qunify.token._tensors import TensorToken
@@ -158,10 +159,8 @@ def pooling_of(method: str, sequences: Any, layout: Layout) -> Pooling:
 
 def as_tensor(method: str, name: str, value: Any, device: torch.device | None = None) -> Tensor:
     """A tensor, array or list of numbers as a tensor; ValueError naming the argument for anything else."""
-    if isinstance(value, np.ndarray):  # torch needs native byte order, positive strides and a writable array
-        value = np.require(value, value.dtype.newbyteorder("="), ["C", "W"])
     try:
-        tensor = torch.as_tensor(value, device=device)
+        tensor = torch.as_tensor(for_torch(value) if isinstance(value, np.ndarray) else value, device=device)
     except (TypeError, ValueError, RuntimeError):
         got = type(value).__name__ + (f" of {value.dtype}" if isinstance(value, np.ndarray) else "")
         raise ValueError(f"{method}: {name}: expected a tensor or an array, got {got}") from None
