@@ -40,7 +40,9 @@ def test_a_language_models_vocabulary_fits(name: str) -> None:
         assert c.said == ""
 
 
-@pytest.mark.parametrize(("name", "vocab"), [("profit", GPT2), ("psft", GPT2), ("sft", LARGEST), ("eaft", LARGEST)])
+@pytest.mark.parametrize(
+    ("name", "vocab"), [("margin_softmax", GPT2), ("psft", GPT2), ("sft", LARGEST), ("eaft", LARGEST)]
+)
 @pytest.mark.parametrize("call", ["drift", "optimum"])
 def test_where_training_ends_is_found_or_refused_in_time(call: str, name: str, vocab: int) -> None:
     c = cost(call, qu.get(name), vocab)

@@ -35,6 +35,14 @@ def test_names_and_families() -> None:
         qu.names("gate")
 
 
+@pytest.mark.parametrize("package", [qu, qu.maps, qu.token])
+def test_a_package_lists_what_is_public(package: ModuleType) -> None:
+    public = {name for name in dir(package) if not name.startswith("__")}
+    assert set(package.__all__) <= public
+    assert all(isinstance(getattr(package, name), ModuleType) for name in public - set(package.__all__))
+    assert not any(name.startswith("_") for name in public)
+
+
 def test_get_gives_a_frozen_map_with_its_facts() -> None:
     m = qu.get("target_sft", eta=0.25)
     assert (m.name, m.family, m.params, m.needs, m.link) == (

@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.maps import published
-from qunify.population._gradient_flow import follow, is_stable_zero, logits_of
+from qunify.population._gradient_flow import EndPoint, follow, is_stable_zero, logits_of
 from qunify.population._jacobian import Dense
 from qunify.population._known_optima import KNOWN, known_value
-from qunify.population._optima import _flow, _starts
+from qunify.population._optima import _default_starts, _flow
 from qunify.population._separable import separable_optima, separated_flow
 from qunify.token import PER_TOKEN
 from tests.battery import Batch, autograd, one_each, settings
@@ -380,6 +380,15 @@ def test_what_has_no_optimum_says_so() -> None:
     assert bool(bounded.exists)
 
 
+@pytest.mark.parametrize("name", ["satimp", "simnpo"])
+def test_a_flow_that_fades_has_not_arrived(name: str) -> None:
+    """A label that is pushed by a power of its probability becomes rare ever more slowly; where all push, it rests."""
+    on_its_way, arrived = (qu.optimum(name, truth) for truth in ([0.0, 1.0, 0.0, 0.0], [0.4, 0.3, 0.2, 0.1]))
+    assert [bool(x) for x in (on_its_way.converged, on_its_way.stable, on_its_way.exists)] == [False] * 3
+    assert str(on_its_way).endswith("not at rest yet")
+    assert bool(arrived.converged & arrived.stable & arrived.exists)
+
+
 def test_a_zero_that_does_not_attract_is_not_an_optimum() -> None:
     tied = torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.float64)
     for found in (qu.optimum(qu.get("dft"), tied), qu.optimum(qu.get("cft"), tied, token_mask=0.0)):
@@ -484,11 +493,29 @@ def test_the_flow_of_what_separates_is_that_of_any_method(name: str) -> None:
         h = torch.full((4, 1), 0.7, dtype=torch.float64)
         torch.testing.assert_close(thin.step(h, b), Dense(matrix).step(h, b))
         assert torch.equal(thin.keeps_orientation(h), Dense(matrix).keeps_orientation(h))
-        z = logits_of(_starts(flow).reshape(-1, 7))
+        z = logits_of(_default_starts(flow, None).reshape(-1, 7))
         one, other = (follow(f, z, rows.repeat_interleave(len(z) // 4)) for f in (flow, parts))
     torch.testing.assert_close(one.probs, other.probs, rtol=0, atol=1e-9)
     assert torch.equal(one.stable, other.stable)
     assert torch.equal(one.converged, other.converged)
+
+
+@pytest.mark.parametrize(("name", "room", "starts"), [("margin_softmax", 10, 10), ("margin_softmax", 2, 2),
+                                                   ("margin_softmax", 0, 1), ("dft_undetached", 10, 2)])  # fmt: skip
+def test_few_flows_are_followed_where_each_is_large(
+    name: str, room: int, starts: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none from beside a token where theory knows that it would end there."""
+    followed = []
+
+    def stand_still(flow: Any, z: torch.Tensor, rows: torch.Tensor) -> EndPoint:
+        followed.append(len(z))
+        return EndPoint(torch.softmax(z, -1), *torch.zeros(3, len(z), dtype=torch.bool))
+
+    monkeypatch.setattr("qunify.population._optima.follow", stand_still)
+    monkeypatch.setattr("qunify.population._optima._STARTED", 64 * room)
+    qu.optimum(name, torch.arange(1.0, 65) / torch.arange(1.0, 65).sum())
+    assert sum(followed) == starts
 
 
 def test_an_optimum_does_not_depend_on_tokens_that_never_occur() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import io
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 import qunify as qu
 from qunify import catalogue
+from qunify.cli import main
 from qunify.comparison._numeric import relate
 from qunify.samples import spread_over_u
 from qunify.testing import assert_equivalent
@@ -173,14 +177,15 @@ def kl(logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
     return F.kl_div(logits.log_softmax(-1), teacher_logits.softmax(-1), reduction="none").sum(-1)
 
 
-#: Losses, the methods that they are, and whether these are strictly proper.
-KNOWN: dict[str, tuple[Loss, bool]] = {"sft": (cross_entropy, True), "brier": (brier_in(torch.float64), True)}
-KNOWN |= {"dft": (lambda z, y: -(p := z.softmax(-1).gather(1, y[:, None])[:, 0]).detach() * p.log(), False)}
+#: Losses by the methods that they are.
+KNOWN: dict[str, Loss] = {"sft": cross_entropy, "brier": brier_in(torch.float64), "kd": kl}
+KNOWN["dft"] = lambda z, y: -(p := z.softmax(-1).gather(1, y[:, None])[:, 0]).detach() * p.log()
 
 
 def disguised(loss: Loss, name: str, factor: float, destroys: bool) -> Loss:
     """The same loss under another name, at another scale; it may leave nothing of its arguments."""
 
+    @functools.wraps(loss)  # the signature tells contexts
     def other(logits: Tensor, labels: Tensor, **context: Tensor) -> Tensor:
         own = {name: x.clone() for name, x in context.items()}
         losses = factor * loss(logits.clone(), labels.clone(), **own)
@@ -193,33 +198,130 @@ def disguised(loss: Loss, name: str, factor: float, destroys: bool) -> Loss:
     return other
 
 
-@settings(max_examples=5, deadline=None)
-@given(st.sampled_from(sorted(KNOWN)), st.sampled_from(catalogue.names()), st.integers(-12, 12), st.booleans())
-def test_name_scale_order_and_what_a_loss_destroys_decide_nothing(
-    known: str, name: str, exponent: int, destroys: bool
-) -> None:
-    batch = spread_over_u(5, 0)[:20]
+BATCH = spread_over_u(5, 0)[:20]
+TEACHER = torch.tensor([1.0, 0.2, -0.5], dtype=torch.float64)
+
+
+def of_teacher(known: str, logits: Tensor) -> dict[str, Any]:
+    return {"teacher_logits": logits} if known == "kd" else {}
+
+
+def trained_by(known: str, m: Any) -> Tensor:
+    z = BATCH.logits.clone().requires_grad_()
+    value = qu.loss(m, reduction="sum")(z, BATCH.labels, **of_teacher(known, BATCH.logits.flip(0)))
+    return torch.autograd.grad(value, z)[0]
+
+
+def trained_by_the_fused(known: str, m: Any) -> Tensor:
+    """Through a head that changes nothing."""
+    z, given = BATCH.logits.clone().requires_grad_(), {"teacher": BATCH.logits.flip(0)} if known == "kd" else {}
+    value = qu.linear_loss(z, torch.eye(5, dtype=z.dtype), BATCH.labels, m, reduction="sum", **given)
+    return torch.autograd.grad(value, z)[0]
+
+
+def compared(known: str, m: Any) -> tuple[Any, Any]:
+    v = qu.compare(known, m)
+    assert v.proved == isinstance(m, qu.QMap)
+    return (v.same_direction, v.same_optimum, v.precision, v.alone), float(v.factor or 0)
+
+
+def asserted(known: str, m: Any) -> tuple[Any, Any]:
+    assert_equivalent(known, m, level="scaled")
+    return "passed", 0.0
+
+
+def checked(known: str, m: Any) -> tuple[Any, Any]:
+    sys.modules[__name__].asked_about = m  # type: ignore[attr-defined]
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        status = main(["check", f"{__name__}:asked_about", known, "--require", "scaled"])
+    return (status, "passed" in said.getvalue()), 0.0
+
+
+def induced(known: str, m: Any) -> tuple[Any, Any]:
+    q = qu.induced(m, BATCH.logits, BATCH.labels, **of_teacher(known, BATCH.logits.flip(0)))
+    return q.shift_invariant, q.gradient
+
+
+def identified(known: str, m: Any) -> tuple[Any, Any]:
+    best = qu.identify(m, top=1)[0]
+    return (best.name, best.level in ("identical", "scaled")), best.factor
+
+
+def properness(known: str, m: Any) -> tuple[Any, Any]:
+    p = qu.is_proper(m)
+    return (p.unbiased, p.attracts, p.proper, p.strict, p.direction), 0.0
+
+
+def ends(known: str, m: Any) -> tuple[Any, Any]:
+    o = qu.optimum(m, TRUTH, **of_teacher(known, TEACHER))
+    return [o.probs.numpy().round(6).tolist(), *map(bool, (o.stable, o.exists, o.converged))], 0.0
+
+
+#: What each public verdict says of a method that is `known`: what its scale does not change, and what it multiplies.
+VERDICTS: dict[str, Callable[[str, Any], tuple[Any, Any]]] = {
+    "induced": induced,
+    "drift": lambda known, m: ("", qu.drift(m, (0.2, 0.3, 0.5), TRUTH, **of_teacher(known, TEACHER))),
+    "loss": lambda known, m: ("", trained_by(known, m)),
+    "linear_loss": lambda known, m: ("", trained_by_the_fused(known, m)),
+    "optimum": ends,
+    "compare": compared,
+    "assert_equivalent": asserted,
+    "check": checked,
+    "is_proper": properness,
+    "identify": identified,
+}
+#: What takes a method and is no verdict on a loss function, or takes none.
+OTHERS = {"get", "names", "design", "param", "gradients", "subsumes"}
+
+
+def test_every_public_verdict_is_here() -> None:
+    functions = {name for name in dir(qu) if inspect.isfunction(getattr(qu, name)) and not name.startswith("__")}
+    assert functions == (VERDICTS.keys() | OTHERS) - {"assert_equivalent", "check"}
+
+
+def says_the_same(verdict: str, known: str, name: str, exponent: int, destroys: bool) -> None:
+    """As of the method itself, whatever the loss is called, is scaled by and does to its arguments; and after that."""
+    expected, size = VERDICTS[verdict](known, qu.get(known))
     for factor in (10.0**exponent, 1.0):
-        loss = disguised(KNOWN[known][0], name, factor, destroys)
-        found = qu.compare(known, loss)
-        assert (found.same_direction, found.proved) == (True, False)
-        assert float(found.factor or 0) == pytest.approx(factor)
-        q = qu.induced(loss, batch.logits, batch.labels)
-        assert q.shift_invariant
-        expected = factor * qu.get(known)(batch.logits, batch.labels).gradient
-        torch.testing.assert_close(q.gradient, expected, atol=1e-9 * factor, rtol=1e-6)
+        found, number = VERDICTS[verdict](known, disguised(KNOWN[known], name, factor, destroys))
+        assert found == expected
+        torch.testing.assert_close(number, factor * size, atol=1e-9 * factor, rtol=1e-6)
 
 
-@pytest.mark.parametrize("known", KNOWN)
-def test_a_loss_that_destroys_its_arguments_is_as_proper(known: str) -> None:
-    loss, strict = KNOWN[known]
-    assert qu.is_proper(disguised(loss, "dft", 1.0, destroys=True)).strict == strict
+@settings(max_examples=12, deadline=None)
+@example(verdict="linear_loss", known="kd", name="dft", exponent=0, destroys=True)
+@given(
+    st.sampled_from(["induced", "drift", "loss", "linear_loss", "optimum", "compare"]),
+    st.sampled_from(sorted(KNOWN)),
+    st.sampled_from(catalogue.names()),
+    st.integers(-12, 12),
+    st.booleans(),
+)
+def test_name_scale_order_and_what_a_loss_destroys_decide_nothing(
+    verdict: str, known: str, name: str, exponent: int, destroys: bool
+) -> None:
+    says_the_same(verdict, known, name, exponent, destroys)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("verdict", "known", "destroys"),
+    [
+        ("assert_equivalent", "sft", True),
+        ("check", "kd", False),
+        ("is_proper", "dft", True),
+        ("is_proper", "kd", False),
+        ("identify", "brier", True),
+        ("identify", "kd", False),
+    ],
+)
+def test_they_decide_nothing_for_what_takes_long(verdict: str, known: str, destroys: bool) -> None:
+    says_the_same(verdict, known, "sft" if known != "sft" else "dft", 9 if destroys else -9, destroys)
 
 
 @pytest.mark.slow
 def test_what_was_asked_before_decides_nothing() -> None:
     mine, halved = (disguised(f, "kd", x, destroys=True) for f, x in ((kl, 1.0), (kl, 0.5)))
-    mine.__signature__ = halved.__signature__ = inspect.signature(kl)  # type: ignore[attr-defined]
     for loss, level, factor in ((mine, "identical", 1), (halved, "scaled", 0.5), (mine, "identical", 1)):
         assert (best := qu.identify(loss, ("teacher_logits",))[0]).name == "kd"
         assert (best.level, best.factor) == (level, pytest.approx(factor))

@@ -16,6 +16,7 @@ import functools
 import importlib
 import sys
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 
@@ -40,7 +41,12 @@ def exported(package: str) -> tuple[Callable[[str], Any], Callable[[], list[str]
         setattr(module, name, value)  # next time Python finds it without asking here
         return value
 
-    return get, lambda: sorted({*vars(module), *homes()})
+    def names() -> list[str]:
+        """All of these, and what Python itself or an import of one of its modules has put there."""
+        own = {k for k, v in vars(module).items() if k.startswith("__") or (isinstance(v, ModuleType) and k[0] != "_")}
+        return sorted(own | homes().keys())
+
+    return get, names
 
 
 def _imported(source: str) -> dict[str, str]:

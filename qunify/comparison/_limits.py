@@ -61,10 +61,12 @@ def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
             except ValueError:  # parameters that exclude each other
                 break
             errors.append(last.error)
-            if errors[-1] > 0.9 * errors[0] * 0.8 ** (len(errors) - 2):
+            if not _shrinks(errors):
                 break
         else:
-            found = {k: simple_fraction(v) if isinstance(v, float) else v for k, v in last.method.params.items()}
+            idle = set(_idle(cls, sample, limit, last.method))
+            kept = {k: v for k, v in last.method.params.items() if k not in idle}
+            found = {k: simple_fraction(v) if isinstance(v, float) else v for k, v in kept.items()}
             found[limit.parameter] = limit.end
             if any(v is None for v in found.values()):
                 continue
@@ -75,6 +77,25 @@ def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
                 at_defaults = bool(m.params)
                 return Bindings(cls, m.name, found, factor, limit=True, proved=proved, at_defaults=at_defaults)
     return None
+
+
+def _shrinks(errors: Sequence[float]) -> bool:
+    """Whether the last step was long enough, of errors on the way that shrank so far."""
+    return errors[-1] <= 0.9 * errors[0] * 0.8 ** (len(errors) - 2)
+
+
+def _idle(cls: type[QMap], sample: Sample, limit: Limit, m: QMap) -> Iterator[str]:
+    """The other parameters whose value does not matter in the limit: how many tokens slips are drawn from, once there
+    are none."""
+    for f in cls.parameters():
+        if f.name == limit.parameter or getattr(m, f.name) == f.default:
+            continue
+        try:
+            errors = [sample.error(m.replace(**{f.name: f.default, limit.parameter: x}), "ratio") for x in limit.path]
+        except ValueError:  # parameters that exclude each other
+            continue
+        if all(_shrinks(errors[:n]) for n in range(1, len(errors) + 1)) and errors[-1] < 1e-3:
+            yield f.name
 
 
 def _limits(cls: type[QMap]) -> Iterator[Limit]:

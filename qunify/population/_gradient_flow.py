@@ -28,6 +28,8 @@ from qunify.token import Pooling, TensorToken
 ZERO_MASS_LOGIT = -600.0
 
 _ENTRIES = 2**22  # numbers of gradients at a time
+_WORK = 2**25  # steps times tokens of one flow: 20 seconds; beyond 10⁵ tokens it ends a flow that is not at rest
+_STAGES, _STEPS = 70, 30  # of `_descend`
 _NUDGE = 1e-6  # finite-difference step, in logits
 _PUSH = 1e-5  # of a logit, to see whether a point is stable: far more than what is left of a zero
 
@@ -69,13 +71,13 @@ class Flow:
         it rounds nothing; an ordinary size is left as it is."""
         b, v = self.truth.shape
         inside = (0.999 * self.truth + 0.001 / v).log()
-        size = torch.maximum(*(self.size(z, torch.arange(b)) for z in (torch.zeros_like(inside), inside)))
+        size = torch.maximum(*(self.size(z, torch.arange(b)).amax(-1) for z in (torch.zeros_like(inside), inside)))
         power = torch.where(size > 0, size.log2().round(), 0.0)
         return torch.where(power.abs() > 6, power.exp2(), 1.0)[:, None]
 
     def size(self, z: Tensor, rows: Tensor) -> Tensor:
-        """max_k Σ_y truth_y |g_k(z, y)|, (N,)."""
-        return torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows).abs()).amax(-1)
+        """Σ_y truth_y |g_k(z, y)|, (N, V): what adds up to the drift, which is 0 where it cancels."""
+        return torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows).abs())
 
     def rate(self, z: Tensor, rows: Tensor) -> Tensor:
         """The drift per unit of time, (N, V)."""
@@ -154,7 +156,7 @@ class EndPoint(NamedTuple):
     """Where N flows ended."""
 
     probs: Tensor  # (N, V)
-    converged: Tensor  # (N,) bool: it stands still there
+    converged: Tensor  # (N,) bool: it stands still there, and is not ever slower on its way
     stable: Tensor  # (N,) bool: and it comes back when pushed a little
     exact: Tensor  # (N,) bool: Newton's method has found it; where the drift jumps there is no zero to find
 
@@ -163,7 +165,7 @@ def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
     """Follow the flow from logits z (N, V) to its end."""
     z, stuck = _integrate(flow, z, rows)
     settled = torch.zeros(len(z), dtype=torch.bool)
-    if len(stuck):
+    if len(stuck) and 2 * _WORK // z.shape[-1] >= _STAGES * _STEPS:  # these steps are the cheaper ones
         z[stuck], settled[stuck] = _descend(flow, z[stuck], rows[stuck])
     return _classify(flow, z, rows, settled)
 
@@ -199,7 +201,7 @@ def _integrate(
     z = z.clone()
     step = torch.full((len(z),), control.first, dtype=z.dtype)
     live = torch.arange(len(z))
-    for _ in range(steps):
+    for _ in range(min(steps, _WORK // z.shape[-1])):
         if not len(live):
             break
         here, at, h = z[live], rows[live], step[live, None]
@@ -227,15 +229,15 @@ def _centred(z: Tensor) -> Tensor:
     return z - z.amax(-1, keepdim=True)
 
 
-def _descend(flow: Flow, z: Tensor, rows: Tensor, stages: int = 70, steps: int = 30) -> tuple[Tensor, Tensor]:
+def _descend(flow: Flow, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Follow stuck flows by explicit steps along b/p, whose length shrinks by 0.7 from stage to stage: around a point
     where the drift jumps, they circle ever closer. Where b/p is large the whole step is shortened, which moves no
     point at which the two sides of a jump balance (Filippov's sliding mode). Also returns whether they do circle, (N,):
     then the drift averages out over the last stage, to less than a tenth of its size."""
     step = 0.5
-    for _ in range(stages):
+    for _ in range(_STAGES):
         total, size = torch.zeros_like(z), torch.zeros_like(z)
-        for _ in range(steps):
+        for _ in range(_STEPS):
             p = torch.softmax(z, -1)
             way = (flow.rate(z, rows) / p).clamp(-1e4, 1e4)
             way = way * (2 / way.abs().amax(-1, keepdim=True)).clamp(max=1)
@@ -254,11 +256,21 @@ def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
     gone = (p < 1e-7) & (flow.rate(z, rows) < -1e-6 * p)  # still falling, at a rate that does not vanish
     z = torch.where(gone, ZERO_MASS_LOGIT, z)
     z = _polish(flow, z, rows, gone)
-    zero = flow.rate(z, rows).abs().amax(-1) < 1e-11
+    zero = (flow.rate(z, rows).abs().amax(-1) < 1e-11) & ~_fades(flow, z, rows, gone)
     # Tokens that are gone were still falling: only the remaining ones can make the point unstable. A point that
     # shrinking steps close in on attracts: an unstable one would have sent them away.
     stable = torch.where(zero, flow.attracts(z, rows, gone), settled)
     return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable, zero)
+
+
+def _fades(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
+    """Whether the drift is small only because a token has become rare, (N,): nothing answers what pushes it down, and
+    Newton's next step, 1/a of a logit where the push goes with p^a, is no smaller than the last one."""
+    rate, jacobian = flow.linear(z, rows)
+    falls = (rate < -0.5 * flow.size(z, rows) / flow.unit[rows]) & ~gone
+    if not bool(falls.any()):
+        return falls.any(-1)
+    return (falls & (jacobian.newton(rate.masked_fill(gone, 0.0), gone).abs() > 1e-3)).any(-1)
 
 
 def _polish(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor, steps: int = 4) -> Tensor:

@@ -17,10 +17,11 @@ from qunify._lib.tolerances import ARRIVED, SAME_POINT
 from qunify.maps import Method, QMap
 from qunify.population._gradient_flow import EndPoint, Flow, follow, is_stable_zero, logits_of
 from qunify.population._known_optima import ClosedForm, closed_form_of, known_value
-from qunify.population._separable import SeparableFlow, separable_optima, separated_flow
+from qunify.population._separable import Separable, SeparableFlow, separable_optima, separated_flow
 from qunify.token import PER_TOKEN, read
 
 _VERTEX_STARTS = 8  # starts near single tokens, at most
+_STARTED = 2**17  # tokens of all starts together: beyond 10⁴ tokens there are fewer starts
 _VERTICES = 500  # of single tokens at which training may end, the likeliest are listed
 _FOLLOWED = 64  # the largest vocabulary in which a flow is followed by a Jacobian of V² numbers: half a minute
 _SUMMED = 2**12  # the largest vocabulary in which gradients of all labels are added up: some seconds
@@ -40,7 +41,8 @@ class Optimum:
         Every stable zero found, (n, V) for each truth in turn; `probs` comes first if it is one. Of single tokens,
         the 500 likeliest at most.
     stable, converged : Tensor of bool, (…)
-        Whether `probs` attracts what starts near it, and whether the drift vanishes there at all.
+        Whether `probs` attracts what starts near it, and whether the drift vanishes there at all. Neither where it
+        only fades: labels pushed by a power of their probability fall ever more slowly, and never arrive.
     exists : Tensor of bool, (…)
         Whether any stable zero was found.
     basin : tuple of Tensor or None
@@ -66,10 +68,10 @@ class Optimum:
     def __str__(self) -> str:
         """The points reached, to three digits, and whether training would stay there."""
         v = self.probs.shape[-1]
-        said = [
-            f"p* = ({', '.join(map(three_digits, p))}), {'stable' if stays else 'not stable'}"
-            for p, stays in zip(self.probs.reshape(-1, v).tolist(), self.stable.reshape(-1).tolist(), strict=True)
-        ]
+        at_rest = zip(self.stable.flatten().tolist(), self.converged.flatten().tolist(), strict=True)
+        known = ("stable" if stable else "not stable" if rests else "not at rest yet" for stable, rests in at_rest)
+        points = self.probs.reshape(-1, v).tolist()
+        said = [f"p* = ({', '.join(map(three_digits, p))}), {x}" for p, x in zip(points, known, strict=True)]
         return "\n".join(said)
 
     def _repr_latex_(self) -> str:
@@ -131,7 +133,8 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
     one, and exact. Elsewhere the flow dz/dt = drift is followed from `start` to its end, and from other starts (the
     truth, and near every token), so that methods with several optima show them; stability is decided by the Jacobian
     of the drift. Detached losses have no minimiser, only this. Where the drift separates, time and memory are linear in
-    V; elsewhere following the flow grows with V³, and more than 64 tokens are refused.
+    V, and beyond 10⁴ tokens there are fewer other starts; elsewhere following the flow grows with V³, and more than 64
+    tokens are refused.
 
     Parameters
     ----------
@@ -157,7 +160,8 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
     draws = _draws(m, flow, basins)
-    found, reached = _search(flow, torch.cat([_starts(flow, begin), draws], 1))
+    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
+    found, reached = _search(flow, first, draws)
     lead = truth.shape[:-1]
     return Optimum(
         probs=reached.probs.reshape(truth.shape),
@@ -194,19 +198,22 @@ class StablePoints:
 def stable_points_of(m: QMap, truth: Tensor, **context: Any) -> StablePoints:
     """Where the drift of a method comes to rest for truths (B, V)."""
     flow = _flow(m, _distribution(m, "truth", truth), context)
-    return StablePoints(tuple(_search(flow, _starts(flow))[0]), closed_form_of(flow), flow)
+    uniform = torch.full_like(flow.truth, 1 / flow.vocab)
+    return StablePoints(tuple(_search(flow, uniform, uniform[:, None][:, :0])[0]), closed_form_of(flow), flow)
 
 
-def _search(flow: Flow, starts: Tensor) -> tuple[list[Tensor], EndPoint]:
-    """The stable zeros of each truth, and where the first of its starts (B, S, V) leads. An optimum that theory writes
-    down, or finds as the root of one equation, is the only one: then no flow is followed."""
+def _search(flow: Flow, first: Tensor, others: Tensor) -> tuple[list[Tensor], EndPoint]:
+    """The stable zeros of each truth, and where `first` (B, V) leads; found from there, from `others` (B, S, V) and
+    from those of `_default_starts`. An optimum that theory writes down, or finds as the root of one equation, is the
+    only one: then no flow is followed."""
     only = known_value(flow)
     exact = separable_optima(flow) if only is None else None
     if exact is not None and bool(exact.unique.all()):
         only = exact.probs
     if only is not None:
-        certain = torch.ones(len(starts), dtype=torch.bool)
+        certain = torch.ones(len(first), dtype=torch.bool)
         return list(only[:, None]), EndPoint(only, certain, certain, certain)
+    starts = torch.cat([first[:, None], _default_starts(flow, exact), others], 1)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape
@@ -254,19 +261,16 @@ def _distinct(points: Tensor, exact: Tensor) -> Tensor:
     return torch.stack(kept) if kept else points
 
 
-def _starts(flow: Flow, begin: Tensor | None = None) -> Tensor:
-    """Where flows begin, (B, S, V): first the start (B, V), uniform by default, then those of `_default_starts`."""
-    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
-    return torch.cat([first[:, None], _default_starts(flow)], 1)
-
-
-def _default_starts(flow: Flow) -> Tensor:
-    """The truth, moved a little inside, and for each of the likeliest tokens a point near its vertex; (B, S, V)."""
+def _default_starts(flow: Flow, exact: Separable | None) -> Tensor:
+    """The truth, moved a little inside, and for each of the likeliest tokens a point near its vertex; (B, S, V). Of
+    vertices that theory knows to be stable there is nothing to find out."""
     v = flow.vocab
     inside = 0.999 * flow.truth + 0.001 / v
     likely = flow.truth.argsort(dim=-1, descending=True, stable=True)[:, :_VERTEX_STARTS]
+    if exact is not None:
+        likely = likely[:, ~exact.vertex_is_stable.gather(-1, likely).all(0)]
     near = 0.1 / v + 0.9 * torch.nn.functional.one_hot(likely, v).double()
-    return torch.cat([inside[:, None], near], 1)
+    return torch.cat([inside[:, None], near], 1)[:, : max(_STARTED // v - 1, 0)]
 
 
 def _draws(m: QMap, flow: Flow, count: int) -> Tensor:

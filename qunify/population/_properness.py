@@ -303,7 +303,7 @@ def _exact_drift(m: QMap, truth: Sequence[Fraction], context: Mapping[str, Any])
     if not settled_by_symbols(m):
         g = _floats(m, truth, context).flow
         at = logits_of(g.truth), torch.zeros(1, dtype=torch.long)
-        return tuple(g.drift(*at)[0].tolist()), float(g.size(*at))
+        return tuple(g.drift(*at)[0].tolist()), float(g.size(*at).amax())
     rows = [exact_gradient(m, truth, y, context, WITNESS_LSE) for y in range(len(truth))]
     shares = list(map(decimal, truth))
     drift = [-sum(t * g for t, g in zip(shares, column, strict=True)) for column in zip(*rows, strict=True)]

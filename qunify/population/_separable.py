@@ -33,12 +33,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from qunify._lib.lazy import lazy
-from qunify.maps import Gated, Pulled, QMap
+from qunify.maps import Gated, Pulled, QMap, logit_gradient
 from qunify.population._gradient_flow import Flow
 from qunify.population._jacobian import DiagonalAndTwo
-from qunify.token import Distribution, TensorToken, sort
+from qunify.token import Distribution, TensorToken, raised, sort
 
-_GRID = 401  # points per token
+_GRID = 401  # points per token,
+_SAMPLES = 2**24  # and so few of them that this is their number where every token has its own, but at least
+_COARSE = 101
 _ENDS = (-23.0, 34.0)  # of the logit of u: 1e-10 from 0, 1e-15 from 1; below, weights near 0 are all rounding
 
 _BLOCK = 2**18  # samples at a time
@@ -57,7 +59,7 @@ class _LabelAndRest(TensorToken):
         self._size = flow.vocab
         given = {name: value[rows, labels] if value.dim() == 3 else value[rows] for name, value in flow.joined.items()}
         z = torch.stack([log_odds, torch.zeros_like(log_odds)], -1)
-        super().__init__(z, torch.zeros_like(labels), given, flow.m.name)
+        super().__init__(z, torch.zeros_like(labels), given, flow.m.name, finite=True)
 
     # Of two entries all is known by the difference of their logits: sums over a dimension of two are slow.
     def softmax(self, logits: Tensor) -> Distribution:
@@ -137,7 +139,8 @@ class SeparableFlow(Flow):
         return self.truth[rows] * weight.view(n, v) + self.fixed[rows]
 
     def size(self, z: Tensor, rows: Tensor) -> Tensor:
-        return self.field(_log_odds(z), rows).abs().amax(-1)
+        f, p = self.field(_log_odds(z), rows).abs(), torch.softmax(z, -1)
+        return f + p * (f.sum(-1, keepdim=True) - 2 * f)
 
     def drift(self, z: Tensor, rows: Tensor) -> Tensor:
         f = self.field(_log_odds(z), rows)
@@ -166,7 +169,7 @@ def _label_and_rest(value: Tensor, logits: bool) -> Tensor:
     """Logits, or numbers that add up, (B, V): at each token and at all others together, (B, V, 2)."""
     if logits:
         log = torch.log_softmax(value, -1)
-        return torch.stack([log, log - _log_odds(value)], -1)
+        return raised(torch.stack([log, log - _log_odds(value)], -1))
     return torch.stack([value, value.sum(-1, keepdim=True) - value], -1)
 
 
@@ -223,7 +226,8 @@ class _Shape(NamedTuple):
 def _shape_of(flow: SeparableFlow) -> _Shape:
     """Sampled at the same u for all tokens, some tokens at a time."""
     b, v = flow.truth.shape
-    x = torch.linspace(*_ENDS, _GRID, dtype=torch.float64)
+    own = bool(flow.context)
+    x = torch.linspace(*_ENDS, max(min(_GRID, _SAMPLES // (b * v)), _COARSE) if own else _GRID, dtype=torch.float64)
     falls, low, high = torch.ones(b, dtype=torch.bool), [], []
     parts: list[tuple[Tensor, ...]] = []
     for tokens in torch.arange(v).split(max(_BLOCK // (4 * b * _GRID), 1)):
@@ -307,7 +311,10 @@ def _declared(m: QMap, t: TensorToken) -> tuple[Tensor, Tensor]:
 
 def _by_effect(m: QMap, t: TensorToken) -> tuple[Tensor, Tensor]:
     """The same for a gradient that equals w (p − label), whatever pulls it is made of: the weight w (N, 1) and no other
-    pull; NaN at tokens where it equals none."""
+    pull; NaN at tokens where it equals none. Of two tokens every gradient does, as it sums to zero."""
+    if t.logits.shape[-1] == 2:
+        gradient = logit_gradient(t, m.pulls(t))
+        return -t.at_label(gradient) / t.p_rest, torch.zeros_like(gradient)
     pulled = Pulled.of(t, m.pulls(t))
     gate = Gated.of(pulled.gradient, pulled.policy, t.index, 1e-12 * (1 + pulled.magnitude))
     weight = -t.at_label(pulled.gradient) / t.p_rest  # of pulls added up, the entry at the label has all its digits
@@ -342,7 +349,7 @@ def _solve_by_zooming(flow: SeparableFlow, zooms: int = 14, points: int = 17) ->
         u, field = _sample(flow, x)
         samples = _Samples(u.contiguous(), _monotone(field / u))
         before, (p, undecided) = p, samples.allocate()
-        if bool(((p - before).abs() <= 1e-15 * p).all()):
+        if bool(((p - before).abs() <= 1e-13 * p).all()):  # what changes next is smaller by a factor of 16 or more
             break
         cell = torch.searchsorted(samples.u, p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
         spans = (samples.brackets(), (cell - 1, cell))  # (B, V, 1) each

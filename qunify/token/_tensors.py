@@ -129,6 +129,8 @@ class TensorToken(Token):
 
     @lazy
     def logits(self) -> Tensor:
+        if self._finite:
+            return self._finite_logits
         z = self._finite_logits + self._peak
         return z if self._all_allowed else torch.where(self.allowed, z, 0.0)
 

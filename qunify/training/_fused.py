@@ -602,10 +602,12 @@ def _spread(x: Tensor, rows: Tensor, lead: torch.Size) -> Tensor:
 def _by_autograd(
     name: str, f: LossFunction, z: Tensor, labels: Tensor, context: Mapping[str, Tensor], with_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The losses (b,) of a Python loss function at one block, and if wanted their gradient (b, V), by autograd."""
+    """The losses (b,) of a Python loss function at one block, and if wanted their gradient (b, V), by autograd. It is
+    given copies, which it may change in place."""
     with torch.enable_grad():
         z = z.detach().requires_grad_(with_gradient)
-        loss = f(z, labels, **loss_arguments(context))
+        own = {key: x.clone() for key, x in loss_arguments(context).items()}
+        loss = f(z.clone(), labels.clone(), **own)
         check_losses(name, loss, tuple(labels.shape))
         loss = loss + _zero(z.detach(), context)
         if not with_gradient:
