@@ -19,10 +19,10 @@ from benchmarks.timing import Result, alternate, sandwiched
 from qunify.audit._encoding import Encoded
 from qunify.audit._forward import ROWS, hidden_states, logits
 from qunify.audit._measure import asked
-from qunify.audit._models import load_model, load_tokenizer
+from qunify.audit._models import Models, load_model, load_tokenizer
+from qunify.audit._pass import _asked
 from qunify.catalogue import PAPER
 from qunify.hf import Head
-from qunify.maps import QMap
 
 DEMONSTRATIONS, LENGTH, PROMPT = 12, 300, 50
 LOOP = 128  # tokens for the loop over methods
@@ -44,7 +44,9 @@ def run() -> list[Result]:
     found = []
     for what, methods, bar in (("all", everything, 2.0), ("the paper's", own, 1.25)):
         times = alternate(
-            functools.partial(_forward, model, batch), functools.partial(_audit, model, batch, methods), ROUNDS
+            functools.partial(_forward, model, batch),
+            functools.partial(_asked, Models({"model": model}), methods, batch),
+            ROUNDS,
         )
         more = {"at_most": bar, "sizes": {**sizes, "methods": len(methods)}}
         found.append(
@@ -93,8 +95,3 @@ def _forward(model: Any, batch: Sequence[Encoded]) -> None:
     hidden, _, _ = hidden_states(model, batch)
     for part in hidden.split(ROWS):
         Head.of(model).logits(part)
-
-
-def _audit(model: Any, batch: Sequence[Encoded], methods: Sequence[QMap]) -> None:
-    for found, ids, _ in logits({"model": model}, batch):
-        asked(methods, found["model"], ids, {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import pickle
@@ -14,17 +15,20 @@ import pandas as pd
 import pytest
 import torch
 from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import qunify as qu
 from qunify import audit
 from qunify.audit._demonstrations import examples, rows
 from qunify.audit._encoding import encode, pieces
 from qunify.audit._groups import of_pieces, own_groups
-from qunify.audit._measure import asked
+from qunify.audit._measure import Asking, asked, token_of
 from qunify.audit._models import Models
 from qunify.audit._pass import _asked, _in_process
 from qunify.audit._patience import times
 from qunify.hf import digit_values
+from qunify.token import Pooling, _tensors
 from tests import small_llama
 
 pytestmark = pytest.mark.slow  # TRL takes seconds to load
@@ -91,9 +95,49 @@ def test_a_large_vocabulary_and_labels_that_are_all_but_excluded() -> None:
     z = 6 * torch.randn(24, 40_000, generator=torch.Generator().manual_seed(0))
     y = z.argsort(-1)[:, ::2000].diagonal()[:20]
     for name in ("dft", "sft", "eaft", "dft_undetached", "mile"):
-        got, q = asked([qu.get(name)], z[:20], y, {}, {}), qu.get(name)(z[:20], y)
+        got, q = asked([qu.get(name)], z[:20], y, {}), qu.get(name)(z[:20], y)
         assert got.inside[0].tolist() == q.in_simplex.tolist(), name
         np.testing.assert_allclose(got.push[0], q.gradient.abs().sum(-1) / 2, rtol=2e-4)
+
+
+@st.composite
+def logits_with_ties(draw: st.DrawFn) -> torch.Tensor:
+    """(N, V) in float64: some equal, some excluded."""
+    n, vocab = draw(st.integers(1, 9)), draw(st.integers(2, 40))
+    r = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    z = draw(st.sampled_from([0.5, 3.0, 12.0])) * torch.randn(n, vocab, generator=r, dtype=torch.float64)
+    z = z.round(decimals=draw(st.sampled_from([0, 1, 15])))
+    excluded = torch.rand(n, vocab, generator=r) < draw(st.sampled_from([0.0, 0.2]))
+    return z.masked_fill(excluded & (z < z.amax(-1, keepdim=True)), -torch.inf)
+
+
+@given(logits_with_ties(), st.data())
+@settings(max_examples=25, deadline=None)
+def test_all_methods_at_once_are_one_after_another(z: torch.Tensor, data: st.DataObject) -> None:
+    n, vocab = z.shape
+    labels = torch.tensor([data.draw(st.sampled_from(row.isfinite().nonzero()[:, 0].tolist())) for row in z])
+    of = torch.tensor(data.draw(st.lists(st.integers(0, 2), min_size=n, max_size=n)))
+    context = {"reference_logits": z.roll(1, -1), "teacher_logits": 2 * z.flip(0)}
+    context = {name: x.clamp(min=-40) for name, x in context.items()}
+    methods = [m for name in qu.names() if set((m := qu.get(name)).needs) <= {*context}]
+    asking, pooling = Asking(methods), Pooling(of, torch.zeros_like(of))
+    whole = token_of(methods, z, labels, context)
+    known = {pool: pooling.combine(pool, pool.of(whole)) for m in asking.looking_ahead for pool in m.pools}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_tensors, "BLOCK", data.draw(st.integers(1, 4)) * vocab)
+        middle = data.draw(st.integers(1, n))
+        for part in filter(len, (range(middle), range(middle, n))):
+            here = {name: x[part] for name, x in context.items()}
+            asking.add(z[part], labels[part], here, {pool: x[part] for pool, x in known.items()})
+    surroundings: dict[str, Any] = {**context, "sequence_ids": of}
+    got, each = asking.done(pooling), [m(z, labels, **surroundings) for m in methods]
+    g = torch.stack([q.gradient.flatten() for q in each])
+    sizes = g.norm(dim=-1).clamp(min=1e-150)
+    close = functools.partial(torch.testing.assert_close, rtol=1e-12, atol=1e-12, equal_nan=True)
+    close(got.push, torch.stack([q.gradient.abs().sum(-1) / 2 for q in each]))
+    close(got.trust, torch.stack([q.trust for q in each]))
+    close(got.gram / sizes / sizes[:, None], g @ g.T / sizes / sizes[:, None])
+    assert got.inside.tolist() == [q.in_simplex.tolist() for q in each]
 
 
 def test_what_the_model_thinks(found: audit.Audit, model: Any, tokenizer: Any) -> None:

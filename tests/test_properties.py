@@ -9,6 +9,8 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
+from qunify.token import TensorToken, Token
+from qunify.token._projections import tempered_normaliser
 from tests.battery import Batch
 
 METHODS = st.sampled_from(sorted(ENTRIES))
@@ -65,6 +67,21 @@ def test_tokens_do_not_see_each_other(name: str, b: Batch) -> None:
     alone = m(b.logits[-1], b.labels[-1], **{k: v[-1] for k, v in b.context.items()})
     torch.testing.assert_close(together.gradient[-1], alone.gradient, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(together.loss[-1], alone.loss, rtol=1e-12, atol=1e-14)
+
+
+@given(batches(), st.integers(1, 20))
+def test_a_shorter_way_to_a_number_gives_that_number(b: Batch, k: int) -> None:
+    t = TensorToken(b.logits.round(decimals=1), b.labels, {})  # some tie
+    for name, more in (("mean_rank", ()), ("label_rank", ()), ("top_k_entropy", (k,))):
+        short, defined = getattr(t, name)(t.policy, *more), getattr(Token, name)(t, t.policy, *more)
+        torch.testing.assert_close(short, defined, rtol=1e-12, atol=1e-12, msg=name)
+
+
+@given(batches(), st.floats(1.05, 4))
+def test_the_normaliser_of_the_tempered_softmax_takes_a_few_steps(b: Batch, temperature: float) -> None:
+    z = b.logits.repeat(1, 400)
+    few, many = (tempered_normaliser(z, None, temperature, steps) for steps in (2, 50))
+    torch.testing.assert_close(few, many, rtol=1e-5, atol=0)
 
 
 @given(METHODS, batches())

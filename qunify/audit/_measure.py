@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from qunify.maps import Gate, QMap, logit_gradient, target_rounding
-from qunify.token import Pool, TensorToken, read
+from qunify.maps import Gate, QMap, logit_gradient, rounding_of, target_rounding
+from qunify.token import ELEMENTWISE, Pool, Pooling, TensorToken, Token, blocks, read
 
 
 @dataclass
@@ -53,55 +53,163 @@ def token_of(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: M
     return read("audit", needs, logits, labels, -100, context)[0]
 
 
-@torch.no_grad()
-def asked(
-    methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor],
-    statistics: Mapping[Pool, Tensor] | None = None,
-) -> Asked:  # fmt: skip
-    """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each, and what the tokens' demonstrations have in
-    common, (N, 1) each."""
-    t = token_of(methods, logits, labels, context)
-    t.statistics |= statistics or {}
-    found = [block for _, block in t.blocks()]
-    count, rows = sum(not isinstance(m, Gate) for m in methods), max(len(block.index) for block in found)
-    room = torch.empty((count + 1, rows, logits.shape[-1]), dtype=found[0].support.dtype, device=logits.device)
-    blocks = [_block(methods, block, room[:, : len(block.index)]) for block in found]
-    of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
-    joined = {name: torch.cat([getattr(b, name) for b in blocks], dim=-1) for name in of_tokens}
-    return Asked(**joined, gram=torch.stack([b.gram for b in blocks]).sum(0))
+def asked(methods: Sequence[QMap], logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> Asked:
+    """For logits (N, V), labels (N,) and the contexts' logits, (N, V) each, of tokens of one demonstration."""
+    asking = Asking(methods)
+    asking.add(logits, labels, context)
+    return asking.done(Pooling.of_one(labels))
 
 
-def _block(methods: Sequence[QMap], t: TensorToken, room: Tensor) -> Asked:
-    """`room` (K + 1, N, V) is for the gradients of the K methods that are no gates, and p − δ: the same for every
-    block."""
-    n, count = len(t.index), len(methods)
-    p, u, rest = t.policy.probs, t.p_label[:, 0], t.p_rest[:, 0]
-    largest = t.policy.log.amax(-1)
-    trust, push = (torch.zeros(count, n, dtype=p.dtype, device=p.device) for _ in range(2))
-    inside = torch.zeros(count, n, dtype=torch.bool, device=p.device)
-    weights = torch.zeros_like(trust)  # of the gates; zero for the other methods
-    others: list[int] = []
-    for i, m in enumerate(methods):
-        pulls = list(m.pulls(t))
-        on_label = _on_label(t, pulls)
-        trust[i] = on_label if m.shift_invariant else torch.nan
-        if all(isinstance(pull, tuple) and pull[1] is t.label for pull in pulls):
-            weights[i], push[i] = on_label, on_label.abs() * rest
-            inside[i] = _gate_inside(on_label, u, rest, largest)
-            continue
-        g = logit_gradient(t, pulls, out=room[len(others)])
-        push[i] = torch.linalg.vector_norm(g, 1, dim=-1) / 2
-        inside[i] = _inside(t, pulls, g) if m.shift_invariant else False
-        others.append(i)
-    return Asked(
-        u=u,
-        rank=1 + (p > p.gather(-1, t.index)).sum(-1),
-        entropy=t.entropy(t.policy)[:, 0],
-        trust=trust,
-        push=push,
-        inside=inside,
-        gram=_gram(t, weights, others, room[: len(others) + 1]),
-    )
+class Numbers:
+    """What is left of tokens whose logits are gone: numbers of the label, (N, 1) each, and statistics of its
+    surroundings. A gate that looks at more is found out by its asking."""
+
+    OF_LABEL = ("p_label", "log_p_label", "p_rest", "log_p_rest")
+
+    def __init__(self, of_label: Mapping[str, Tensor], statistics: Mapping[Pool, Tensor]) -> None:
+        self._of_label, self._statistics = of_label, statistics
+        one = of_label["p_label"].new_zeros(1, 1)
+        self._arithmetic = TensorToken(one, one[0].long(), {})
+        self.read: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self.OF_LABEL:
+            self.read.add(name)
+            return self._of_label[name]
+        if name in ELEMENTWISE:
+            return getattr(self._arithmetic, name)
+        raise AttributeError(name)
+
+    def pooled(self, pool: Pool) -> Tensor:
+        return self._statistics[pool]
+
+    def weight_of(self, m: Gate) -> Tensor:
+        """At every token, (N,)."""
+        return (torch.zeros_like(self._of_label["p_label"]) + m.weight(cast(Token, self)))[:, 0]
+
+
+def numbers_read(m: QMap) -> set[str] | None:
+    """Which numbers of the label a gate is made of; None for a method that looks at more."""
+    if not isinstance(m, Gate):
+        return None
+    half = torch.full((1, 1), 0.5)
+    numbers = Numbers(dict.fromkeys(Numbers.OF_LABEL, half), dict.fromkeys(m.pools, half))
+    try:
+        numbers.weight_of(m)
+    except (AttributeError, TypeError):
+        return None
+    return numbers.read
+
+
+class Asking:
+    """What methods ask, of logits that are given part by part.
+
+    Of a gate that is made of numbers of the label these are kept, and it is worked out when all are there, with what
+    it takes from its surroundings. All other methods are asked while the logits are there.
+    """
+
+    def __init__(self, methods: Sequence[QMap]) -> None:
+        read = [numbers_read(m) for m in methods]
+        self.methods = methods
+        self._later = [i for i, names in enumerate(read) if names is not None]
+        self._now = [i for i, names in enumerate(read) if names is None]
+        self._vectors = [i for i in self._now if not isinstance(methods[i], Gate)]
+        self._names = sorted({"p_label", "log_p_label", "p_rest"}.union(*filter(None, read)))
+        self._pools = list(dict.fromkeys(pool for i in self._later for pool in methods[i].pools))
+        self._pooled = list(dict.fromkeys(pool.of for pool in self._pools))
+        self._found: list[dict[str, Tensor]] = []
+        self._gram: Tensor | float = 0.0
+
+    @property
+    def looking_ahead(self) -> list[QMap]:
+        """The methods that are asked while the logits are there, and take something from the surroundings."""
+        return [self.methods[i] for i in self._now if self.methods[i].pools]
+
+    @torch.no_grad()
+    def add(
+        self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor],
+        statistics: Mapping[Pool, Tensor] | None = None,
+    ) -> None:  # fmt: skip
+        """Logits (n, V), labels (n,), the contexts' logits, (n, V) each, and what methods that look ahead take from
+        their surroundings, (n, 1) each; without it, all are one demonstration."""
+        t = token_of(self.methods, logits, labels, context)
+        t.statistics |= statistics or {}
+        rows = max(len(labels[at]) for at in blocks(logits))
+        room = torch.empty(len(self._vectors) + 2, rows, logits.shape[-1], dtype=t.support.dtype, device=logits.device)
+        self._found += (self._block(block, room[:, : len(block.index)]) for _, block in t.blocks())
+
+    def _block(self, t: TensorToken, room: Tensor) -> dict[str, Tensor]:
+        """`room` (K + 2, n, V) is for the gradients of the K methods that are no gates, for p − δ, and for what is
+        worked out on the way: the same for every block."""
+        p = t.policy.probs
+        apart, spare = room[-2:]
+        free, trust, push, inside = iter(room), [], [], []
+        for i in self._now:
+            m = self.methods[i]
+            pulls = list(m.pulls(t))
+            trust.append(_on_label(t, pulls))
+            if isinstance(m, Gate):
+                continue
+            g = logit_gradient(t, pulls, out=next(free))
+            push.append(torch.abs(g, out=spare).sum(-1) / 2)
+            inside.append(_inside(t, pulls, g, spare) if m.shift_invariant else torch.zeros_like(t.index[:, 0]).bool())
+        apart.copy_(p).scatter_(-1, t.index, -t.p_rest)
+        products = _products(room[:-1].transpose(0, 1))  # (n, K + 1, K + 1)
+        self._gram = self._gram + products[:, :-1, :-1].double().sum(0)
+        numbers = {
+            "rank": 1 + torch.gt(p, t.at_label(p), out=spare).sum(-1),
+            "entropy": t.entropy(t.policy)[:, 0],
+            "largest": p.amax(-1).log(),
+            "with_apart": products[:, :, -1].T,
+        }
+        lists = {"trust": trust, "push": push, "inside": inside}
+        lists |= {"of_label": [getattr(t, name)[:, 0] for name in self._names]}
+        lists |= {"pooled": [of(t)[:, 0] for of in self._pooled]}
+        return numbers | {name: torch.stack(found) for name, found in lists.items() if found}
+
+    @torch.no_grad()
+    def done(self, pooling: Pooling) -> Asked:
+        """What is asked at all tokens that were given, of which `pooling` says which are one demonstration."""
+        found = {name: torch.cat([part[name] for part in self._found], dim=-1) for name in self._found[0]}
+        of_label = {name: x[:, None] for name, x in zip(self._names, found["of_label"], strict=True)}
+        pooled = dict(zip(self._pooled, found.get("pooled", ()), strict=True))
+        numbers = Numbers(of_label, {pool: pooling.combine(pool, pooled[pool.of][:, None]) for pool in self._pools})
+        u, rest = (of_label[name][:, 0] for name in ("p_label", "p_rest"))
+        trust, push, weights = (u.new_zeros(len(self.methods), len(u)) for _ in range(3))
+        inside = torch.zeros_like(trust, dtype=torch.bool)
+        if self._now:
+            trust[self._now] = found["trust"]
+        if self._vectors:
+            push[self._vectors], inside[self._vectors] = found["push"], found["inside"]
+        for i, m in enumerate(self.methods):
+            if i in self._later:
+                trust[i] = numbers.weight_of(cast(Gate, m))
+            if isinstance(m, Gate):
+                weights[i], push[i] = trust[i], trust[i].abs() * rest
+                inside[i] = _gate_inside(trust[i], u, rest, found["largest"])
+            elif not m.shift_invariant:
+                trust[i] = torch.nan
+        return Asked(
+            u=u,
+            rank=found["rank"].long(),
+            entropy=found["entropy"],
+            trust=trust,
+            push=push,
+            inside=inside,
+            gram=self._products(weights.double(), found["with_apart"].double()),
+        )
+
+    def _products(self, weights: Tensor, with_apart: Tensor) -> Tensor:
+        """Inner products of all gradients, (M, M). That of two gates is Σ_n w v |p − δ|², that of a gate and a gradient
+        g is Σ_n w (p − δ)·g; `weights` (M, N) are 0 for methods that are no gates."""
+        gram = (weights * with_apart[-1]) @ weights.T
+        if self._vectors:
+            rows = torch.tensor(self._vectors, device=gram.device)
+            cross = with_apart[:-1] @ weights.T  # (K, M)
+            gram[rows, :] += cross
+            gram[:, rows] += cross.T
+            gram[rows[:, None], rows] = self._gram
+        return gram
 
 
 def _on_label(t: TensorToken, pulls: Sequence[Any]) -> Tensor:
@@ -113,23 +221,41 @@ def _on_label(t: TensorToken, pulls: Sequence[Any]) -> Tensor:
     return total[:, 0]
 
 
-def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor) -> Tensor:
+def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor, spare: Tensor) -> Tensor:
     """Whether the target p − g is a distribution up to rounding, (N,), as `in_simplex` has it of `Pulled`: what
     rounding may have done is worked out for the lowest entry, and only where it may have made that negative for all
-    that are."""
+    that are. `spare` is as large as g, and is written to."""
     if all(isinstance(pull, tuple) for pull in pulls):
         weights = torch.stack([torch.as_tensor(pull[0]).expand_as(t.p_label) for pull in pulls])
         if bool((weights >= 0).all() & (weights.sum(0) <= 1).all()):
             return torch.ones_like(t.p_label[:, 0], dtype=torch.bool)  # a mixture of p and what is pulled toward
-    q = t.policy.probs - g
-    lowest, k = q.min(-1)
-    rows = torch.arange(len(q), device=q.device)
-    undecided = (lowest < 0) & (lowest >= -_rounding(t, pulls, (rows, k)))
-    if not bool(undecided.any()):
-        return lowest >= 0
-    at = tuple(((q < 0) & undecided[:, None]).nonzero().T)
-    outside = q[at] < -_rounding(t, pulls, at)
-    return (lowest >= 0) | undecided.index_fill(0, at[0][outside], False)
+    p, most = t.policy.probs, _most_rounding(t, pulls, spare)
+    # Beyond what rounding does to p alone; where this is negative, it is at least as large as p − g.
+    q = torch.sub(p, g, alpha=1 - rounding_of(p), out=spare)
+    lowest = q.amin(-1)
+    undecided = (lowest < 0) & (lowest >= -most)
+    if bool(undecided.any()):
+        undecided &= ~_beyond_rounding(t, pulls, g, (torch.arange(len(q), device=q.device), q.argmin(-1)))
+    inside, rows = (lowest >= 0) | undecided, undecided.nonzero()[:, 0]
+    if len(rows):
+        at, k = (q[rows] < 0).nonzero().T
+        at = rows[at]
+        inside[at[_beyond_rounding(t, pulls, g, (at, k))]] = False
+    return inside
+
+
+def _beyond_rounding(t: TensorToken, pulls: Sequence[Any], g: Tensor, at: tuple[Tensor, ...]) -> Tensor:
+    """Whether entries of the target p − g are negative by more than rounding."""
+    return t.policy.probs[at] - g[at] < -_rounding(t, pulls, at)
+
+
+def _most_rounding(t: TensorToken, pulls: Sequence[Any], spare: Tensor) -> Tensor:
+    """No less than `_rounding` at any entry of a row, (N,)."""
+    magnitude = torch.zeros_like(t.p_label)
+    for pull in pulls:
+        vector = not isinstance(pull, tuple)
+        magnitude = magnitude + (torch.abs(pull, out=spare).amax(-1, keepdim=True) if vector else 2 * abs(pull[0]))
+    return target_rounding(torch.ones_like(magnitude), magnitude, 1 - t.policy.log.amin(-1, keepdim=True))[:, 0]
 
 
 def _rounding(t: TensorToken, pulls: Sequence[Any], at: tuple[Tensor, ...]) -> Tensor:
@@ -148,24 +274,14 @@ def _rounding(t: TensorToken, pulls: Sequence[Any], at: tuple[Tensor, ...]) -> T
 def _gate_inside(weight: Tensor, u: Tensor, rest: Tensor, largest: Tensor) -> Tensor:
     """Whether a gate's target, (1 − w) p + w δ, is a distribution up to rounding, as `in_simplex` has it: no entry
     beside the label may be negative, of which the largest has most digits, nor the label's."""
-    eps = 8 * torch.finfo(u.dtype).eps
-    beside = 1 - weight >= -eps * (1 + weight.abs()) * (1 - largest)
+    eps = rounding_of(u)
+    beside = (rest == 0) | (1 - weight >= -eps * (1 + weight.abs()) * (1 - largest))
     return beside & (u + weight * rest >= -eps * (u + weight.abs() * (1 + u)) * (1 - u.log()))
 
 
-def _gram(t: TensorToken, weights: Tensor, at: Sequence[int], room: Tensor) -> Tensor:
-    """Inner products of all gradients. That of two gates is Σ_n w v |p − δ|², that of a gate and a gradient g is
-    Σ_n w (p − δ)·g; only those among the methods `at`, whose gradients are the first of `room` (K + 1, N, V), are
-    products over the vocabulary."""
-    room[-1].copy_(t.policy.probs).scatter_(-1, t.index, -t.p_rest)
-    by_token = room.transpose(0, 1)  # (N, K + 1, V)
-    products = torch.bmm(by_token, by_token.mT).double()  # (N, K + 1, K + 1)
-    w = weights.double()
-    gram = (w * products[:, -1, -1]) @ w.T
-    if at:
-        rows = torch.tensor(at, device=w.device)
-        cross = products[:, :-1, -1].T @ w.T  # (K, M)
-        gram[rows, :] += cross
-        gram[:, rows] += cross.T
-        gram[rows[:, None], rows] = products[:, :-1, :-1].sum(0)
-    return gram
+def _products(x: Tensor) -> Tensor:
+    """x xᵀ for x (N, K, V), (N, K, K): of a symmetric matrix half is worked out."""
+    found = x.new_zeros(len(x), x.shape[1], x.shape[1])
+    for i in range(0, x.shape[1], 16):
+        found[:, i:, i : i + 16] = torch.bmm(x[:, i:], x[:, i : i + 16].mT)
+    return found.tril() + found.tril(-1).mT

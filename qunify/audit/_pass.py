@@ -20,7 +20,7 @@ from qunify.audit._encoding import Encoded, pieces
 from qunify.audit._forward import Place, States, contexts, logits, sequences, states
 from qunify.audit._groups import of_pieces
 from qunify.audit._kept import Arrays, Kept
-from qunify.audit._measure import asked, token_of
+from qunify.audit._measure import Asking, token_of
 from qunify.audit._models import Models, load_model
 from qunify.catalogue import get
 from qunify.maps import QMap
@@ -63,30 +63,29 @@ def asked_of_batches(
 
 def _asked(models: Models, methods: Sequence[QMap], batch: Sequence[Encoded]) -> Arrays:
     read = states(models, batch)
-    known = _statistics(models, methods, batch, read)
-    blocks, start = [], 0
-    for found, ids, _ in logits(models, batch, read=read):
-        here = {pool: values[start : start + len(ids)] for pool, values in known.items()}
-        blocks.append(asked(methods, found["model"], ids, contexts(found, models), here))
-        start += len(ids)
-    of_tokens = ("u", "rank", "entropy", "trust", "push", "inside")
-    joined = {key: torch.cat([getattr(b, key) for b in blocks], dim=-1).cpu().numpy() for key in of_tokens}
-    return {**joined, "gram": torch.stack([b.gram for b in blocks]).sum(0).cpu().numpy()}
-
-
-def _statistics(models: Models, methods: Sequence[QMap], batch: Sequence[Encoded], read: States) -> dict[Pool, Tensor]:
-    """What methods take from the token's demonstration, or from all of the batch, (N, 1) each."""
-    looking = [m for m in methods if m.pools]
-    pools = tuple(dict.fromkeys(pool for m in looking for pool in m.pools))
-    if not pools:
-        return {}
-    found: dict[Pool, list[Tensor]] = {pool: [] for pool in pools}
-    for values, ids, _ in logits(models, batch, read=read):
-        t = token_of(looking, values["model"], ids, contexts(values, models))
-        for pool in pools:
-            found[pool].append(torch.cat([pool.of(block) for _, block in t.blocks()]))
     of = sequences(read["model"][2])
     pooling = Pooling(of, torch.zeros_like(of))
+    asking = Asking(methods)
+    known = _statistics(models, asking.looking_ahead, batch, read, pooling)
+    start = 0
+    for found, ids, _ in logits(models, batch, read=read):
+        here = {pool: values[start : start + len(ids)] for pool, values in known.items()}
+        asking.add(found["model"], ids, contexts(found, models), here)
+        start += len(ids)
+    return {name: value.cpu().numpy() for name, value in vars(asking.done(pooling)).items()}
+
+
+def _statistics(
+    models: Models, methods: Sequence[QMap], batch: Sequence[Encoded], read: States, pooling: Pooling
+) -> dict[Pool, Tensor]:
+    """What methods take from the token's demonstration, or from all of the batch, (N, 1) each."""
+    found: dict[Pool, list[Tensor]] = {pool: [] for m in methods for pool in m.pools}
+    if not found:
+        return {}
+    for values, ids, _ in logits(models, batch, read=read):
+        t = token_of(methods, values["model"], ids, contexts(values, models))
+        for pool, parts in found.items():
+            parts.append(torch.cat([pool.of(block) for _, block in t.blocks()]))
     return {pool: pooling.combine(pool, torch.cat(parts)) for pool, parts in found.items()}
 
 

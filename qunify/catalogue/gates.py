@@ -129,9 +129,8 @@ class EAFT(Gate):
         return -t.stop(t.entropy(t.top_k(t.policy, self.top_k)) / t.log(k)) * t.log_p_label
 
     def weight(self, t: Token) -> Scalar:
-        top = t.top_k(t.policy, self.top_k)
         effective = t.where(t.vocab < self.top_k, t.maximum(t.vocab, 2), self.top_k)
-        return t.cross_entropy(top, top) / t.log(effective)
+        return t.top_k_entropy(t.policy, self.top_k) / t.log(effective)
 
 
 class IWSFT(Gate):
@@ -1009,6 +1008,6 @@ class RankTuner(Gate):
         return -t.stop(t.p_label * scale if self.base == "p" else scale) * t.log_p_label
 
     def weight(self, t: Token) -> Scalar:
-        rank = t.ranks(t.policy)
-        log_scale = t.log(2) ** 2 * (1 / t.log(1 + t.expect(t.policy, rank)) - 1 / t.log(1 + t.at_label(rank)))
+        expected, own = t.mean_rank(t.policy), t.label_rank(t.policy)
+        log_scale = t.log(2) ** 2 * (1 / t.log(1 + expected) - 1 / t.log(1 + own))
         return t.exp(log_scale + t.log_p_label) if self.base == "p" else t.exp(log_scale)

@@ -17,7 +17,7 @@ from qunify.catalogue import ENTRIES
 from qunify.comparison._subjects import gradient_of
 from qunify.maps import Gate, QMap
 from qunify.samples import Batch
-from qunify.token import Pool, TensorToken, Token
+from qunify.token import ELEMENTWISE, Pool, TensorToken, Token
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 FAR = 1e3  # stands for a difference that is not a number
@@ -144,9 +144,9 @@ class TokensAsOne:
     """
 
     NUMBERS = frozenset({"p_label", "log_p_label", "p_rest", "log_p_rest", "vocab", "weight", "keep"})
-    ELEMENTWISE = frozenset({"stop", "log", "exp", "where", "sign", "q_log", "log_add", "power", "maximum", "minimum"})
     DISTRIBUTIONS = frozenset({"policy", "reference", "teacher", "old", "prior"})
-    OF_VECTORS = frozenset({"prob", "at_label", "expect", "entropy", "cross_entropy"})  # a number each
+    # A number each:
+    OF_VECTORS = frozenset({"prob", "at_label", "expect", "entropy", "cross_entropy", "mean_rank", "label_rank"})
 
     def __init__(self, tokens: Sequence[TensorToken]) -> None:
         self._tokens = tokens
@@ -168,7 +168,7 @@ class TokensAsOne:
             found = torch.cat([getattr(t, name) for t in self._tokens])
         elif name in self.DISTRIBUTIONS:
             found = Parts(getattr(t, name) for t in self._tokens)
-        elif name in self.ELEMENTWISE:
+        elif name in ELEMENTWISE:
             found = getattr(self._tokens[0], name)
         elif name in self.OF_VECTORS:
             found = functools.partial(self._number, name)
@@ -180,11 +180,8 @@ class TokensAsOne:
     def pooled(self, pool: Pool) -> Tensor:
         return torch.cat([t.pooled(pool) for t in self._tokens])
 
-    def top_k(self, d: Parts, k: int) -> Parts:
-        return Parts(t.top_k(x, k) for t, x in zip(self._tokens, d, strict=True))
-
-    def ranks(self, d: Parts) -> Parts:
-        return Parts(t.ranks(x) for t, x in zip(self._tokens, d, strict=True))
+    def top_k_entropy(self, d: Parts, k: int) -> Tensor:
+        return torch.cat([t.top_k_entropy(x, k) for t, x in zip(self._tokens, d, strict=True)])
 
     def _number(self, name: str, *of: Parts) -> Tensor:
         of_policy = all(x is self.policy for x in of)

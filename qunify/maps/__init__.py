@@ -25,6 +25,6 @@ if TYPE_CHECKING:
     from qunify.maps._pulls import Gated, Pulled, logit_gradient
     from qunify.maps._qmap import Alias, Gate, Pulls, QMap, check_order, check_params, gradients, with_numbers
     from qunify.maps._remembered import afresh, remembered
-    from qunify.maps._target import GAUGES, Gauge, QTarget, in_simplex, target_rounding
+    from qunify.maps._target import GAUGES, Gauge, QTarget, in_simplex, rounding_of, target_rounding
 else:
     __getattr__, __dir__ = exported(__name__)

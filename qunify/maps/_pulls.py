@@ -63,25 +63,33 @@ def logit_gradient(t: TensorToken, pulls: Iterable[Pull], out: Tensor | None = N
     uniform targets: these are N numbers each.
     """
     p = t.policy.probs
-    on_label, off_label, constant = (torch.zeros_like(t.p_label) for _ in range(3))
-    others: list[tuple[Tensor | float, Tensor]] = []
+    on_label: Tensor | float = 0.0
+    off_label: Tensor | float = 0.0
+    constant: Tensor | float = 0.0
+    terms: list[tuple[Tensor | float, Tensor]] = []
     for pull in pulls:
         if not isinstance(pull, tuple):
-            others.append((-1.0, pull))
+            terms.append((1.0, pull))
         elif pull[1] is t.label:
-            on_label += pull[0]
+            on_label = on_label + pull[0]
         else:
-            off_label += pull[0]
+            off_label = off_label + pull[0]
             if pull[1].probs.stride(-1) == 0:  # one number for all tokens, expanded
-                constant -= pull[0] * pull[1].probs[:, :1]
+                constant = constant - pull[0] * pull[1].probs[:, :1]
             else:
-                others.append((pull[0], pull[1].probs))
-    g = torch.addcmul(constant, p, on_label + off_label, out=out)
+                terms.append((-pull[0], pull[1].probs))
     at_label = constant + t.at_label(p) * off_label - on_label * t.p_rest  # 1 − u, not u − 1: exact near u = 1
-    for weight, v in others:
-        w = torch.as_tensor(weight, dtype=g.dtype, device=g.device)
-        g.addcmul_(w, v, value=-1)
-        at_label -= w * t.at_label(v)
+    for weight, v in terms:
+        at_label = at_label + weight * t.at_label(v)
+    total = on_label + off_label
+    if not terms or isinstance(total, Tensor) or total != 0:
+        terms.append((total, p))
+    (weight, v), *more = terms
+    g = torch.mul(v, weight, out=out)
+    for weight, v in more:
+        g.addcmul_(torch.as_tensor(weight, dtype=g.dtype, device=g.device), v)
+    if isinstance(constant, Tensor):
+        g += constant
     return g.scatter_(-1, t.index, at_label)
 
 

@@ -121,7 +121,7 @@ class QTarget:
         trust = x.on_label / scale
         target = x.policy - x.gradient / scale
         unclaimed = scale - x.on_label - x.off_label  # the weight that stays on the prediction
-        none = unclaimed.abs() <= _eps(x.policy) * (scale + x.on_label.abs() + x.off_label.abs())
+        none = unclaimed.abs() <= rounding_of(x.policy) * (scale + x.on_label.abs() + x.off_label.abs())
         unclaimed = torch.where(none, 0.0, unclaimed)
         remaining = torch.where(none, x.off_label, scale - x.on_label)  # scale − on_label, without cancellation
         nothing = (remaining == 0) | (trust == 1)  # to rounding, too
@@ -137,19 +137,19 @@ def _unit(x: Pulled) -> Tensor:
 def _fixed(x: Pulled) -> Tensor:
     # At a negative total the fixed target would be one that the step moves away from.
     total = x.on_label + x.off_label
-    return torch.where(total > _eps(x.policy) * x.weights, total, torch.nan)
+    return torch.where(total > rounding_of(x.policy) * x.weights, total, torch.nan)
 
 
 def _boundary(x: Pulled) -> Tensor:
     # An entry counts where its gradient is more than rounding and its probability has all its digits.
-    counts = (x.gradient > _eps(x.policy) * x.magnitude) & (
-        x.policy > torch.finfo(x.policy.dtype).tiny / _eps(x.policy)
+    counts = (x.gradient > rounding_of(x.policy) * x.magnitude) & (
+        x.policy > torch.finfo(x.policy.dtype).tiny / rounding_of(x.policy)
     )
     ratio = torch.where(counts, x.gradient / x.policy, 0.0).amax(-1, keepdim=True)
     return torch.where(ratio > 0, ratio, torch.nan)
 
 
-def _eps(p: Tensor) -> float:
+def rounding_of(p: Tensor) -> float:
     """Relative rounding of a sum of a few terms."""
     return 8 * torch.finfo(p.dtype).eps
 
@@ -162,7 +162,7 @@ def in_simplex(x: Pulled, target: Tensor | None = None) -> Tensor:
 
 def target_rounding(p: Tensor, magnitude: Tensor, log_conditioning: Tensor) -> Tensor:
     """How far rounding may have moved an entry of the target p − g, by the terms of `Pulled`."""
-    return _eps(p) * (p + magnitude) * log_conditioning
+    return rounding_of(p) * (p + magnitude) * log_conditioning
 
 
 def finish(loss: Tensor, pulled: Pulled, layout: Layout, invariant: bool | Tensor) -> QTarget:

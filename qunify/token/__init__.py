@@ -47,6 +47,6 @@ if TYPE_CHECKING:
         sum_over_others,
         varies,
     )
-    from qunify.token._tensors import Rows, TensorToken, blocks
+    from qunify.token._tensors import ELEMENTWISE, Rows, TensorToken, blocks
 else:
     __getattr__, __dir__ = exported(__name__)

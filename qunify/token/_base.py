@@ -254,6 +254,13 @@ class Token(ABC):
     def ranks(self, d: Distribution) -> Vector:
         """1 at d's likeliest token, 2 at its second, and so on; tokens that tie share the mean of their places."""
 
+    def mean_rank(self, d: Distribution) -> Scalar:
+        """Σ_k d_k rank_k."""
+        return self.expect(d, self.ranks(d))
+
+    def label_rank(self, d: Distribution) -> Scalar:
+        return self.at_label(self.ranks(d))
+
     @abstractmethod
     def in_order_of(self, d: Distribution, by: Distribution) -> Vector:
         """d's probabilities by size, the largest at `by`'s likeliest token, the next at its second, and so on."""
@@ -343,6 +350,11 @@ class Token(ABC):
     def top_k(self, d: Distribution, k: int) -> Distribution:
         """d given that the token is one of its k most likely ones."""
         return self.conditioned(d, self.in_top_k(d, k))
+
+    def top_k_entropy(self, d: Distribution, k: int) -> Scalar:
+        """The entropy of d given that the token is one of its k most likely ones."""
+        top = self.top_k(d, k)
+        return self.cross_entropy(top, top)
 
     def without_label(self, d: Distribution) -> Distribution:
         """d given that the token is not the label."""

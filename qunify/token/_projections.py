@@ -61,12 +61,12 @@ def sort(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(x.detach().numpy())) if x.device.type == "cpu" else x.sort(-1).values
 
 
-def kth_largest(x: Tensor, k: int) -> Tensor:
-    """The k-th largest entry along the last dimension, (…, 1); by NumPy on a CPU, which is faster."""
+def top_k(x: Tensor, k: int) -> Tensor:
+    """The k largest entries along the last dimension, or all, in any order; by NumPy on a CPU, which is faster."""
     if x.device.type != "cpu":
-        return x.topk(k, -1).values[..., -1:]
-    place = x.shape[-1] - k
-    return torch.from_numpy(np.partition(x.detach().numpy(), place)[..., place : place + 1])
+        return x.topk(min(k, x.shape[-1]), -1).values
+    first = max(x.shape[-1] - k, 0)
+    return torch.from_numpy(np.partition(x.detach().numpy(), first)[..., first:])
 
 
 def log_max(dtype: torch.dtype) -> float:
@@ -108,9 +108,13 @@ def tempered_normaliser(logits: Tensor, ruled_out: Tensor | None, t: float, step
     """The λ of the tempered softmax, (…, 1): S(λ) = Σ exp_t(logits − λ) = 1, for t > 1.
 
     Amid et al. 2019 (arXiv:1906.03361) iterate to a fixed point. Here λ is found by Newton's method on S^(1−t), which
-    is concave in λ and linear for a single term: from max, where S ≥ 1, λ only rises, and a few steps are enough.
+    is concave in λ and linear for a single term: from a λ where S ≥ 1, it only rises, and a few steps are enough. Such
+    are the largest logit and, since exp_t is convex, the λ of as many logits that are all the mean.
     """
-    shift = logits.amax(-1, keepdim=True)
+    allowed = logits.new_ones(()).expand_as(logits) if ruled_out is None else (~ruled_out).to(logits.dtype)
+    count = allowed.sum(-1, keepdim=True)
+    mean = (logits * allowed).sum(-1, keepdim=True) / count
+    shift = torch.maximum(logits.amax(-1, keepdim=True), mean + torch.expm1((t - 1) * count.log()) / (t - 1))
     for _ in range(steps):
         beyond, probs = tempered_powers(logits, ruled_out, shift, t)
         total = probs.sum(-1, keepdim=True)

@@ -16,17 +16,20 @@ from qunify.token._projections import (
     RULED_OUT,
     below_peak,
     entmax_threshold,
-    kth_largest,
     log_max,
     peak,
     softmax,
     sort,
     tempered_normaliser,
     tempered_powers,
+    top_k,
 )
 
 #: Entries of a block of rows, N · V: few enough that all vectors of a method fit in a CPU's cache.
 BLOCK = 2**19
+
+#: What a Token does to numbers one by one, whatever vocabulary they are from.
+ELEMENTWISE = frozenset({"stop", "log", "exp", "where", "sign", "q_log", "log_add", "power", "maximum", "minimum"})
 
 
 class TensorToken(Token):
@@ -58,9 +61,6 @@ class TensorToken(Token):
         self._memo: dict[Any, tuple[Any, Distribution]] = {}
         self.index = labels[:, None]  # (N, 1)
         self._finite = finite
-        self._all_allowed = finite or bool(self.allowed.all())
-        self._peak = torch.zeros_like(logits[:, :1]) if finite else peak(logits)
-        self._finite_logits = logits if finite else below_peak(logits)
 
     def blocks(self) -> Iterator[tuple[slice, TensorToken]]:
         """Pairs (rows, their token), block by block: on a CPU this is faster than all rows at once."""
@@ -85,6 +85,18 @@ class TensorToken(Token):
         return self.statistics[pool]
 
     # ---- what a method sees -------------------------------------------------------------------------
+    @lazy
+    def _all_allowed(self) -> bool:
+        return self._finite or bool((self._logits.detach().amin(-1) > -torch.inf).all())
+
+    @lazy
+    def _peak(self) -> Tensor:
+        return torch.zeros_like(self._logits[:, :1]) if self._finite else peak(self._logits)
+
+    @lazy
+    def _finite_logits(self) -> Tensor:
+        return self._logits if self._finite else below_peak(self._logits)
+
     @lazy
     def allowed(self) -> Tensor:
         return self._logits.detach() > -torch.inf
@@ -270,25 +282,41 @@ class TensorToken(Token):
         return weighted.addcmul_(self.policy.probs, self.sum(weighted), value=-1)
 
     def argmax(self, d: Distribution) -> Distribution:
-        at_peak = (d.log == d.log.amax(-1, keepdim=True)).to(d.log.dtype)
-        return self.distribution(at_peak / at_peak.sum(-1, keepdim=True))
+        x = d.logits.detach()
+        at_peak = torch.eq(x, x.amax(-1, keepdim=True), out=torch.empty_like(x))
+        return self.distribution(at_peak.div_(at_peak.sum(-1, keepdim=True)))
 
     def in_top_k(self, d: Distribution, k: int) -> Tensor:
         x = d.log.detach()
         if k >= x.shape[-1]:
             return torch.ones_like(x)
-        least = kth_largest(x, k)
-        inside = (x >= least).to(x.dtype)
+        least = top_k(x, k).amin(-1, keepdim=True)
+        inside = torch.ge(x, least, out=torch.empty_like(x))
         if bool((inside.sum(-1) > k).any()):  # of those that tie for the last places, the first ones
             above, tied = x > least, x == least
             inside = (above | (tied & (tied.cumsum(-1) <= k - above.sum(-1, keepdim=True)))).to(x.dtype)
         return inside
+
+    def top_k_entropy(self, d: Distribution, k: int) -> Tensor:
+        largest = top_k(d.logits.detach(), k)  # of tokens that tie for the last places, any have the same
+        log_p = largest - largest.logsumexp(-1, keepdim=True)
+        return -(log_p.exp() * log_p).sum(-1, keepdim=True)
 
     def ranks(self, d: Distribution) -> Tensor:
         x = d.log.detach()
         rising, v = sort(x), x.shape[-1]
         above, as_likely = (v - torch.searchsorted(rising, x.contiguous(), right=right) for right in (True, False))
         return ((above + 1 + as_likely) / 2).to(x.dtype)
+
+    def mean_rank(self, d: Distribution) -> Tensor:
+        rising = sort(d.probs)  # of tokens that tie, any order has the same sum
+        places = torch.arange(rising.shape[-1], 0, -1, dtype=rising.dtype, device=rising.device)
+        return (rising * places).sum(-1, keepdim=True)
+
+    def label_rank(self, d: Distribution) -> Tensor:
+        x = d.log.detach()
+        lead = (x - self.at_label(x)).sign_().sum(-1, keepdim=True)  # how many are likelier, less how many are not
+        return (x.shape[-1] + 1 + lead) / 2
 
     def in_order_of(self, d: Distribution, by: Distribution) -> Tensor:
         places = by.log.detach().argsort(dim=-1, descending=True, stable=True)
