@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import functools
+import gzip
 import json
 import math
 import pickle
@@ -14,7 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -345,10 +347,52 @@ def written(kind: str, folder: Path) -> Any:
         Dataset.from_list(TEXTS).to_parquet(str(file))
     elif kind == "folder":
         Dataset.from_list(TEXTS).save_to_disk(str(file))
+    elif kind == "splits":
+        DatasetDict(train=Dataset.from_list(TEXTS), test=Dataset.from_list(TEXTS[:1])).save_to_disk(str(file))
+    elif kind.endswith(".gz"):
+        file.write_bytes(gzip.compress(written(kind.removesuffix(".gz"), folder).read_bytes()))
     return file if file.exists() else Dataset.from_list(TEXTS)
 
 
-@pytest.mark.parametrize("kind", ["jsonl", "json", "csv", "tsv", "parquet", "folder", "dataset"])
+def odd(kind: str, folder: Path) -> Any:
+    """What is read although its name says something else, or nothing."""
+    if kind == "data frame":
+        return pd.DataFrame(TEXTS)
+    if kind == "dictionary of splits":
+        return DatasetDict(train=Dataset.from_list(TEXTS))
+    content = {
+        "a list in an object.json": json.dumps({"version": 1, "data": TEXTS}),
+        "columns.json": json.dumps({key: [row[key] for row in TEXTS] for key in TEXTS[0]}),
+        "an object a line.json": "\n".join(map(json.dumps, TEXTS)),
+        "windows.jsonl": "\ufeff" + "\r\n".join(map(json.dumps, TEXTS)),
+        "semicolons.csv": "prompt;completion\nthe cat;sees a bird\na dog;likes, it\n",
+    }[kind]
+    (folder / kind).write_bytes(content.encode())
+    return folder / kind
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["data frame", "dictionary of splits", "a list in an object.json", "columns.json", "an object a line.json",
+     "windows.jsonl", "semicolons.csv"],
+)  # fmt: skip
+def test_what_is_not_written_as_one_would_think(kind: str, tmp_path: Path) -> None:
+    assert examples(rows(odd(kind, tmp_path))) == TEXTS
+
+
+def test_quotes_and_line_ends_in_a_table(tmp_path: Path) -> None:
+    said = {"prompt": 'say "a, b"', "completion": "one\r\ntwo\n"}
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, [*said])
+        table.writeheader()
+        table.writerow(said)
+    assert examples(rows(tmp_path / "rows.csv")) == [said]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["jsonl", "json", "csv", "tsv", "parquet", "folder", "splits", "dataset", "jsonl.gz", "json.gz", "csv.gz"],
+)
 def test_every_kind_of_file_gives_the_same(kind: str, tmp_path: Path) -> None:
     assert examples(rows(written(kind, tmp_path))) == TEXTS
 
@@ -359,16 +403,47 @@ def test_every_kind_of_file_gives_the_same(kind: str, tmp_path: Path) -> None:
         ({"question": "a", "answer": "b"}, {"prompt": "a", "completion": "b"}),
         ({"instruction": "a", "input": "", "output": "b"}, {"prompt": "a", "completion": "b"}),
         ({"instruction": "a", "input": "c", "output": "b"}, {"prompt": "a\n\nc", "completion": "b"}),
+        ({"instruction": "a", "context": "c", "response": "b"}, {"prompt": "a\n\nc", "completion": "b"}),
+        ({"input": "a", "output": "b"}, {"prompt": "a", "completion": "b"}),
         (
             {"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]},
             {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
         ),
     ],
-    ids=["gsm8k", "alpaca", "alpaca with an input", "sharegpt"],
+    ids=["gsm8k", "alpaca", "alpaca with an input", "dolly", "input and output", "sharegpt"],
 )
 def test_columns_that_public_data_use(row: dict[str, Any], expected: dict[str, Any]) -> None:
     assert examples([row]) == [expected]
     assert "conversations" not in row or "from" in row["conversations"][0], "the caller's row was changed"
+
+
+CALL = {"type": "function", "function": {"name": "look", "arguments": {"at": "bird"}}}
+TOOLS = [{"type": "function", "function": {"name": "look", "description": "looks", "parameters": {}}}]
+CALLING = [
+    {"role": "user", "content": [{"type": "text", "text": "the "}, {"type": "text", "text": "cat"}]},
+    {"role": "assistant", "tool_calls": [CALL]},
+    {"role": "tool", "content": "a bird", "name": None},
+    {"role": "assistant", "content": "sees a bird"},
+]
+
+
+@pytest.mark.parametrize("tools", [TOOLS, json.dumps(TOOLS)], ids=["list", "text"])
+def test_parts_of_text_and_calls_of_tools(tools: Any, tokenizer: Any) -> None:
+    (example,) = examples([{"messages": CALLING, "tools": tools, "source": "x"}])
+    assert example == {
+        "messages": [
+            {"role": "user", "content": "the cat"},
+            {"role": "assistant", "content": "", "tool_calls": [CALL]},
+            {"role": "tool", "content": "a bird"},
+            {"role": "assistant", "content": "sees a bird"},
+        ],
+        "tools": TOOLS,
+    }
+    with_tools = small_llama.tokenizer()
+    with_tools.chat_template = "{% if tools %}{{ tools[0].function.name }} {% endif %}" + tokenizer.chat_template
+    assert encode(example, with_tools).ids == [*with_tools("look")["input_ids"], *encode(example, tokenizer).ids]
+    example["messages"][1]["content"] = "finds"
+    assert counted(with_tools, example) == "finds </s> sees a bird </s>"
 
 
 def test_columns_by_name() -> None:
@@ -402,6 +477,14 @@ def test_a_base_model_without_a_template(tokenizer: Any) -> None:
     assert counted(base, {"prompt": "the cat ", "completion": "sees a bird"}) == "sees a bird </s>"
     with pytest.raises(ValueError, match="expected a tokenizer with a chat template"):
         encode({"messages": CHAT}, base)
+
+
+def test_a_template_that_does_not_take_a_conversation(model: Any) -> None:
+    strict = small_llama.tokenizer()
+    strict.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('no system') }}{% endif %}"
+    row = {"messages": [{"role": "system", "content": "be brief"}, *CHAT]}
+    with pytest.raises(ValueError, match="row 2: the tokenizer's chat template does not take it: no system"):
+        audit.run(model, [{"messages": CHAT}, row], strict, ["sft"])
 
 
 def test_labels_are_those_of_trl(tokenizer: Any, model: Any, tmp_path: Path) -> None:
@@ -469,6 +552,19 @@ PAIR = {"prompt": "the cat", "completion": "sees"}
             "row 1: column 'prompt': expected text or messages, got int",
         ),
         ('{"messages": "hello"}', "rows.jsonl", "row 1: expected messages with `role` and `content`"),
+        ("a", "rows.jsonl.gz", "not a gzip file"),
+        ("a", "rows.parquet.gz", r"expected a name that ends in \.jsonl"),
+        ('{"a": [{"prompt": "a"}], "b": [{"prompt": "b"}]}', "rows.json", "expected a list of objects, an object with"),
+        (
+            '{"messages": [{"role": "user", "content": [{"type": "image"}]}]}',
+            "rows.jsonl",
+            "row 1: expected parts of text in a message, got 'image'",
+        ),
+        (
+            '{"prompt": "a", "completion": "b", "tools": "look"}',
+            "rows.jsonl",
+            "row 1: column 'tools': expected a list, or JSON of one, got 'look'",
+        ),
     ],
 )
 def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: Path) -> None:

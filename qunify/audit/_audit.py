@@ -18,7 +18,7 @@ from qunify._lib import files
 from qunify.audit import _demonstrations, _processes, _tables, _weights
 from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
-from qunify.audit._encoding import encode
+from qunify.audit._encoding import encode_all
 from qunify.audit._forward import batches
 from qunify.audit._given import check_apart, check_vocabularies, chosen_methods, flags, with_digits
 from qunify.audit._groups import own_groups
@@ -149,7 +149,7 @@ def run(
         need one; so does `teacher_base`, what the teacher was before its own training, beside both. A teacher may also
         be a jsonl file of recorded answers, as `qunify record` or a server writes them; methods that must be told more
         of it than is listed there are then left out, and `topk_kd` takes as many.
-    demonstrations : path, dataset or list of dict
+    demonstrations : path, dataset, data frame or list of dict
         A jsonl, json, csv, tsv or parquet file, a folder that `datasets` has saved, or rows; with columns `prompt` and
         `completion`, `question` and `answer`, `instruction` and `output`, `messages`, `conversations`, or those named
         by `prompt` and `completion`. Only what the assistant says counts.
@@ -221,7 +221,7 @@ def run(
     if rehearse:
         check_apart(sources)
     read = load_tokenizer(tokenizer, model)
-    encoded = [encode(example, read, max_length) for example in given]
+    encoded = encode_all(given, read, max_length)
     kept = [i for i, e in enumerate(encoded) if any(e.counted)]
     if not kept:
         raise ValueError(

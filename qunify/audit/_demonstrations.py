@@ -3,11 +3,14 @@ and each row as TRL takes it: `{"messages": [...]}`, or `{"prompt": ..., "comple
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import gzip
 import json
+import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 
@@ -22,13 +25,16 @@ PAIRS = (
     ("query", "response"),
     ("problem", "solution"),
     ("question", "response"),
+    ("input", "output"),
 )
 CONVERSATIONS = ("messages", "conversations")
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
+#: What a chat template is given beside the messages, as TRL takes it from a row.
+BESIDE = {"tools": list, "chat_template_kwargs": dict}
 
 
 def rows(source: Any) -> list[Row]:
-    """The rows of a file, of a folder that `datasets` has saved, of a dataset, or of a list of dicts.
+    """The rows of a file, of a folder that `datasets` has saved, of a dataset, of a data frame, or of a list of dicts.
 
     Raises
     ------
@@ -37,6 +43,10 @@ def rows(source: Any) -> list[Row]:
     """
     if isinstance(source, str | Path):
         found = _read(Path(source))
+    elif isinstance(source, pd.DataFrame):
+        found = [{str(name): value for name, value in row.items()} for row in source.to_dict("records")]
+    elif hasattr(source, "num_rows") and isinstance(source, Mapping):
+        found = _train(source, "audit: demonstrations")
     elif isinstance(source, Iterable) and not isinstance(source, Mapping):
         found = [dict(row) for row in source]
     else:
@@ -54,27 +64,72 @@ def _read(path: Path) -> list[Row]:
         return _folder(path)
     if not path.is_file():
         raise ValueError(f"{where}: no such file")
-    kind = path.suffix.lower()
-    if kind in (".jsonl", ".ndjson"):
-        with path.open(encoding="utf-8-sig") as lines:
-            return [_line(where, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
-    if kind == ".json":
-        try:
-            found = json.loads(path.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise ValueError(f"{where}: not JSON: {error}") from None
-        if not isinstance(found, list) or not all(isinstance(row, dict) for row in found):
-            raise ValueError(f"{where}: expected a list of objects; for an object per line the ending is .jsonl")
-        return found
-    if kind in (".csv", ".tsv"):
-        try:
-            table = pd.read_csv(path, sep="\t" if kind == ".tsv" else ",", dtype=str, keep_default_na=False)
-        except ValueError as error:
-            raise ValueError(f"{where}: {error}") from None
-        return table.to_dict("records")  # type: ignore[return-value]
-    if kind == ".parquet":
+    packed = path.suffix.lower() == ".gz"
+    kind = (path.with_suffix("") if packed else path).suffix.lower()
+    if kind == ".parquet" and not packed:
         return _parquet(where, path)
-    raise ValueError(f"{where}: expected a name that ends in {', '.join(ENDINGS)}, or a folder")
+    if kind not in ENDINGS or kind == ".parquet":
+        expected = f"{', '.join(ENDINGS)}, with .gz behind it or not,"
+        raise ValueError(f"{where}: expected a name that ends in {expected} or a folder")
+    try:
+        with gzip.open(path, "rt", **_TEXT) if packed else path.open(**_TEXT) as file:
+            return _rows(where, kind, file)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where}: expected UTF-8: {error}") from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{where}: not a gzip file: {error}") from None
+
+
+_TEXT: dict[str, Any] = {"encoding": "utf-8-sig", "newline": ""}
+
+
+def _rows(where: str, kind: str, file: TextIO) -> list[Row]:
+    if kind in (".jsonl", ".ndjson"):
+        return _lines(where, file)
+    if kind == ".json":
+        return _json(where, file.read())
+    header = file.readline()
+    file.seek(0)
+    sign = "\t" if kind == ".tsv" else ";" if ";" in header and "," not in header else ","  # as Excel writes in Europe
+    try:
+        table = pd.read_csv(file, sep=sign, dtype=str, keep_default_na=False)
+    except UnicodeDecodeError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
+    return table.to_dict("records")  # type: ignore[return-value]
+
+
+def _lines(where: str, lines: Iterable[str]) -> list[Row]:
+    return [_line(where, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _json(where: str, text: str) -> list[Row]:
+    """A list of objects, also as the only one in an object; an object of columns; or an object a line."""
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        try:
+            json.loads(text.strip().split("\n")[0])
+        except ValueError:
+            raise ValueError(f"{where}: not JSON: {error}") from None
+        return _lines(where, text.split("\n"))
+    if isinstance(found, dict) and any(name in found for name in CONVERSATIONS):
+        return [found]
+    if isinstance(found, dict):
+        lists = {name: value for name, value in found.items() if isinstance(value, list)}
+        tables = [value for value in lists.values() if _is_table(value)]
+        if len(tables) == 1:
+            return tables[0]
+        if not tables and lists and len(lists) == len(found) and len({*map(len, lists.values())}) == 1:
+            return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
+    if not _is_table(found):
+        raise ValueError(f"{where}: expected a list of objects, an object with one, or an object of columns")
+    return found
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(row, dict) for row in value)
 
 
 def _parquet(where: str, path: Path) -> list[Row]:
@@ -95,11 +150,13 @@ def _folder(path: Path) -> list[Row]:
         raise ValueError(
             f"audit: demonstrations: {path}: expected a folder written by datasets' save_to_disk"
         ) from None
-    if isinstance(found, DatasetDict):
-        if "train" not in found:
-            raise ValueError(f"audit: demonstrations: {path}: expected a split `train`, got {', '.join(found)}")
-        found = found["train"]
-    return list(found)
+    return _train(found, f"audit: demonstrations: {path}") if isinstance(found, DatasetDict) else list(found)
+
+
+def _train(splits: Mapping[str, Any], where: str) -> list[Row]:
+    if "train" not in splits:
+        raise ValueError(f"{where}: expected a split `train`, got {', '.join(splits)}")
+    return list(splits["train"])
 
 
 def _line(where: str, number: int, line: str) -> Row:
@@ -132,7 +189,7 @@ def examples(found: list[Row], prompt: str | None = None, completion: str | None
     if prompt is None or completion is None:
         conversation = next((name for name in CONVERSATIONS if name in columns), None)
         if conversation is not None:
-            return [_messages(i, row.get(conversation)) for i, row in enumerate(found, start=1)]
+            return [_messages(i, row.get(conversation)) | _beside(i, row) for i, row in enumerate(found, start=1)]
         pair = next((pair for pair in PAIRS if set(pair) <= set(columns)), None)
         if pair is None:
             known = "; ".join([*(" and ".join(pair) for pair in PAIRS), *CONVERSATIONS])
@@ -141,13 +198,31 @@ def examples(found: list[Row], prompt: str | None = None, completion: str | None
                 f"{', '.join(columns)}"
             )
         prompt, completion = pair
-    return [_pair(i, row, prompt, completion) for i, row in enumerate(found, start=1)]
+    return [_pair(i, row, prompt, completion) | _beside(i, row) for i, row in enumerate(found, start=1)]
+
+
+def _beside(number: int, row: Row) -> Row:
+    found = {}
+    for name, kind in BESIDE.items():
+        value = row.get(name)
+        if isinstance(value, str) and value:
+            with contextlib.suppress(ValueError):  # said below
+                value = json.loads(value)
+        if value and not isinstance(value, kind):
+            raise ValueError(
+                f"audit: demonstrations: row {number}: column {name!r}: expected a {kind.__name__}, or JSON of one, "
+                f"got {value!r:.80}"
+            )
+        if value:
+            found[name] = value
+    return found
 
 
 def _pair(number: int, row: Row, prompt: str, completion: str) -> Row:
     asked, said = row.get(prompt), row.get(completion)
-    if prompt == "instruction" and row.get("input"):  # as Stanford Alpaca's: the instruction, then what it is about
-        asked = f"{asked}\n\n{row['input']}"
+    what = row.get("input") or row.get("context")
+    if prompt == "instruction" and what:  # as Stanford's Alpaca and Dolly: the instruction, then what it is about
+        asked = f"{asked}\n\n{what}"
     for name, value in ((prompt, asked), (completion, said)):
         if not isinstance(value, str) and not _is_conversation(value):
             raise ValueError(
@@ -156,7 +231,7 @@ def _pair(number: int, row: Row, prompt: str, completion: str) -> Row:
             )
     if isinstance(asked, str) != isinstance(said, str):
         raise ValueError(f"audit: demonstrations: row {number}: expected two texts or two lists of messages, got both")
-    return {"prompt": asked, "completion": said}
+    return {"prompt": _plain(number, asked), "completion": _plain(number, said)}
 
 
 def _messages(number: int, value: Any) -> Row:
@@ -171,8 +246,29 @@ def _messages(number: int, value: Any) -> Row:
             f"`value`), got {value!r:.80}"
         )
     roles = {"human": "user", "gpt": "assistant"}  # ShareGPT's
-    return {"messages": [{**m, "role": roles.get(m["role"], m["role"])} for m in value]}
+    return {"messages": _plain(number, [{**m, "role": roles.get(m["role"], m["role"])} for m in value])}
+
+
+def _plain(number: int, value: Any) -> Any:
+    """Text, or messages of text: parts are joined, and what is None is left out, as `datasets` fills up with it."""
+    if isinstance(value, str):
+        return value
+    return [{k: v for k, v in m.items() if v is not None} | {"content": _content(number, m)} for m in value]
+
+
+def _content(number: int, message: Mapping[str, Any]) -> str:
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        if not isinstance(part, Mapping) or not isinstance(part.get("text"), str):
+            got = part.get("type") if isinstance(part, Mapping) else part
+            raise ValueError(
+                f"audit: demonstrations: row {number}: expected parts of text in a message, got {got!r:.80}"
+            )
+    return "".join(part["text"] for part in content) if isinstance(content, list) else content or ""
 
 
 def _is_conversation(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(m, Mapping) and {"role", "content"} <= set(m) for m in value)
+    """Messages; one that calls tools may say nothing."""
+    return isinstance(value, list) and all(
+        isinstance(m, Mapping) and "role" in m and bool({"content", "tool_calls"} & set(m)) for m in value
+    )

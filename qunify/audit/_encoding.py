@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,21 @@ class Encoded:
         return [t for t, counts in enumerate(self.counted) if counts]
 
 
+def encode_all(examples: Sequence[Mapping[str, Any]], tokenizer: Any, max_length: int | None = None) -> list[Encoded]:
+    """Every demonstration; ValueError, with its number, for one that the tokenizer's chat template does not take."""
+    from jinja2 import TemplateError
+
+    found = []
+    for number, example in enumerate(examples, start=1):
+        try:
+            found.append(encode(example, tokenizer, max_length))
+        except (TemplateError, TypeError) as error:
+            raise ValueError(
+                f"audit: demonstrations: row {number}: the tokenizer's chat template does not take it: {error}"
+            ) from None
+    return found
+
+
 def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = None) -> Encoded:
     """As TRL's SFTTrainer does it, the chat template applied by transformers; where a tokenizer has one, a prompt and a
     completion of text are taken for the user's and the assistant's message. The end is cut off at `max_length`.
@@ -53,16 +68,17 @@ def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = 
     ValueError
         Messages for a tokenizer without a chat template.
     """
+    how = {"tools": example.get("tools"), **example.get("chat_template_kwargs", {})}
     if "messages" in example:
-        ids, counted = _of_messages(example["messages"], tokenizer)
+        ids, counted = _of_messages(example["messages"], tokenizer, how)
     else:
-        ids, counted = _of_pair(example["prompt"], example["completion"], tokenizer)
+        ids, counted = _of_pair(example["prompt"], example["completion"], tokenizer, how)
     counted[:1] = [False] * len(counted[:1])
     lost = 0 if max_length is None else sum(counted[max_length:])
     return Encoded(ids[:max_length], counted[:max_length], lost)
 
 
-def _of_pair(prompt: Any, completion: Any, tokenizer: Any) -> tuple[list[int], list[bool]]:
+def _of_pair(prompt: Any, completion: Any, tokenizer: Any, how: dict[str, Any]) -> tuple[list[int], list[bool]]:
     if isinstance(prompt, str) and tokenizer.chat_template is None:
         end = tokenizer.eos_token or ""
         said = completion if completion.endswith(end) else completion + end
@@ -71,25 +87,31 @@ def _of_pair(prompt: Any, completion: Any, tokenizer: Any) -> tuple[list[int], l
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
             completion = [{"role": "assistant", "content": completion}]
-        start, ids = _rendered(tokenizer, prompt, add_generation_prompt=True), _rendered(tokenizer, prompt + completion)
+        start = _rendered(tokenizer, prompt, add_generation_prompt=True, **how)
+        ids = _rendered(tokenizer, prompt + completion, **how)
     # Tokens may merge across the border: the completion begins where the two part, as in TRL.
     asked = common_prefix_length(start, ids)
     return ids, [i >= asked for i in range(len(ids))]
 
 
-def _of_messages(messages: list[dict[str, Any]], tokenizer: Any) -> tuple[list[int], list[bool]]:
+def _of_messages(messages: list[dict[str, Any]], tokenizer: Any, how: dict[str, Any]) -> tuple[list[int], list[bool]]:
     template = _marked(tokenizer)
     if template is not None:
         found = tokenizer.apply_chat_template(
-            messages, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, chat_template=template
+            messages,
+            tokenize=True,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+            chat_template=template,
+            **how,
         )
         return found["input_ids"], [bool(m) for m in found["assistant_masks"]]
-    ids = _rendered(tokenizer, messages)
+    ids = _rendered(tokenizer, messages, **how)
     counted = [False] * len(ids)
     for i, message in enumerate(messages):
         if message["role"] == "assistant":
-            start = common_prefix_length(_rendered(tokenizer, messages[:i], add_generation_prompt=True), ids)
-            end = common_prefix_length(_rendered(tokenizer, messages[: i + 1]), ids)
+            start = common_prefix_length(_rendered(tokenizer, messages[:i], add_generation_prompt=True, **how), ids)
+            end = common_prefix_length(_rendered(tokenizer, messages[: i + 1], **how), ids)
             counted[start:end] = [True] * max(end - start, 0)
     return ids, counted
 

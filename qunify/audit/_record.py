@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 
 from qunify._lib.digests import digest
 from qunify.audit import _demonstrations, _processes
-from qunify.audit._encoding import Encoded, encode
+from qunify.audit._encoding import Encoded, encode_all
 from qunify.audit._forward import batches, logits
 from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.hf import Answers, Head
@@ -77,7 +77,7 @@ def record(
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     check_model(model, "model")
     read = load_tokenizer(tokenizer, model)
-    encoded = [encode(example, read, max_length) for example in given]
+    encoded = encode_all(given, read, max_length)
     if not any(any(e.counted) for e in encoded):
         raise ValueError(f"record: demonstrations: expected a token to train on, got none in {len(given)}")
     with partial.open("a"):  # whether it can be written is known before the model is loaded
