@@ -91,7 +91,7 @@ def _table(table: pd.DataFrame) -> str:
 
 
 def _is_entry(row: words.Row) -> bool:
-    return row["level"] in ("identical", "scaled", "mostly")
+    return row["level"] in ("identical", "scaled", "weighted", "mostly")
 
 
 def shippers(method: str) -> list[str]:

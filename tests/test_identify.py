@@ -478,6 +478,40 @@ def test_the_condition_under_which_a_loss_is_a_method_is_told_alone_where_the_re
     assert " is sft where u > 0.3, and something else at the others (" in qu.identify(odd_below).verdict
 
 
+def class_weights(z: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(z, y, weight=1.0 + torch.arange(z.shape[-1]).double() % 3, reduction="none")
+
+
+def heavy_distillation(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    kd = -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
+    return torch.where(y < 2, 0.5, 4.0) * kd
+
+
+@pytest.mark.parametrize(
+    ("loss", "sentence"),
+    [
+        (class_weights, "sft, times a weight of 1 to 3 that depends on the label alone"),
+        pytest.param(
+            heavy_distillation, "kd(temperature=1), times a weight of 0.5 to 4 that depends on the label alone",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)  # fmt: skip
+def test_class_weights_are_told_from_the_method_that_they_weigh(loss: Loss, sentence: str) -> None:
+    found = qu.identify(loss, top=1)
+    assert (found[0].level, str(found[0])) == ("weighted", sentence)
+    assert f"{loss.__name__} is {sentence}." in found.verdict
+
+
+@pytest.mark.slow
+def test_weights_in_the_sum_over_tokens_are_no_weights_of_the_label() -> None:
+    def smoothed(z: Tensor, y: Tensor) -> Tensor:
+        w = 1.0 + torch.arange(z.shape[-1]).double() % 3
+        return F.cross_entropy(z, y, weight=w, reduction="none", label_smoothing=0.1)
+
+    assert all(m.level != "weighted" for m in qu.identify(smoothed))
+
+
 def test_where_nothing_plain_tells_when_a_loss_acts_no_condition_is_named() -> None:
     def every_third(z: Tensor, y: Tensor) -> Tensor:
         return -log_u(z, y) * (y % 3 != 0)

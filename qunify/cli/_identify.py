@@ -88,6 +88,7 @@ def _plain(m: Match) -> dict[str, Any]:
         "error": m.error,
         "factor": plain(m.factor),
         "share": m.share,
+        "weights": list(m.weights),
         "where": m.where,
         "elsewhere": _plain(m.elsewhere) if m.elsewhere else None,
         "sentence": str(m),

@@ -20,6 +20,7 @@ from qunify.catalogue import ENTRIES
 from qunify.comparison._conditions import Condition, at_jumps, condition_of, conditions_of
 from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import NEAR, Fit, Mode, Sample, fit, simplified
+from qunify.comparison._label_weights import divided, label_weights
 from qunify.comparison._partial import Partial, partly
 from qunify.comparison._subjects import Measured, Subject, beside, examine, is_gate
 from qunify.comparison._sums import Sum, as_sum
@@ -27,7 +28,7 @@ from qunify.maps import Method, QMap, limits, published
 from qunify.samples import ROWS, Batch, spread_over_u
 from qunify.token import V
 
-DEGREES = ("identical", "scaled", "opposite", "mostly", "directional", "near")  # how near a match is
+DEGREES = ("identical", "scaled", "opposite", "weighted", "mostly", "directional", "near")  # how near a match is
 EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
 UNLIKE = 0.9  # relative error of an entry at its defaults above which it is not tried for a lost minus sign
@@ -54,8 +55,9 @@ class Match:
     level : str
         `identical` (equal gradients), `scaled` (equal up to `factor`), `opposite` (the same with a negative one),
         `directional` (at every token on the same ray, neither silent everywhere: the same target with other weights;
-        of two gates, which share every ray, only if they are near), or `near` (none of these). `mostly`: equal, up to
-        `factor`, at the `share` of the tokens tried, and otherwise at the others, as where something is clamped.
+        of two gates, which share every ray, only if they are near), or `near` (none of these). `weighted`: equal but
+        for a weight that depends on the label alone, as with class weights. `mostly`: equal, up to `factor`, at the
+        `share` of the tokens tried, and otherwise at the others, as where something is clamped.
     error : float
         ‖g − factor · g_entry‖ / ‖g‖ on tokens that were not used in fitting, the largest over three vocabularies.
     factor : float or SymPy expression in V
@@ -68,6 +70,8 @@ class Match:
         The condition that tells these tokens from the others, where a plain one does.
     elsewhere : Match or None
         What the loss is at the others, where that is an entry, too.
+    weights : tuple of float
+        The smallest and the largest weight of a label, of the vocabularies tried.
     """
 
     name: str
@@ -79,6 +83,7 @@ class Match:
     silent: bool = False
     where: str = ""
     elsewhere: Match | None = None
+    weights: tuple[float, float] = (1.0, 1.0)
 
     def __str__(self) -> str:
         if self.level == "identical":
@@ -93,6 +98,9 @@ class Match:
                 f"{short_number(self.factor)} × {self._named()}, whose target a step of descent moves away from: "
                 f"is a minus sign lost? (relative gradient error {self.error:.1g})"
             )
+        if self.level == "weighted":
+            low, high = map(short_number, self.weights)
+            return f"{self._named()}, times a weight of {low} to {high} that depends on the label alone"
         if self.level == "mostly":
             others = "silent" if self.silent else self.elsewhere._times() if self.elsewhere else "something else"
             others += " at the others"
@@ -143,7 +151,7 @@ class Matches(list[Match]):
         if self.diagnosis.silent:
             return f"{subject} teaches nothing: its gradient is zero."
         best = self[0] if self else None
-        if best and (best.level in EXACTLY or best.level == "mostly"):
+        if best and (best.level in EXACTLY or best.level in ("weighted", "mostly")):
             return f"{subject} is {best}."
         if self.sum:
             return f"{subject} is a sum, {self.sum}."
@@ -235,6 +243,10 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     matches, missed = _matches(alike, sample, held_out, tolerance)
     recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")
     if not any(m.level in EXACTLY for m in matches):
+        weighed = _weighed_by_label(subject, alike, sample, held_out, tolerance)
+        if weighed:
+            others = [m for m in matches if m.name != weighed.name]
+            return Matches([weighed, *others][:top], subject.name, diagnosis)
         condition = condition_of(subject, [*measured, *apart], diagnosis.used, diagnosis.jumps)
         somewhere = condition and _where(condition, alike, sample, held_out, tolerance)
         if somewhere:
@@ -286,6 +298,22 @@ def _is_alike(cls: type[QMap], d: Diagnosis) -> bool:
 def _is_part(cls: type[QMap], d: Diagnosis) -> bool:
     """Whether a sum of this kind may have the entry as a term: a sum of gates is one, and of shift-invariant losses."""
     return (not d.gate or is_gate(cls())) and (not d.shift_invariant or cls.shift_invariant)
+
+
+def _weighed_by_label(
+    subject: Subject, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
+) -> Match | None:
+    """The entry that the loss is but for a weight of the label."""
+    weights = label_weights(subject, 10 * tolerance)
+    if weights is None:
+        return None
+    known, apart = (replace(s, gradients=divided(s.gradients, s.batches, weights)) for s in (sample, held_out))
+    found, _ = _exact_matches(candidates, known, apart, tolerance)
+    if not found:
+        return None
+    best, every = min(found, key=_rank), np.concatenate(weights)
+    ends = float(best.factor * every.min()), float(best.factor * every.max())
+    return replace(best, level="weighted", factor=1.0, weights=ends)
 
 
 def _where(

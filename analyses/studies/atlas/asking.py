@@ -80,7 +80,7 @@ def closest(found: Matches, claim: str) -> Match | None:
 
 def agreement(shipped: Shipped, found: Matches, best: Match | None) -> str:
     """How the finding and the name go together."""
-    if best is not None and best.level == "mostly":
+    if best is not None and best.level in ("weighted", "mostly"):
         return NEARLY if best.name == shipped.claim else NONE
     if best is None or best.level == "directional":
         if found.sum:

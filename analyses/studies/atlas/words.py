@@ -31,6 +31,8 @@ def finding(row: Row) -> str:
         return f"near {row['found']}, {float(row['error']):.1%} off"
     factor = short(row["factor"])
     what = f"{factor} × {nice(row['found'])}" if factor not in ("1", "") else nice(row["found"])
+    if row["level"] == "weighted":
+        return f"{what}, times a weight of the label"
     return what + (f" at {float(row['share']):.0%} of the tokens tried" if row["level"] == "mostly" else "")
 
 
