@@ -124,6 +124,40 @@ def test_openai_s_responses() -> None:
         assert dict(zip(*one, strict=True)).items() <= dict(zip(*other, strict=True)).items()
 
 
+def test_half_letters_by_their_bytes() -> None:
+    """As SGLang 0.5.23 writes them in chat completions, and OpenAI."""
+    body = copy.deepcopy(lines("vllm")["chat_token_ids"])
+    ids = body["choices"][0].pop("token_ids")
+    rows = body["choices"][0]["logprobs"]["content"]
+    for row, token in zip(rows, ids, strict=True):
+        row["bytes"] = [token] if token < 256 else row["bytes"]
+        row["token"] = row["token"] or "\ufffd"
+        row["top_logprobs"][0] |= {"bytes": row["bytes"]}
+    said = recorded({**body, "prompt_token_ids": None}, TEXTS)
+    assert said.ids == ids
+    assert said.listed[0] is not None
+    assert said.listed[0][0][0] == ids[0]
+
+
+def test_half_letters_as_other_letters() -> None:
+    """SGLang 0.5.23 writes the byte C3 of a completion as the letter of that number, as it writes the letter itself."""
+    tokens, own = ["the", "\u00c3", "\u00a9"], [-1.0, -2.0, -3.0]
+    top = [{"the": -1.0, "\u00c3": -1.5}, {"\u00c3": -2.0, " cat": -2.5}, {"\u00a9": -3.0}]
+    logprobs: dict[str, Any] = {
+        "tokens": tokens,
+        "token_logprobs": own,
+        "top_logprobs": top,
+        "text_offset": [-1, -1, -1],
+    }
+    with pytest.raises(ValueError, match="position 1: expected the text of a token, got 'Ã', which may be half of a"):
+        recorded({"choices": [{"logprobs": logprobs}]}, TEXTS)
+    logprobs = {key: [None, *values] for key, values in logprobs.items()} | {"text_offset": [-1] * 4}
+    logprobs["tokens"][0] = "a"
+    the, half, other, cat = TOKENIZER("theé cat")["input_ids"]
+    said = recorded({"ids": [97, the, half, other], "choices": [{"logprobs": logprobs}]}, TEXTS)
+    assert said.listed == [None, ([the], [-1.0]), ([cat, half], [-2.5, -2.0]), ([other], [-3.0])]
+
+
 @pytest.mark.parametrize("method", ["kd", "target_sft"])
 def test_training_by_a_real_answer(method: str, model: Any, tmp_path: Path) -> None:
     """Two steps by what vLLM wrote; the first loss is that of the model's own likeliest tokens."""

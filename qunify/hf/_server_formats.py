@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from qunify.hf._token_texts import TokenTexts
+from qunify.hf._token_texts import Name, TokenTexts
 
 #: The likeliest tokens, and the one that stands there, and the log-probabilities of all of them.
 Listed = tuple[list[int], list[float]]
@@ -204,8 +204,8 @@ def _triples(fields: Mapping[str, Any], part: str) -> list[tuple[list[Any], list
     return list(zip(own, top, strict=True))
 
 
-#: A token as a server names it: its id or its text; its log-probability; those of the likeliest, named alike.
-Row = tuple[int | str, Any, list[tuple[int | str, Any]]]
+#: A token as a server names it, by its id, its text or its bytes; its log-probability; those of the likeliest.
+Row = tuple[Name, Any, list[tuple[Name, Any]]]
 
 
 def _rows(fields: Mapping[str, Any]) -> list[Row] | None:
@@ -213,7 +213,7 @@ def _rows(fields: Mapping[str, Any]) -> list[Row] | None:
     found, rows = fields.get("logprobs"), fields.get("completion_probabilities")
     if rows is None and isinstance(found, Mapping):
         if "tokens" in found:
-            return _completion(found)
+            return _completion(found, known=any(name in fields for name in _IDS))
         rows = found.get("content")
     elif rows is None and "output" in fields:
         rows = found
@@ -253,7 +253,7 @@ def _openai(rows: list[Row], ids: list[int] | None, said: list[int] | None, text
             raise ValueError(f"position {t}: {error}") from None
         if isinstance(name, str) and name and own not in alike:  # a letter as a whole, at the last of its tokens:
             pairs = []  # so are the other tokens that might have ended it
-        if isinstance(name, str) or name == own:
+        if not isinstance(name, int) or name == own:
             pairs.append((own, value))
         named.append(own)
         listed.append(None if value is None else _merged(t, [x for x, _ in pairs], [x for _, x in pairs]))
@@ -274,7 +274,7 @@ def _row(t: int, row: Any, known: bool) -> Row:
     return name, value, entries
 
 
-def _entry(t: int, entry: Any) -> tuple[int | str, Any]:
+def _entry(t: int, entry: Any) -> tuple[Name, Any]:
     if isinstance(entry, Mapping):
         if "prob" in entry and "logprob" not in entry:
             raise ValueError(
@@ -282,12 +282,30 @@ def _entry(t: int, entry: Any) -> tuple[int | str, Any]:
                 "post_sampling_probs: ask without it"
             )
         name = entry.get("id", entry.get("token"))
+        if isinstance(name, str) and (raw := _half(entry.get("bytes"))) is not None:
+            return raw, entry.get("logprob")
         if (isinstance(name, str) or (type(name) is int and 0 <= name < _MOST)) and "logprob" in entry:
             return name, entry["logprob"]
     raise ValueError(f"position {t}: expected an object with token and logprob, got {entry!r:.80}")
 
 
-def _completion(found: Mapping[str, Any]) -> list[Row]:
+def _half(raw: Any) -> bytes | None:
+    """Bytes that are no whole letters, as half of one is; None for others."""
+    if not isinstance(raw, list) or not all(type(byte) is int and 0 <= byte < 256 for byte in raw):
+        return None
+    try:
+        bytes(raw).decode()
+    except UnicodeDecodeError:
+        return bytes(raw)
+    return None
+
+
+def _may_be_half(text: str) -> bool:
+    """Whether a text is half of a letter as SGLang writes it in completions, each byte as the letter of its number."""
+    return max(text, default="") < "\u0100" and _half([*map(ord, text)]) is not None
+
+
+def _completion(found: Mapping[str, Any], known: bool) -> list[Row]:
     tokens, own, top = (_list(found.get(name), name) for name in ("tokens", "token_logprobs", "top_logprobs"))
     if not len(tokens) == len(own) == len(top):
         got = f"{len(tokens)}, {len(own)} and {len(top)}"
@@ -295,7 +313,16 @@ def _completion(found: Mapping[str, Any]) -> list[Row]:
     for t, (token, entries) in enumerate(zip(tokens, top, strict=True)):
         if not isinstance(token, str) or not isinstance(entries, Mapping | None):
             raise ValueError(f"position {t}: expected text and an object, got {token!r:.40} and {entries!r:.40}")
-    return [(token, value, list((e or {}).items())) for token, value, e in zip(tokens, own, top, strict=True)]
+    rows: list[Row] = [(token, value, [*(e or {}).items()]) for token, value, e in zip(tokens, own, top, strict=True)]
+    if not (offsets := found.get("text_offset")) or offsets != [-1] * len(tokens):
+        return rows
+    for t, (token, _, _) in enumerate(rows):  # of SGLang
+        if _may_be_half(str(token)) and not known:
+            raise ValueError(
+                f"position {t}: expected the text of a token, got {token!r}, which may be half of a letter, as SGLang "
+                "writes it: ask its /generate, which writes ids"
+            )
+    return [(x, value, [e for e in entries if not _may_be_half(str(e[0]))]) for x, value, entries in rows]
 
 
 # ---- numbers -----------------------------------------------------------------------------------------------------

@@ -8,6 +8,9 @@ from typing import Any
 
 #: vLLM's text of a token where it is asked for ids (`return_tokens_as_token_ids`).
 _ID = "token_id:"
+#: How a server may name a token: by its id, its text, or its bytes where these are no text.
+Name = int | str | bytes
+
 _HINT = "let the server write ids (in vLLM return_tokens_as_token_ids=true)"
 
 
@@ -17,7 +20,7 @@ class TokenTexts:
     def __init__(self, tokenizer: Any = None) -> None:
         self.tokenizer = tokenizer
 
-    def id(self, name: int | str) -> int:
+    def id(self, name: Name) -> int:
         """The one token of this text.
 
         Raises
@@ -35,7 +38,7 @@ class TokenTexts:
             )
         return found[0]
 
-    def ids(self, name: int | str) -> list[int]:
+    def ids(self, name: Name) -> list[int]:
         """All tokens of this text: `token_id:17`, what they are decoded to (" cat"), or as in the vocabulary ("Ġcat").
         An id is itself.
 
@@ -46,11 +49,22 @@ class TokenTexts:
         """
         if isinstance(name, int):
             return [name]
-        if name.startswith(_ID) and name[len(_ID) :].isdigit():
+        if isinstance(name, str) and name.startswith(_ID) and name[len(_ID) :].isdigit():
             return [int(name[len(_ID) :])]
         if self.tokenizer is None:
             raise ValueError(f"expected a tokenizer to read tokens that are given as text, such as {name!r}, got none")
+        if isinstance(name, bytes):
+            return self._pieces.get(self._piece(name), [])
         return self._decoded.get(name) or self._pieces.get(name, [])
+
+    def _piece(self, raw: bytes) -> str:
+        """Bytes as a vocabulary has them: one by its number, or each as a letter of its own."""
+        from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+        if "<0x00>" in self._pieces:
+            return f"<0x{raw.hex().upper()}>"
+        letters = bytes_to_unicode()
+        return "".join(letters[byte] for byte in raw)
 
     def text(self, token: int) -> str:
         """How to name a token in a sentence."""
