@@ -400,6 +400,15 @@ def focal_above(z: Tensor, y: Tensor) -> Tensor:
     return -((1 - u_of(z, y)) ** 2) * log_u(z, y) * (u_of(z, y).detach() > 0.3)
 
 
+def where_sure(z: Tensor, y: Tensor) -> Tensor:
+    return -log_u(z, y) * (z.softmax(-1).amax(-1) > 0.3)
+
+
+def where_entropy_is_low(z: Tensor, y: Tensor) -> Tensor:
+    entropy = -(z.softmax(-1) * z.log_softmax(-1)).sum(-1).detach()
+    return -log_u(z, y) * (entropy < 1.2)
+
+
 def between(z: Tensor, y: Tensor) -> Tensor:
     u = u_of(z, y).detach()
     return -3 * log_u(z, y) * ((u > 0.2) & (u < 0.6))
@@ -421,6 +430,8 @@ def between(z: Tensor, y: Tensor) -> Tensor:
                 (smoothed_below, "label_smoothing(smoothing=0.1)", "where u < 0.65"),
                 (focal_above, "focal(focusing=2)", "where u > 0.3"),
                 (between, "3 × sft", "where 0.2 < u < 0.6"),
+                (where_sure, "sft", "where max p > 0.3"),
+                (where_entropy_is_low, "sft", "where entropy < 1.2"),
             ]
         ),
     ],

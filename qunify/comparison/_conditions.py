@@ -1,20 +1,31 @@
-"""Where is something so of a loss, say that it acts at all? A condition on the token: the label's rank, or its
-probability."""
+"""Where is something so of a loss, say that it acts at all? A condition on the token: the label's rank, its
+probability, or how sure the model is."""
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qunify.comparison._subjects import Jump, Measured, Subject
 from qunify.samples import ROWS, Batch, spread_over_u
 
 Flags = np.ndarray[Any, np.dtype[np.bool_]]  #: (N,)
+
+#: Numbers of a token, (N, 1), that may have to lie in an interval, as they are written in the condition.
+NUMBERS: dict[str, Callable[[Any], Tensor]] = {
+    "u": lambda t: t.p_label,
+    "max p": lambda t: t.policy.probs.amax(-1, keepdim=True),
+    "entropy": lambda t: t.entropy(t.policy),
+    "entropy / log V": lambda t: t.entropy(t.policy) / math.log(t.policy.probs.shape[-1]),
+}
 
 
 @dataclass(frozen=True)
@@ -57,12 +68,14 @@ def conditions_of(
     jumps: Sequence[Jump],
 ) -> Iterator[Condition]:
     """Plain conditions under which something is `so`, (N,) of bool, at all of these tokens: the label's rank by the
-    model or by another, and its probability. By chance it may be so where they do not hold, too."""
+    model or by another, its probability, and how sure the model is. By chance it may be so where they do not hold, too.
+    """
     flags = [so(q) for q in measured]
     together = np.concatenate(flags)
     if together.all() or not together.any():
         return
-    for condition in (*_by_rank(so, subject, used), *_by_probability(measured, together, jumps)):
+    by_number = (_by_number(name, measured, together, jumps if name == "u" else ()) for name in NUMBERS)
+    for condition in itertools.chain(_by_rank(so, subject, used), *by_number):
         if not any((condition.holds(q.batch) & ~f).any() for q, f in zip(measured, flags, strict=True)):
             yield condition
 
@@ -100,52 +113,53 @@ def _ranks(p: Batch, name: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     return found
 
 
-def _by_probability(measured: Sequence[Measured], flags: Flags, jumps: Sequence[Jump]) -> Iterator[Condition]:
-    """The interval of u with the most tokens; its ends are the jumps that were measured, or of what lies between two
-    tokens the number with the fewest digits."""
-    u = np.concatenate([_u(q.batch) for q in measured])
-    order = np.argsort(u)
-    u, so = u[order], flags[order]
+def _by_number(name: str, measured: Sequence[Measured], flags: Flags, jumps: Sequence[Jump]) -> Iterator[Condition]:
+    """The interval of a number with the most tokens; its ends are the jumps that were measured, or of what lies between
+    two tokens the number with the fewest digits."""
+    x = np.concatenate([_numbers(name, q.batch) for q in measured])
+    order = np.argsort(x)
+    x, so = x[order], flags[order]
     starts = np.flatnonzero(np.diff(so, prepend=~so[0]))  # of the runs of tokens that are alike
-    lengths = np.diff(starts, append=len(u)) * so[starts]
+    lengths = np.diff(starts, append=len(x)) * so[starts]
     first, count = starts[lengths.argmax()], lengths.max()
-    low, high, below, above = u[first], u[first + count - 1], u[:first], u[first + count :]
-    ends = ((below.max(initial=-1.0), low), (high, above.min(initial=2.0)))
-    yield from _interval(*(_between(float(a), float(b), jumps) for a, b in ends))
+    end = first + count
+    low = _between(x[first - 1], x[first], jumps) if first else -np.inf
+    high = _between(x[end - 1], x[end], jumps) if end < len(x) else np.inf
+    yield from _interval(name, low, high)
 
 
 def at_jumps(jumps: Sequence[Jump]) -> Iterator[Condition]:
     """Below the only jump of a gate's weight, or between two."""
     if len(jumps) in (1, 2):
-        low, high = [-1.0, *map(_plain, jumps)][-2:]
-        yield from _interval(low, high)
+        low, high = [-np.inf, *map(_plain, jumps)][-2:]
+        yield from _interval("u", low, high)
 
 
-def _interval(low: float, high: float) -> Iterator[Condition]:
-    """The condition that u lies between two numbers; none where all of [0, 1] does."""
-    said = [f"{end:.6g}" if 0 < end < 1 else "" for end in (low, high)]
+def _interval(name: str, low: float, high: float) -> Iterator[Condition]:
+    """The condition that a number lies between two others; none where every number does."""
+    said = [f"{end:.6g}" if np.isfinite(end) else "" for end in (low, high)]
+    one = f"{name} {'>' if said[0] else '<'} {''.join(said)}"
+    words = f"{said[0]} < {name} < {said[1]}" if all(said) else one
     if any(said):
-        words = " < ".join(x for x in (said[0], "u", said[1]) if x) if all(said) else f"u {'>' if said[0] else '<'} "
-        words += "" if all(said) else "".join(said)
-        yield Condition(f"where {words}", functools.partial(_is_between, low, high))
+        yield Condition(f"where {words}", functools.partial(_is_between, name, low, high))
 
 
-def _is_between(low: float, high: float, p: Batch) -> Flags:
-    return (_u(p) > low) & (_u(p) < high)
+def _is_between(name: str, low: float, high: float, p: Batch) -> Flags:
+    x = _numbers(name, p)
+    return (x > low) & (x < high)
 
 
-def _u(p: Batch) -> np.ndarray[Any, np.dtype[np.float64]]:
-    found: np.ndarray[Any, np.dtype[np.float64]] = p.token.p_label[:, 0].numpy()
+def _numbers(name: str, p: Batch) -> np.ndarray[Any, np.dtype[np.float64]]:
+    found: np.ndarray[Any, np.dtype[np.float64]] = NUMBERS[name](p.token)[:, 0].numpy()
     return found
 
 
 def _between(low: float, high: float, jumps: Sequence[Jump]) -> float:
-    if low < 0 or high > 1:  # no token beyond
-        return low if low < 0 else high
     for j in jumps:
         if low <= j.u <= high:
             return _plain(j)
-    return next((x for x in (round((low + high) / 2, d) for d in range(1, 7)) if low <= x <= high), (low + high) / 2)
+    middle = (low + high) / 2
+    return float(next((x for x in (round(middle, d) for d in range(1, 7)) if low <= x <= high), middle))
 
 
 def _plain(jump: Jump) -> float:

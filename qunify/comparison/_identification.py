@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -37,6 +38,7 @@ CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted aga
 TOLERANCE = {torch.float64: EXACT, torch.float32: EXACT_FLOAT32}
 
 
+FARTHEST = 6  # powers of ten of a factor, beyond which parameters have run off
 FEWEST = 10  # tokens at which it is said what a loss is
 FEW_ROWS = (100, 40, 10)  # enough to fit a loss that gives V numbers per token
 
@@ -472,7 +474,7 @@ def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: 
         near = error <= NEAR or not sample.gate
         return Match(ray.method.name, ray.method.params, "directional", error, factor) if near else None
     error = held_out.error(close.method, "equal", close.factor)
-    if error > NEAR or _is_limit(close.method):
+    if error > NEAR or _is_limit(close.method) or abs(math.log10(close.factor or 1)) > FARTHEST:
         return None
     return Match(close.method.name, close.method.params, "near", error, close.factor)
 
