@@ -45,7 +45,7 @@ def recorded(line: Mapping[str, Any], texts: TokenTexts) -> Recorded:
     """Read one line, whichever of the known formats it has.
 
     - qunify: `ids`, and for each of `positions` a list of `tokens` and one of `logprobs`.
-    - vLLM (0.9 to 0.20; server or `LLM.generate`): `prompt_logprobs`, for each token `{"17": {"logprob": -0.1, …}, …}`
+    - vLLM (0.9 to 0.32; server or `LLM.generate`): `prompt_logprobs`, for each token `{"17": {"logprob": -0.1, …}, …}`
       with k or k + 1 entries, that of the token itself first; null at the first token.
     - SGLang (0.4 to 0.5, `/generate`): `meta_info` with `input_token_logprobs` and `input_top_logprobs`, lists of
       `[logprob, id, text]`, null at the first token asked for; or the same of its own output.
