@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from qunify import hf
 from qunify.hf import _statistics as statistics
 from qunify.hf import _trainer
 from qunify.hf._frozen_models import Snapshot, use_frozen
+from qunify.hf._rounded_steps import share_unmoved
 from qunify.hf._statistics import observe as observe_
 from qunify.hf._token_columns import previous_tokens
 from tests import small_llama, trainers
@@ -211,6 +213,29 @@ def test_snapshots_of_the_policy(every: int, tmp_path: Path) -> None:
     trainer = train(tmp_path, model=start, method=method, old_every=every, settings=settings)
     assert apart(trainer.model, expected) < EXACT
     assert losses(trainer) == pytest.approx(values, abs=1e-6)
+
+
+def test_16_bit_weights_that_no_step_moves_are_told(tmp_path: Path) -> None:
+    def begun(dtype: torch.dtype, rate: float, **options: Any) -> Any:
+        return hf.SFTTrainer(
+            model().to(dtype), trainers.config(tmp_path, learning_rate=rate, optim="adamw_torch"), method="dft",
+            train_dataset=trainers.dataset(), processing_class=trainers.TOKENIZER, **options,
+        )  # fmt: skip
+
+    with pytest.warns(UserWarning, match=r"dft: 9\d% of the weights in training are 16-bit numbers"):
+        trainer = begun(torch.bfloat16, 1e-5)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    for p in trainer.model.parameters():
+        p.data -= 1e-5 * torch.ones_like(p).float()
+    still = sum(int((p == b).sum()) for p, b in zip(trainer.model.parameters(), before, strict=True))
+    assert share_unmoved([b.requires_grad_() for b in before], 1e-5) == pytest.approx(
+        still / sum(b.numel() for b in before), abs=0.02
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*16-bit")
+        begun(torch.float32, 1e-5)
+        begun(torch.bfloat16, 1e-5, peft_config=LoraConfig(r=2))
+        begun(torch.bfloat16, 0.05)
 
 
 def test_snapshots_differ_by_how_often_they_are_taken(tmp_path: Path) -> None:

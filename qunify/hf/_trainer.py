@@ -24,6 +24,7 @@ from qunify.hf._frozen_models import MODELS, Given, Snapshot, Use, check, loaded
 from qunify.hf._heads import Head, last_hidden
 from qunify.hf._number_tokens import digit_values
 from qunify.hf._objective import add_objective, parts
+from qunify.hf._rounded_steps import warn_of_unmoved
 from qunify.hf._schedule import bind
 from qunify.hf._statistics import NAMES, Source, observe
 from qunify.hf._token_columns import ANSWER, COLUMNS, previous_tokens, sequences, shifted
@@ -170,6 +171,9 @@ class SFTTrainer(trl.SFTTrainer):
             self.data_collator = Collator(**vars(self.data_collator))
         self._observed: dict[str, Tensor] = {}
         bind(self, self)
+        keeps_copies = self.is_deepspeed_enabled or self.is_fsdp_enabled  # of the weights, in float32
+        if "adam" in self.args.optim and not keeps_copies:
+            warn_of_unmoved(name, self.model.parameters(), self.args.learning_rate)
 
     def _other(self, given: Given, argument: str) -> Use:
         """How to call a reference or a teacher."""
