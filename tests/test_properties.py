@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,9 +10,9 @@ from torch import Tensor
 
 import qunify as qu
 from qunify.catalogue import ENTRIES
-from qunify.token import TensorToken, Token
-from qunify.token._projections import tempered_normaliser
-from tests.battery import Batch
+from qunify.token import TensorToken, Token, _tensors
+from qunify.token._projections import tempered_normaliser, top_k
+from tests.battery import Batch, batch
 
 METHODS = st.sampled_from(sorted(ENTRIES))
 
@@ -75,6 +76,19 @@ def test_a_shorter_way_to_a_number_gives_that_number(b: Batch, k: int) -> None:
     for name, more in (("mean_rank", ()), ("label_rank", ()), ("top_k_entropy", (k,))):
         short, defined = getattr(t, name)(t.policy, *more), getattr(Token, name)(t, t.policy, *more)
         torch.testing.assert_close(short, defined, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_methods_that_share_a_token_share_its_likeliest_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def counted(x: Tensor, k: int) -> Tensor:
+        asked.append(k)
+        return top_k(x, k)
+
+    monkeypatch.setattr(_tensors, "top_k", counted)
+    b = batch(40)
+    qu.gradients([qu.get("hinge_ranking"), qu.get("logistic_ranking")], b.logits, b.labels, **b.context)
+    assert asked == [1, 2, 3, 4]
 
 
 @given(batches(), st.floats(1.05, 4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -24,6 +24,8 @@ from qunify.token._projections import (
     tempered_powers,
     top_k,
 )
+
+T = TypeVar("T")
 
 #: Entries of a block of rows, N · V: few enough that all vectors of a method fit in a CPU's cache.
 BLOCK = 2**19
@@ -58,7 +60,7 @@ class TensorToken(Token):
         self.given = context
         self.used: set[str] = set()  # contexts the method has asked for
         self._contexts: dict[str, Distribution] = {}
-        self._memo: dict[Any, tuple[Any, Distribution]] = {}
+        self._memo: dict[Any, tuple[Any, Any]] = {}
         self.index = labels[:, None]  # (N, 1)
         self._finite = finite
 
@@ -262,14 +264,16 @@ class TensorToken(Token):
     def geometric(self, a: Distribution, b: Distribution, w: Any) -> Distribution:
         return self._memoised(super().geometric, a, b, w)
 
-    def _memoised(self, make: Callable[..., Distribution], *arguments: Any) -> Distribution:
-        """`make(*arguments)`, computed once for a method's loss and its pulls. A compiler joins the two by itself."""
+    def _memoised(self, make: Callable[..., T], *arguments: Any) -> T:
+        """`make(*arguments)`, computed once for a method's loss and its pulls, and for methods that share the token. A
+        compiler joins them by itself."""
         if torch.compiler.is_compiling():
             return make(*arguments)
         key = (make.__name__, *map(id, arguments))
         if key not in self._memo:  # keeps the arguments alive, so that no other object gets their ids
             self._memo[key] = arguments, make(*arguments)
-        return self._memo[key][1]
+        found: T = self._memo[key][1]
+        return found
 
     def conditioned(self, d: Distribution, mask: Tensor) -> Distribution:
         return self.softmax(torch.add(d.logits, 1 - mask, alpha=2 * RULED_OUT))
@@ -287,6 +291,10 @@ class TensorToken(Token):
         return self.distribution(at_peak.div_(at_peak.sum(-1, keepdim=True)))
 
     def in_top_k(self, d: Distribution, k: int) -> Tensor:
+        return self._memoised(self._in_top_k, d, k)
+
+    @staticmethod
+    def _in_top_k(d: Distribution, k: int) -> Tensor:
         x = d.log.detach()
         if k >= x.shape[-1]:
             return torch.ones_like(x)
