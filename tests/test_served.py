@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qunify as qu
-from qunify import hf
+from qunify import audit, hf
 from qunify.hf._server_formats import recorded
 from qunify.hf._token_texts import TokenTexts
 from tests import served, trainers
@@ -196,3 +196,27 @@ def test_whatever_stands_in_it_an_answer_is_read_or_refused_in_a_sentence(body: 
     except ValueError as error:
         sentence = str(error)
     assert re.match(r"(position \d+: )?expected \S", sentence)
+
+
+@pytest.mark.parametrize("method", ["kd", "target_sft"])
+def test_what_a_chat_template_puts_behind_an_answer_is_left_out(method: str, model: Any, tmp_path: Path) -> None:
+    """A teacher that generates has done with the end of turn; to TRL the line's end behind it is a label, too."""
+    path = tmp_path / "answers.jsonl"
+    path.write_text(json.dumps(lines("llama.cpp")["chat_eos"]))
+    data = trainers.dataset(
+        prompt=[served.MESSAGES[:1]], completion=[[{"role": "assistant", "content": ""}]]
+    )  # the teacher has ended its turn at once
+    trainer = trainers.train(
+        tmp_path, model=served.model(), method=method, teacher_answers=path, train_dataset=data,
+        processing_class=TOKENIZER, settings={"max_steps": 2},
+    )  # fmt: skip
+    assert [i for i in trainer.train_dataset[0]["labels"] if i != -100] == [TOKENIZER.eos_token_id]
+    assert len(trainers.losses(trainer)) == 2
+    found = audit.run(model, data, TOKENIZER, [method], teacher=path)
+    assert found.tokens["id"].tolist() == [TOKENIZER.eos_token_id]
+    answers, ids = hf.Answers.read(path, TOKENIZER), [*IDS[:START], 303, 10]
+    counted = [t >= START for t in range(len(ids))]
+    assert (answers.rows(ids, counted, "it", rest=True) >= 0).sum() == 1
+    for more, rest in ((ids, False), ([*IDS[:START], 303, 97], True), ([*ids, 97], True)):
+        with pytest.raises(ValueError, match="expected an answer for every token that is trained on, got none for"):
+            answers.rows(more, [t >= START for t in range(len(more))], "it", rest=rest)

@@ -28,6 +28,7 @@ def answered(
     answers: Answers, examples: Sequence[Mapping[str, Any]], encoded: Sequence[Encoded], tokenizer: Any
 ) -> list[Encoded]:
     """The demonstrations with their answers; these are looked for by all tokens, also where they have been cut off.
+    White space that comes after an answer does not count.
 
     Raises
     ------
@@ -38,8 +39,9 @@ def answered(
     for number, (example, e) in enumerate(zip(examples, encoded, strict=True), start=1):
         ids = encode(example, tokenizer).ids if e.lost else e.ids
         counted = e.counted + [False] * (len(ids) - len(e.ids))
-        rows = torch.from_numpy(answers.rows(ids, counted, f"demonstration {number}"))
-        found.append(replace(e, answers=answers.top_k(rows[rows >= 0])))
+        rows = torch.from_numpy(answers.rows(ids, counted, f"demonstration {number}", rest=True))
+        there = (rows[: len(e.ids)] >= 0).tolist()
+        found.append(replace(e, answers=answers.top_k(rows[rows >= 0]), counted=there))
     return found
 
 

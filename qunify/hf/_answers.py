@@ -137,7 +137,7 @@ class Answers:
             expected = f"{m.told_of_teacher(vocab)} everywhere"
             raise ValueError(f"{m.name}: teacher_answers: expected {expected}, got {told} log-probabilities")
 
-    def rows(self, ids: Sequence[int], counted: Sequence[bool], what: str) -> np.ndarray:
+    def rows(self, ids: Sequence[int], counted: Sequence[bool], what: str, rest: bool = False) -> np.ndarray:
         """For each of a demonstration's tokens the row of `values` that foretells it; −1 where it does not count.
 
         Parameters
@@ -147,6 +147,9 @@ class Answers:
             Whether the token is trained on.
         what : str
             The demonstration, for an error.
+        rest : bool
+            Whether white space after the answer may be without one, and have −1: a chat template puts it behind the
+            end of turn, with which a teacher that generates has done.
 
         Raises
         ------
@@ -162,7 +165,7 @@ class Answers:
         theirs = self._rows[line][: len(own) - start]
         found[start : start + len(theirs)] = theirs
         missing = needed & (found < 0)
-        if missing.any():
+        if missing.any() and not (rest and self._is_space(own[int(missing.argmax()) :], found)):
             t = int(missing.argmax())
             raise ValueError(
                 f"answers: {self.path}: {what}: expected an answer for every token that is trained on, got none for "
@@ -183,6 +186,12 @@ class Answers:
             raise ValueError(f"answers: {self.path}: expected labels where there are answers, got {got}")
         at = rows.clamp(min=0).cpu()
         return TopK(self.values[at].to(rows.device), self.tokens[at].long().to(rows.device))
+
+    def _is_space(self, end: np.ndarray, found: np.ndarray) -> bool:
+        """Whether these last tokens, none of which is answered, are white space."""
+        tokenizer = self._texts.tokenizer
+        answered = bool((found[len(found) - len(end) :] >= 0).any())
+        return tokenizer is not None and not answered and not tokenizer.decode(end.tolist()).strip()
 
     # ---- which line ---------------------------------------------------------------------------------------------
     def _index(self) -> None:

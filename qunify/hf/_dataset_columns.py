@@ -112,11 +112,13 @@ def numbers_of(
 
 
 def answers_of(answers: Answers, dataset_name: str) -> Spread:
-    """A token's row among a teacher's recorded answers."""
+    """A token's row among a teacher's recorded answers; white space that comes after an answer is not trained on."""
 
     def spread(example: dict[str, Any], row: int) -> dict[str, list[Any]]:
         counted = [i > 0 and label != -100 for i, label in enumerate(example["labels"])]
-        return {ANSWER: answers.rows(example["input_ids"], counted, f"{dataset_name} dataset, row {row + 1}").tolist()}
+        rows = answers.rows(example["input_ids"], counted, f"{dataset_name} dataset, row {row + 1}", rest=True).tolist()
+        labels = [-100 if at < 0 else label for at, label in zip(rows, example["labels"], strict=True)]
+        return {ANSWER: rows, "labels": [*example["labels"][:1], *labels[1:]]}
 
     return spread
 
