@@ -41,7 +41,7 @@ def build(library: Library) -> Path:
     shutil.rmtree(partial, ignore_errors=True)
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-compile", "--target", str(partial)]
     if library.python:  # as published for another Python; what is loaded of it runs on this one
-        command += ["--only-binary", ":all:", "--python-version", library.python]
+        command += ["--only-binary", ":all:", "--python-version", library.python, "--ignore-requires-python"]
     wanted = [f"{library.name}=={library.version}", *library.also]
     done = subprocess.run([*command, *wanted], capture_output=True, text=True)
     if done.returncode:
