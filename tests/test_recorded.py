@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import gzip
 import json
 import math
 import pickle
@@ -202,6 +203,18 @@ def test_every_format_gives_what_the_teacher_listed(body: Any, teacher: Any, tmp
             assert tokens == {token, *p[t].topk(K).indices.tolist()}
 
 
+@pytest.mark.parametrize("kind", ["answers.json", "answers.jsonl.gz", "answers.json.gz"])
+def test_a_list_of_answers_and_a_file_that_is_packed(kind: str, teacher: Any, tmp_path: Path) -> None:
+    bodies = [vllm_completion(ids, log_p(teacher, ids)) for ids in DEMONSTRATIONS]
+    plain = file(tmp_path, bodies)
+    content = plain.read_bytes() if "jsonl" in kind else json.dumps(bodies, indent=1).encode()
+    (tmp_path / kind).write_bytes(gzip.compress(content) if kind.endswith(".gz") else content)
+    found, expected = hf.Answers.read(tmp_path / kind), hf.Answers.read(plain)
+    assert torch.equal(found.values, expected.values)
+    assert torch.equal(found.tokens, expected.tokens)
+    assert torch.equal(pickle.loads(pickle.dumps(found)).values, found.values)
+
+
 def test_a_demonstration_that_is_cut_off_is_found(teacher: Any, tmp_path: Path) -> None:
     ids = DEMONSTRATIONS[3]
     path = file(tmp_path, [vllm_completion(i, log_p(teacher, i)) for i in DEMONSTRATIONS])
@@ -302,7 +315,8 @@ def chat(**change: Any) -> dict[str, Any]:
     ("line", "sentence"),
     [
         ("{", "line 1: not JSON"),
-        ("[1]", "line 1: expected an object, got list"),
+        ("[1]", "line 1: expected an object, got int"),
+        ("[1", "line 1: not JSON"),
         ("", "expected log-probabilities in its lines, got none"),
         ({"text": "hello"}, r"line 1: expected positions, tokens and logprobs .* got text"),
         ({"prompt_logprobs": [None, LOGIT], "ids": [3, 4]}, r"position 1: expected log-probabilities, got one of 12"),
@@ -438,6 +452,9 @@ def test_whatever_a_line_holds_it_is_read_or_refused_in_a_sentence(
 
 
 def test_text_without_a_tokenizer_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl.gz").write_text("{}")
+    with pytest.raises(ValueError, match=r"answers.jsonl.gz: not a gzip file"):
+        hf.Answers.read(tmp_path / "answers.jsonl.gz")
     with pytest.raises(ValueError, match="expected a tokenizer to read tokens that are given as text, such as 'cat'"):
         hf.Answers.read(file(tmp_path, [chat()]))
     with pytest.raises(ValueError, match=r"answers: nowhere.jsonl: no such file"):

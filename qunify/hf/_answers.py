@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
+import zlib
 from array import array
 from bisect import bisect_left
 from collections import defaultdict
@@ -74,7 +76,8 @@ class Answers:
 
     @classmethod
     def read(cls, path: str | Path, tokenizer: Any = None, digest: str | None = None) -> Answers:
-        """Read a file, one demonstration a line, in qunify's own format or a server's.
+        """Read a file, one demonstration a line, in qunify's own format or a server's; or a list of what else would be
+        lines, as JSON. Packed by gzip or not.
 
         All of it is kept in memory: 8 bytes for each of P · K entries.
 
@@ -96,8 +99,8 @@ class Answers:
             raise ValueError(f"answers: {path}: no such file")
 
         def lines() -> Iterator[tuple[int, Recorded]]:
-            with path.open("rb") as file:
-                for number, raw in enumerate(file, start=1):
+            with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+                for number, raw in enumerate(_each(file), start=1):
                     sha.update(raw)
                     try:
                         line = _object(raw)
@@ -106,7 +109,10 @@ class Answers:
                     except ValueError as error:
                         raise ValueError(f"answers: {path}: line {number}: {error}") from None
 
-        found = cls(path, lines(), texts)
+        try:
+            found = cls(path, lines(), texts)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"answers: {path}: not a gzip file: {error}") from None
         found.digest = sha.hexdigest()
         if not len(found.counts):
             raise ValueError(f"answers: {path}: expected log-probabilities in its lines, got none")
@@ -280,6 +286,22 @@ class Answers:
         """Where in the file a row stands."""
         i = next(i for i, rows in enumerate(self._rows) if (rows == row).any())
         return f"line {self._numbers[i]}, position {int((self._rows[i] == row).argmax())}"
+
+
+def _each(file: Any) -> Iterator[bytes]:
+    """The lines of a file; of one that is a list, its entries, as lines."""
+    first = file.readline()
+    if not first.lstrip().startswith(b"["):
+        yield first
+        yield from file
+        return
+    whole = first + file.read()
+    try:
+        entries = json.loads(whole)
+    except ValueError:  # a line says what is wrong with it
+        yield from whole.splitlines(keepends=True)
+        return
+    yield from (json.dumps(entry).encode() + b"\n" for entry in entries)
 
 
 def _object(raw: bytes) -> Mapping[str, Any] | None:
