@@ -72,7 +72,7 @@ def groups(table: pd.DataFrame) -> list[str]:
     return list(start.sort_values("value")["group"])
 
 
-def recipes(table: pd.DataFrame) -> list[str]:
+def names_of(table: pd.DataFrame) -> list[str]:
     there = set(table["recipe"])
     return [recipe.name for recipe in RECIPES if recipe.name in there]
 
@@ -86,8 +86,8 @@ def pairs(table: pd.DataFrame, rate: float = 0) -> pd.DataFrame:
     """A row per recipe and kind of token: what was foretold of it, what ten steps came to, and what all steps did. By
     default each recipe at its own rate."""
     wide = foretold().pivot_table(index=["recipe", "group"], columns="quantity", values="value").reset_index()
-    wide = wide[wide["recipe"].isin(recipes(table)) & (wide["group"] != "all")].reset_index(drop=True)
-    log_u, rates = table[table["quantity"] == "log u"], {name: rate or chosen(table, name) for name in recipes(table)}
+    wide = wide[wide["recipe"].isin(names_of(table)) & (wide["group"] != "all")].reset_index(drop=True)
+    log_u, rates = table[table["quantity"] == "log u"], {name: rate or chosen(table, name) for name in names_of(table)}
     start = wide["group"].map(log_u[log_u["step"] == 0].groupby("group")["value"].mean())
     own = log_u[log_u["recipe"].map(rates) == log_u["rate"]].groupby(["step", "recipe", "group"])["value"].mean()
     for name, step in (("rehearsed", REHEARSAL), ("trained", STEPS)):
@@ -156,7 +156,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for ax in axes[1:]:
             ax.tick_params(labelleft=False)
         _trade(figure.add_subplot(grid[4]), table)
-        names = recipes(table)
+        names = names_of(table)
         by_colour = [
             Line2D([], [], color=plots.colour(n), marker="o", fillstyle=_fill(n), linestyle="", label=title(n))
             for n in names
@@ -213,7 +213,7 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
     x0, y0 = -value(table, "sft", "log u", step=0), value(table, "sft", "accuracy", step=0)
     ax.plot(x0, y0, "*", color=plots.INK, markersize=13)
     ax.annotate("start", (x0, y0), (8, -3), textcoords="offset points", color=plots.INK)
-    for recipe in recipes(table):
+    for recipe in names_of(table):
         points = [
             (-value(table, recipe, "log u", rate=rate), value(table, recipe, "accuracy", rate=rate)) for rate in RATES
         ]
@@ -238,7 +238,7 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
 def digest(table: pd.DataFrame) -> pd.DataFrame:
     """A row per recipe, each at its own rate, and the start."""
     found: list[dict[str, Any]] = []
-    for recipe in ("start", *recipes(table)):
+    for recipe in ("start", *names_of(table)):
         step = 0 if recipe == "start" else STEPS
         ask = lambda quantity, group="all": value(table, recipe, quantity, group, step)  # noqa: B023, E731
         found.append({

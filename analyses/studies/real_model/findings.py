@@ -7,7 +7,7 @@ import pandas as pd
 from analyses.kit.findings import Finding
 from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model import REHEARSAL, correlation, moved, pairs, recipes, value, worst_first
+from analyses.studies.real_model import REHEARSAL, correlation, moved, names_of, pairs, value, worst_first
 from analyses.studies.real_model.recipes import RATES, STEPS
 
 DEEP = 1.0  # nats
@@ -23,7 +23,7 @@ def _foretold_words(t: pd.DataFrame) -> str:
     n = len(pairs(t))
     by_rate = " and ".join(f"{_told(t, 'influence', rate)} where all train at {rate:g}" for rate in RATES)
     return (
-        f"Over {n} pairs of a method and a kind of token ({len(recipes(t))} methods, one seed), the change of mean log "
+        f"Over {n} pairs of a method and a kind of token ({len(names_of(t))} methods, one seed), the change of mean log "
         f"u by the first step of gradient descent, worked out from inner products of gradients before any training, "
         f"has a rank correlation of {_told(t, 'influence')} with what {STEPS} steps of Adam did on held-out "
         f"demonstrations, each method at its own rate (95 % intervals over methods); {by_rate}. Adam's own first step "

@@ -35,7 +35,7 @@ def setting() -> str:
         f"{int(t[t['quantity'] == 'log u']['n'].max()):,} tokens, are measured at the start and after {at} and "
         f"{MEASURED[-1]} steps; {ANSWERED} of their questions are answered greedily; and how far the model has moved "
         f"elsewhere is measured on its own answers to {len(ELSEWHERE)} requests that have nothing to do with them. "
-        f"Trained were {len(real_model.recipes(t))} of the {foretold()['recipe'].nunique()} recipes that predictions "
+        f"Trained were {len(real_model.names_of(t))} of the {foretold()['recipe'].nunique()} recipes that predictions "
         f"were made of, each with one seed."
     )
 
@@ -90,7 +90,7 @@ def methods() -> str:
 def kinds() -> str:
     """Change of mean log u of every kind of token, a column per method."""
     found = pairs(committed(NAME)).set_index(["group", "recipe"])["trained"]
-    names = real_model.recipes(committed(NAME))
+    names = real_model.names_of(committed(NAME))
     lines = [
         [NAMED.get(group, group), *(minus(f"{found[group, name]:+.2f}") for name in names)]
         for group in groups(committed(NAME))
