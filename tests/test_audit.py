@@ -9,6 +9,7 @@ import json
 import math
 import pickle
 import re
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from qunify.audit._models import Models
 from qunify.audit._pass import _asked, _in_process
 from qunify.audit._patience import times
 from qunify.hf import digit_values
-from qunify.token import Pooling, _tensors
+from qunify.token import Pooling, TensorToken, _tensors
 from tests import small_llama
 
 pytestmark = pytest.mark.slow  # TRL takes seconds to load
@@ -140,6 +141,26 @@ def test_all_methods_at_once_are_one_after_another(z: torch.Tensor, data: st.Dat
     close(got.trust, torch.stack([q.trust for q in each]))
     close(got.gram / sizes / sizes[:, None], g @ g.T / sizes / sizes[:, None])
     assert got.inside.tolist() == [q.in_simplex.tolist() for q in each]
+
+
+def test_a_block_of_logits_is_gone_before_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tensors, "BLOCK", 2 * 7)  # two rows each
+    seen: list[weakref.ref[TensorToken]] = []
+    there: list[int] = []
+
+    class Looking(qu.Gate):
+        def loss(self, t: Any) -> Any:
+            return -t.log_p_label
+
+        def weight(self, t: Any) -> Any:
+            own = t.prob(t.policy)
+            seen.append(weakref.ref(t))
+            there.append(sum(block() is not None for block in seen))
+            return own
+
+    z = torch.randn(10, 7, generator=torch.Generator().manual_seed(0))
+    asked([Looking(), qu.get("gem")], z, z.argmin(-1), {})
+    assert there == [1] * 5
 
 
 def test_what_the_model_thinks(found: audit.Audit, model: Any, tokenizer: Any) -> None:
