@@ -24,8 +24,8 @@ def _foretold_words(t: pd.DataFrame) -> str:
     by_rate = " and ".join(f"{_told(t, 'influence', rate)} where all train at {rate:g}" for rate in RATES)
     return (
         f"Over {n} pairs of a method and a kind of token ({len(names_of(t))} methods, one seed), the change of mean "
-        f"log u by the first step of gradient descent, worked out from inner products of gradients before any training, "
-        f"has a rank correlation of {_told(t, 'influence')} with what {STEPS} steps of Adam did on held-out "
+        f"log u by the first step of gradient descent, worked out from inner products of gradients before any "
+        f"training, has a rank correlation of {_told(t, 'influence')} with what {STEPS} steps of Adam did on held-out "
         f"demonstrations, each method at its own rate (95 % intervals over methods); {by_rate}. Adam's own first step "
         f"has {_told(t, 'influence_adam')}, a rehearsal of ten steps {_told(t, 'rehearsed')}, the share of its push "
         f"that a method spends there {_told(t, 'push ratio')}. {_furthest_off(t)}"
