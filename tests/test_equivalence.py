@@ -27,7 +27,16 @@ from qunify.population import _known_optima
 from qunify.population._separable import separable_optima
 from qunify.symbolic import symbolic_gradient, vanishes_everywhere, with_names, without_names
 from qunify.testing import assert_equivalent
-from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, TensorToken, V, rational, sum_over_others
+from qunify.token import (
+    SumOverOthers,
+    SymbolicToken,
+    SymbolicVector,
+    TensorToken,
+    Token,
+    V,
+    rational,
+    sum_over_others,
+)
 from qunify.token._symbols import LOG_ZERO
 from tests.battery import one_each
 
@@ -207,7 +216,8 @@ def test_closed_forms_that_differ_in_a_parameter_are_two_optima(a: QMap, b: QMap
         (m("minor_sft", beta=0.695), m("sft"), "directional", True),
         (m("focal", focusing=1.37234), m("gce", q=0.4236), "directional", True),
         (m("cft"), m("minor_sft", beta=50.867), "directional", True),
-        (m("sft"), m("taylor_ce", order=100), "directional", False),
+        (m("ael", a=2.3105), m("forward_correction", noise=0.9906), "directional", True),
+        (m("focal", focusing=2.8829), m("anti_focal", slope=1.8933, focusing=1.3664), "directional", False),
         (m("gem", beta=1 / 3), m("temperature_ce", temperature=1 / 3), "scaled", True),
         (m("beyond_log", alpha=0.4237), m("gce", q=0.4237), "identical", True),
     ],
@@ -218,6 +228,42 @@ def test_a_parameter_of_four_digits_or_a_long_series_has_its_verdict(
     verdict = compare(a, b)
     assert (verdict.level, verdict.proved) == (level, proved)
     assert "exponent" not in str(verdict.steps)
+
+
+def fractions_of(t: Token, way: int) -> Any:
+    """A sum of twelve fractions whose common denominator has thousands of terms, added up from either end."""
+    known = (t.p_label, t.prob(t.teacher), t.prob(t.reference), t.prob(t.old))
+    return sum(1 / (i + 1 + known[i % 4] + (i + 2) * known[(i + 1) % 4]) for i in range(12)[::way])
+
+
+def test_a_sum_of_many_fractions_is_proved_and_not_written_out() -> None:
+    a = qu.design("a", trust=lambda t: fractions_of(t, 1), residual=lambda t: t.policy)
+    b = qu.design("b", trust=lambda t: fractions_of(t, -1) ** 2 / fractions_of(t, 1), residual=lambda t: t.policy)
+    verdict = compare(a, b)
+    assert (verdict.level, verdict.proved) == ("identical", True)
+
+
+def in_many_cases(t: Token) -> Any:
+    weight = 1 + t.p_label
+    for i, d in enumerate((t.policy, t.teacher, t.reference, t.old, t.prior)):
+        u = t.prob(d)
+        weight = weight + t.where(u > (i + 2) / 11, t.p_label, 2 * t.p_label) + t.where(u**2 > 1 / 5, 1, 2)
+    return weight
+
+
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        (m("sft"), m("taylor_ce", order=100)),
+        pytest.param(
+            m("sft"), qu.design("d", trust=in_many_cases, residual=lambda t: t.policy), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_proof_that_is_too_large_is_given_up_and_that_is_said(a: QMap, b: QMap) -> None:
+    verdict = compare(a, b)
+    assert (verdict.level, verdict.proved, verdict.too_large) == ("directional", False, True)
+    assert str(verdict).endswith("(measured, as a proof would be too large).")
 
 
 def test_witness_is_exact_and_separates() -> None:

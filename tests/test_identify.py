@@ -1011,3 +1011,9 @@ def test_command_errors_are_one_sentence(
     err = capsys.readouterr().err
     assert sentence in err
     assert err.count("\n") == 1
+
+
+def test_a_loss_that_is_silent_for_one_label_is_told() -> None:
+    """As where padding is token 0; so few tokens are left that parameters outnumber them."""
+    found = qu.identify(lambda z, y: torch.nn.functional.cross_entropy(z, y, reduction="none", ignore_index=0), top=1)
+    assert (found[0].name, found[0].level, found[0].silent) == ("sft", "mostly", True)

@@ -21,7 +21,7 @@ from qunify.comparison._ranges import range_of, symbol_within
 from qunify.comparison._shared_optima import share_optima
 from qunify.comparison._two_values import refuted
 from qunify.maps import Alias, Method, QMap, computed_in, judged_alone, measured_in
-from qunify.symbolic import Step, as_text, runs_on_symbols
+from qunify.symbolic import Step, TooLargeError, as_text, runs_on_symbols
 from qunify.token import CONTEXTS
 
 LEVELS = ("identical", "scaled", "directional", "optimum", "distinct")
@@ -69,6 +69,9 @@ class Equivalence:
     alone : bool
         Tokens interact in a function among the two, which weights by a mean or a rank over the batch, say: it was given
         one token at a time, and the verdict is of that.
+    too_large : bool
+        A proof was given up, since it takes more terms or cases than are tried. They are counted, so that this is so on
+        every machine.
     """
 
     a: str
@@ -86,6 +89,7 @@ class Equivalence:
     precision: str = "float64"
     values: tuple[str, ...] = ()
     alone: bool = False
+    too_large: bool = False
 
     def meets(self, level: str) -> bool:
         """Whether this level, or a finer one, holds."""
@@ -116,7 +120,8 @@ class Equivalence:
         at = f", as at {' or '.join(self.values)}" if self.level == "distinct" else f" at {'; '.join(self.values)}"
         at = at if self.values else ""
         taken = "Taken one token at a time, " if self.alone else ""
-        return f"{taken}{self.a} and {self.b} {said}{ties}{at} ({measured_in(self.precision, self.proved)})."
+        why = ", as a proof would be too large" if self.too_large else ""
+        return f"{taken}{self.a} and {self.b} {said}{ties}{at} ({measured_in(self.precision, self.proved)}{why})."
 
 
 def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equivalence:
@@ -127,7 +132,8 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     a, b
         An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
         nats, with the contexts it takes among its parameter names. Functions are measured, never proved, and so are
-        maps written in operations of tensors in place of the Token's own. Parameters may be SymPy symbols: a
+        maps written in operations of tensors in place of the Token's own; a proof that takes too many terms or cases is
+        given up. Parameters may be SymPy symbols: a
         verdict that is proved holds for every value in range, one that is measured for the `values` that were tried,
         ends of ranges, negative and large ones among them.
     alias
@@ -159,7 +165,11 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
     coarsest = evidence[0]  # its level holds at all values tried
     relation = coarsest.relation
     symbolic = runs_on_symbols(a) and runs_on_symbols(b)
-    proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
+    proof, too_large = None, False
+    try:
+        proof = _prove(a, b, relation, key, bool(unknown)) if symbolic else None
+    except TooLargeError:
+        too_large = True
     corrected = (
         refuted(a, b, relation, key) if symbolic and not (unknown or proof or relation.level == "distinct") else None
     )
@@ -199,6 +209,7 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         precision=computed_in(a, b),
         values=tuple(e.at for e in shown if e.at),
         alone=judged_alone(a, b),
+        too_large=too_large and not proved,
     )
 
 
@@ -212,7 +223,8 @@ class _Evidence(NamedTuple):
 
 
 def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) -> Proof | None:
-    """A proof in symbols of what the numbers say, confirmed at fractions to forty digits; None if there is none."""
+    """A proof in symbols of what the numbers say, confirmed at fractions to forty digits; None if there is none.
+    TooLargeError where it is given up."""
     if relation.level == "distinct":
         return None
     try:
@@ -220,6 +232,8 @@ def _prove(a: QMap, b: QMap, relation: Relation, alias: Alias, general: bool) ->
             return on_one_ray(a, b, alias)
         open_factor = general and relation.level == "scaled"
         found = proportional(a, b, alias, None if open_factor else _fraction(relation.factor))
+    except TooLargeError:
+        raise
     except TypeError:  # a condition on symbolic parameters that symbols do not decide
         return None
     confirmed = found is None or general or found.ties or agree_in_decimals(a, b, found.factor, alias)

@@ -268,14 +268,15 @@ def downhill(residuals: Callable[[Array], Array], x0: Sequence[float], *, close:
 
     @functools.cache  # MINPACK and the derivatives ask for the same ones
     def at(*x: float) -> Array:
-        return residuals(np.array(x))
+        found = residuals(np.array(x))
+        return np.pad(found, (0, max(len(x) - len(found), 0)))  # MINPACK wants no fewer than there are parameters
 
     @functools.cache
     def slopes(*x: float) -> Array:
         here, columns = at(*x), []
         for i, value in enumerate(x):
             h = math.copysign(EPS**0.5 * max(1.0, abs(value)), value)
-            columns.append((residuals(np.array((*x[:i], value + h, *x[i + 1 :]))) - here) / (value + h - value))
+            columns.append((at(*x[:i], value + h, *x[i + 1 :]) - here) / (value + h - value))
         return np.stack(columns, 1)
 
     most = steps * (len(x0) + 1)

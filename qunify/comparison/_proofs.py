@@ -18,8 +18,8 @@ from qunify.symbolic import (
     Step,
     as_latex,
     as_text,
+    check_size,
     gate_weight,
-    is_large,
     is_nonnegative_gate,
     readable,
     symbolic_gradient,
@@ -65,8 +65,7 @@ def _ratio(ga: SymbolicVector, gb: SymbolicVector) -> sp.Expr | None:
     if ga.label == 0:
         return None
     ratio = with_names(gb.label / ga.label)
-    if is_large(ratio):
-        return None
+    check_size(ratio)
     ratio = without_names(sp.simplify(ratio) if sp.count_ops(ga.label) < 200 else sp.cancel(ratio))
     return None if any(map(_of_the_token, ratio.free_symbols)) or ratio.has(sp.Piecewise) else ratio
 

@@ -8,7 +8,9 @@ a number, a sum over k ≠ y being V − 1 times its summand, and the cost does 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -30,6 +32,7 @@ _GIVEN = {
     "w": tuple(map(Fraction, ("1/20", "1", "20", "10007"))),
     "c": (Fraction(1), Fraction(0)),
 }
+_MOST = 10_000  # tokens: where there are more to combine, so many at random
 _NAMES = {symbol: name for name, symbol in SYMBOLS.items()}
 
 _CLEAR = EXACT.mpf(10) ** -30  # of fifty digits, twenty may be lost
@@ -95,7 +98,12 @@ def _gradient_at_label(m: QMap, alias: Alias) -> Callable[[_Token], Any] | None:
         return None
     functions = {n: getattr(EXACT, n) for n in ("mpf", "log", "exp", "sqrt")}
     value = sp.lambdify(symbols, g, [functions, "mpmath"])
-    return lambda t: EXACT.mpf(value(*[t.numbers()[s.name] for s in symbols]))
+
+    def at(t: _Token) -> Any:
+        numbers = t.numbers()
+        return EXACT.mpf(value(*[numbers[s.name] for s in symbols]))
+
+    return at
 
 
 def _tokens(symbols: set[sp.Symbol], at: dict[sp.Expr, set[Any]]) -> Iterator[_Token]:
@@ -105,6 +113,11 @@ def _tokens(symbols: set[sp.Symbol], at: dict[sp.Expr, set[Any]]) -> Iterator[_T
     labels = (*_LABELS, *[u for x in steps for u in (x / 2, x * Fraction(999, 1000), x + (1 - x) / 1000, (x + 1) / 2)])
     turns = [int(x) for x in at.get(V, ()) if x.is_number]
     sizes = sorted({v for x in turns for v in (x - 1, x, x + 1, 10 * x) if v >= 2} | set(_SIZES))
-    for size, label in itertools.product(sizes, labels):
-        for values in itertools.product(*[_GIVEN[n] for n in given]):
-            yield _Token(size, label, dict(zip(given, values, strict=True)))
+    axes: list[Sequence[Any]] = [sizes, labels, *[_GIVEN[n] for n in given]]
+    if math.prod(map(len, axes)) <= _MOST:
+        drawn: Iterable[tuple[Any, ...]] = itertools.product(*axes)
+    else:
+        r = random.Random(0)
+        drawn = (tuple(map(r.choice, axes)) for _ in range(_MOST))
+    for size, label, *values in drawn:
+        yield _Token(size, label, dict(zip(given, values, strict=True)))

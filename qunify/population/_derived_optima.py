@@ -85,9 +85,9 @@ def derived_optimum(m: QMap) -> Derived | None:
     probs = next((p for p in _solutions(share, X) if _solves(p.subs(X, C / ETA), parts)), None)
     if probs is None:
         return None
-    power = sp.simplify(-X * probs.diff(X) / probs)
-    if power.is_number:
-        return Derived(_factor(sp.simplify(probs * X**power)) * ETA**power, "equal" if probs == 1 else "proportional")
+    power = _exponent(probs)
+    if power is not None:
+        return Derived(_factor(sp.simplify(probs / X**power)) * ETA**-power, "equal" if probs == 1 else "proportional")
     return _readable(Derived(_neat(_scaled(probs).subs(X, C / ETA)), "clipped" if _finite(share) else "equal"))
 
 
@@ -205,10 +205,25 @@ def _scaled(probs: sp.Expr) -> sp.Expr:
     moving = [t for t in sp.Add.make_args(joined) if t.has(X)][:1]
     for part in [e.args[0] for t in moving for e in t.atoms(sp.log)] or moving:
         factor, rest = part.as_independent(X)
-        exponent = sp.simplify(X * rest.diff(X) / rest)
-        if exponent.is_number and exponent != 0 and factor.is_number and factor != 0:
-            return sp.simplify(joined.subs(X, X * abs(factor) ** (-1 / exponent)))
+        exponent = _exponent(rest)
+        large = any(max(abs(n.p), n.q) > _LARGE for n in factor.atoms(sp.Rational))
+        if exponent and factor.is_number and factor != 0 and not large:
+            return sp.powdenest(sp.powsimp(joined.subs(X, X * abs(factor) ** (-1 / exponent))), force=True)
     return probs
+
+
+_LARGE = 10**6  # a root of a larger number takes long, and nobody reads it
+
+
+def _exponent(f: sp.Expr) -> sp.Expr | None:
+    """c where f ∝ X^c. Asked of numbers first: what is no power takes long to simplify."""
+    slope = X * f.diff(X) / f
+    others = {s: sp.Rational(1, 5 + i) for i, s in enumerate(sorted(slope.free_symbols - {X}, key=str))}
+    here, there = (slope.xreplace(others | {X: sp.Rational(x)}).evalf(30) for x in ("1/3", "2/7"))
+    if not (here.is_number and abs(here - there) < sp.Float("1e-20")):
+        return None
+    c = sp.simplify(slope)
+    return c if c.is_number else None
 
 
 def _neat(probs: sp.Expr) -> sp.Expr:

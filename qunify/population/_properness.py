@@ -38,7 +38,7 @@ from qunify.population._drift_at_truth import Calibrated, calibrated, drift_dire
 from qunify.population._gradient_flow import Flow, is_stable_zero, logits_of
 from qunify.population._symbolic_drift import Drift, symbolic_bias
 from qunify.samples import in_fractions, sizes
-from qunify.symbolic import LONGEST_BIAS, as_latex, as_text, settled_by_symbols, vanishes_everywhere
+from qunify.symbolic import LONGEST_BIAS, TooLargeError, as_latex, as_text, settled_by_symbols, vanishes_everywhere
 from qunify.token import TensorToken, decimal
 
 _VOCABS = (2, 3, 5, 24)
@@ -239,7 +239,7 @@ def _verdict(m: QMap, *, through_link: bool, linked: Properness | None = None) -
         method=signature(m),
         link=prediction,
         unbiased=True,
-        proved=drift is not None and vanishes_everywhere(drift.at_y).holds,
+        proved=drift is not None and _vanishes(drift),
         attracts=_attracts(m, through_link),
         proper=proper,
         strict=strict,
@@ -258,6 +258,14 @@ def _symbolic(m: QMap, through_link: bool) -> Drift | None:
         return symbolic_bias(m, through_link=through_link)
     except (ValueError, TypeError, NotImplementedError):  # entangled sums, or a user's function of tensors alone
         return None
+
+
+def _vanishes(drift: Drift) -> bool:
+    """Whether it is proved to be zero at every token."""
+    try:
+        return vanishes_everywhere(drift.at_y).holds
+    except TooLargeError:
+        return False
 
 
 # ---- the drift at the truth ----------------------------------------------------------------------------------

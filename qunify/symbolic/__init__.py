@@ -24,6 +24,6 @@ if TYPE_CHECKING:
         shortest,
     )
     from qunify.symbolic._signs import GIVEN, is_nonnegative_gate
-    from qunify.symbolic._size import is_large, with_names, without_names
+    from qunify.symbolic._size import TooLargeError, check_size, with_names, without_names
 else:
     __getattr__, __dir__ = exported(__name__)

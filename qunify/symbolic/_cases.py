@@ -9,6 +9,8 @@ at and above each threshold.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import itertools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,6 +21,7 @@ from sympy.core.relational import Relational
 
 from qunify.symbolic._normal_form import canonical, vanishes
 from qunify.symbolic._printing import as_text
+from qunify.symbolic._size import MOST_CASES, TooLargeError
 from qunify.token import (
     V,
     evaluate,
@@ -113,17 +116,23 @@ def _in_words(quantity: sp.Expr, r: Region) -> str:
     return f"{low}{name}{high}"
 
 
-def cells(expr: Any, cell: Cell | None = None) -> Iterator[tuple[Cell, Any]]:
-    """Every cell, with the expression there. At a tie one symbol is put in so that the quantity is its threshold."""
-    cell = cell or Cell()
-    expr = sp.sympify(expr)
+def cells(expr: Any) -> Iterator[tuple[Cell, Any]]:
+    """Every cell, with the expression there. At a tie one symbol is put in so that the quantity is its threshold.
+    TooLargeError where there are too many."""
+    for count, found in enumerate(_cells(sp.sympify(expr), Cell())):
+        if count == MOST_CASES:
+            raise TooLargeError(f"more than {MOST_CASES} cases")
+        yield found
+
+
+def _cells(expr: Any, cell: Cell) -> Iterator[tuple[Cell, Any]]:
     condition = next(iter(sorted(_plain_conditions(expr), key=sp.default_sort_key)), None)
     if condition is None:
         yield cell, expr
         return
     constant = _number_sign(condition)
     if constant is not None:
-        yield from cells(expr.xreplace({condition: _truth(_holds(condition, constant))}), cell)
+        yield from _cells(expr.xreplace({condition: _truth(_holds(condition, constant))}), cell)
         return
     quantity, threshold, orientation = _comparison(condition)
     known = cell.known.get(quantity, _range(quantity))
@@ -135,7 +144,7 @@ def cells(expr: Any, cell: Cell | None = None) -> Iterator[tuple[Cell, Any]]:
         decided = expr.xreplace({condition: _truth(_holds(condition, s * orientation))})
         if side is None and s == 0:
             decided = _at_threshold(decided, quantity, threshold)
-        yield from cells(decided, Cell({**cell.known, quantity: region}) if side is None else cell)
+        yield from _cells(decided, Cell({**cell.known, quantity: region}) if side is None else cell)
 
 
 class Vanishing(NamedTuple):
@@ -191,14 +200,17 @@ def _truth(holds: bool) -> Any:
     return sp.true if holds else sp.false
 
 
+@functools.lru_cache(maxsize=1 << 12)  # one cell has the conditions of the next
 def _number_sign(condition: Relational) -> int | None:
     """The sign of lhs − rhs where it is a number, None where it depends on the token."""
     gap = evaluate(condition.lhs - condition.rhs)
-    if vanishes(gap):
-        return 0
+    with contextlib.suppress(TooLargeError):
+        if vanishes(gap):
+            return 0
     return None if gap.free_symbols else int(sp.sign(gap))
 
 
+@functools.lru_cache(maxsize=1 << 12)
 def _comparison(condition: Relational) -> tuple[sp.Expr, Any, int]:
     """(quantity, threshold, orientation) with sign(lhs − rhs) = orientation · sign(quantity − threshold).
 

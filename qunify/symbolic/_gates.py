@@ -12,7 +12,7 @@ from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import vanishes_everywhere, without_varying_cases
 from qunify.symbolic._gradients import gradient_of_pulls, with_fractions
 from qunify.symbolic._normal_form import canonical
-from qunify.symbolic._size import is_large, with_names, without_names
+from qunify.symbolic._size import check_size, with_names, without_names
 from qunify.token import SumOverOthers, SymbolicToken, SymbolicVector, V, evaluate, varies
 
 P_Y, P_K = SymbolicToken.p_y, SymbolicToken.p_k
@@ -59,15 +59,17 @@ def _differs_among_tokens(w: sp.Expr) -> bool:
 
 @remembered
 def gate_weight(m: QMap, alias: Alias = ()) -> sp.Expr | None:
-    """w where the method is a gate, g = w (p − δ), declared as a `Gate` or found to be one; else None."""
+    """w where the method is a gate, g = w (p − δ), declared as a `Gate` or found to be one; else None. TooLargeError
+    where that takes too many terms to find out."""
     t = shared_token(alias)
     if isinstance(m, Gate):
         own: Any = with_fractions(m)
         return evaluate(own.weight(t))
     g = symbolic_gradient(m, alias)
     w = with_names(g.elsewhere / P_K)
-    if is_large(w) or _differs_among_tokens(w):
+    if _differs_among_tokens(w):
         return None
+    check_size(w)
     w = canonical(sp.expand(w))
     w = without_names(sp.cancel(w) if varies(w) and not w.has(sp.Piecewise) else w)
     return None if varies(w) or not vanishes_everywhere(g.label - w * (P_Y - 1)).holds else w

@@ -19,6 +19,7 @@ from qunify.symbolic._gradients import (
     with_fractions,
 )
 from qunify.symbolic._printing import LONGEST_LINE, MOST_OPERATIONS, Step, abbreviated, as_latex, as_text, readable
+from qunify.symbolic._size import TooLargeError
 from qunify.token import LSE, SOFTMAX, SymbolicToken, SymbolicVector, evaluate, sg, varies
 
 #: Entries that are proved at all tokens but their ties, and what happens there.
@@ -70,8 +71,11 @@ def loss_to_pulls(m: QMap) -> Derivation:
             f"{m.name}: a derivation needs symbols: expected a QMap written in the Token's own operations, such as "
             "t.exp and t.where, or by qunify.design"
         )
-    proof = prove(m)
     written = steps(m)
+    try:
+        proof = prove(m)
+    except TooLargeError as error:
+        return Derivation(m.name, False, written, f"the gradient less the pulls is too large for a proof: {error}")
     if not proof.holds:
         where = f" where {proof.open_regions[0]}" if proof.open_regions[0] else ""
         return Derivation(m.name, False, written, f"the gradient less the pulls does not reduce to zero{where}")

@@ -15,21 +15,23 @@ Arguments of logarithms and bases of powers are probabilities and sums of them, 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from functools import lru_cache
-from math import lcm, prod
+from math import lcm
 from typing import Any
 
 import sympy as sp
 
-from qunify.symbolic._size import exponent_terms, with_names
+from qunify.symbolic._size import MOST_IN_A_FRACTION, TooLargeError, exponent_terms, terms_of_power, with_names
 from qunify.token import SumOverOthers, V, evaluate, expanded, is_mask, sum_over_others, varies
 
 E = sp.S.Exp1
 
 
 def vanishes(expr: Any) -> bool:
-    """Whether the normal form is zero: True is a proof, False is no verdict."""
+    """Whether the normal form is zero: True is a proof, False is no verdict. TooLargeError where it has too many
+    terms."""
     expr = canonical(with_names(evaluate(expr)))
     return expr == 0 or _Generators(expr).numerator(expr) == 0
 
@@ -248,7 +250,8 @@ def _is_linear_in(generator: sp.Symbol, relation: sp.Expr) -> bool:
 
 
 def _in_field(expr: sp.Expr, definitions: dict[sp.Symbol, sp.Expr], field: Any) -> Any:
-    """The expression as an element of a field of rational functions, where the arithmetic is fast."""
+    """The expression as an element of a field of rational functions, where the arithmetic is fast. TooLargeError where
+    one on the way has too many terms."""
     known: dict[sp.Expr, Any] = {}
 
     def of(e: sp.Expr) -> Any:
@@ -256,13 +259,18 @@ def _in_field(expr: sp.Expr, definitions: dict[sp.Symbol, sp.Expr], field: Any) 
             known[e] = compute(e)
         return known[e]
 
+    def checked(x: Any, power: int = 1) -> Any:
+        if max(terms_of_power(len(part), power) for part in (x.numer, x.denom)) > MOST_IN_A_FRACTION:
+            raise TooLargeError(f"more than {MOST_IN_A_FRACTION} terms in a fraction")
+        return x
+
     def compute(e: sp.Expr) -> Any:
         if e.is_Add:
-            return sum((of(a) for a in e.args), start=field.zero)
+            return functools.reduce(lambda x, a: checked(x + of(a)), e.args, field.zero)
         if e.is_Mul:
-            return prod((of(a) for a in e.args), start=field.one)
+            return functools.reduce(lambda x, a: checked(x * of(a)), e.args, field.one)
         if e.is_Pow:
-            return of(e.base) ** int(e.exp)
+            return checked(of(e.base), abs(int(e.exp))) ** int(e.exp)
         return of(definitions[e]) if e in definitions else field.from_expr(e)
 
     return of(expr)

@@ -95,7 +95,9 @@ def _equal_forms(expr: sp.Expr) -> list[sp.Expr]:
         expanded = sp.expand(expr)
         forms += [expanded, sp.factor_terms(expanded)]
         roots = any(p.exp.is_Rational and not p.exp.is_Integer for p in expr.atoms(sp.Pow))
-        if not roots or len(expr.free_symbols) <= 2:  # x^(8/5) counts as degree 8: with more symbols it takes hours
+        divisors = {p.base for p in expr.atoms(sp.Pow) if p.exp.is_negative}
+        few = not roots or len(expr.free_symbols) <= 2  # x^(8/5) counts as degree 8: with more symbols it takes hours
+        if few and not is_large(sp.Mul(*divisors)):
             forms.append(sp.factor(expr))
     return forms
 

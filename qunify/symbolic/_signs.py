@@ -11,7 +11,7 @@ from qunify.maps import Alias, Gate, QMap, remembered
 from qunify.symbolic._cases import UNIT, Region, cells
 from qunify.symbolic._gates import P_Y, AliasedToken, gate_weight
 from qunify.symbolic._gradients import with_fractions
-from qunify.symbolic._size import is_large, with_names
+from qunify.symbolic._size import check_size, with_names
 from qunify.token import Distribution, SumOverOthers, V, evaluate
 
 #: Weights and masks that come with the data count as nonnegative, as importance ratios and indicators are.
@@ -49,9 +49,8 @@ def _nonnegative(w: sp.Expr, where: Region) -> bool:
     x = sp.Symbol("x", positive=True)
     signed = signed.xreplace({V: 2 + sp.Dummy(integer=True, nonnegative=True)})
     signed = signed.xreplace({P_Y: where.low + (where.high - where.low) / (1 + x)})
-    if is_large(signed):
-        return False
-    return any(bool(form(signed).is_nonnegative) for form in (sp.factor_terms, _logs_joined, _logs_apart))
+    check_size(signed)
+    return any(bool(form(signed).is_nonnegative) for form in (sp.factor_terms, _logs_joined, _logs_apart, _cancelled))
 
 
 def _is_probability(e: sp.Expr) -> bool:
@@ -72,7 +71,12 @@ def _logs_joined(e: sp.Expr) -> sp.Expr:
 
 
 def _logs_apart(e: sp.Expr) -> sp.Expr:
-    return sp.simplify(sp.expand_log(e))
+    return sp.together(sp.expand_log(e))
+
+
+def _cancelled(e: sp.Expr) -> sp.Expr:
+    """In lowest terms; as it is where it has roots, with which that takes long."""
+    return e if any(not p.exp.is_Integer for p in e.atoms(sp.Pow)) else sp.cancel(sp.expand_log(e))
 
 
 @remembered

@@ -1,7 +1,7 @@
 """How large an expression is: exponents that make it a polynomial of high degree get a name, and one that is larger
 still is left alone, so that what cannot be proved at once is measured.
 
-All of it is counted on the expression, and so the same on every machine.
+All of it is counted on the expression, in terms and in cases, and so the same on every machine.
 """
 
 from __future__ import annotations
@@ -17,6 +17,17 @@ SIMPLE = 12
 
 #: How many terms an expression may have once its products are multiplied out.
 MOST_TERMS = 400
+
+#: How many terms a fraction may have, on the way to a normal form.
+MOST_IN_A_FRACTION = 600
+
+#: How many cases a loss may have, each a region of tokens.
+MOST_CASES = 300
+
+
+class TooLargeError(TypeError):
+    """An expression has more terms, or more cases, than a proof may take."""
+
 
 _NAMED = "exponent "
 _MULTIPLES = tuple(sign * sp.Rational(a) for a in ("1", "2", "3", "1/2") for sign in (1, -1))
@@ -79,6 +90,12 @@ def is_large(expr: Any) -> bool:
     return _expanded(sp.sympify(expr)) > MOST_TERMS
 
 
+def check_size(expr: Any) -> None:
+    """TooLargeError where it is too large to be brought to another form."""
+    if is_large(expr):
+        raise TooLargeError(f"more than {MOST_TERMS} terms")
+
+
 def _expanded(e: sp.Expr) -> int:
     """About how many terms there are once products are multiplied out, at most; the largest part of a function."""
     if e.is_Atom:
@@ -89,6 +106,10 @@ def _expanded(e: sp.Expr) -> int:
     if e.is_Mul:
         return min(math.prod(each), 1 << 30)
     if e.is_Pow and e.exp.is_Integer:
-        n, k = abs(int(e.exp)), each[0]
-        return 1 if k == 1 else 1 << 30 if max(n, k) > MOST_TERMS else math.comb(n + k - 1, n)
+        return terms_of_power(each[0], abs(int(e.exp)))
     return max(each)
+
+
+def terms_of_power(k: int, n: int) -> int:
+    """How many terms the n-th power of a sum of k has, at most."""
+    return 1 if k <= 1 else k if n == 1 else 1 << 30 if max(n, k) > MOST_TERMS else math.comb(n + k - 1, n)
