@@ -195,12 +195,13 @@ def at_predictions(vocab: int, count: int, spread: tuple[float, float]) -> Batch
 
 
 def around_truths(truths: Tensor) -> dict[str, Tensor]:
-    """Every context for truths (B, V), drawn independently of them; every second token is negative."""
+    """Every context for truths (B, V), drawn independently of them; weights go from 1/20 to 20, and every second token
+    is negative."""
     r = torch.Generator().manual_seed(7)
     late = _later(*truths.shape)
     models = {name: _normal(late if name == "teacher_base_logits" else r, *truths.shape) for name in OTHER_MODELS}
     negative = (torch.arange(truths.shape[-1]) % 2).double().expand(truths.shape)
-    weight, mask, values = torch.linspace(0.6, 1.4, len(truths)), torch.ones(len(truths)), _values(*truths.shape)
+    weight, mask, values = torch.logspace(-1.3, 1.3, len(truths)), torch.ones(len(truths)), _values(*truths.shape)
     return every_context(models.__getitem__, weight=weight, mask=mask, negative=negative, values=values)
 
 

@@ -190,6 +190,7 @@ def test_the_logarithm_of_a_token_weight_has_no_sign(weight: Any) -> None:
     assert g[0, 0] > 0
     verdict = compare(own, "sft")
     assert not (verdict.same_direction and verdict.proved)
+    assert not verdict.same_optimum
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 import qunify as qu
 from qunify import catalogue
@@ -352,3 +353,69 @@ def test_verdicts_of_a_loss_in_which_tokens_interact_say_how_they_were_reached()
     for other in (qu.compare("sft", "dft"), qu.is_proper("sft"), qu.compare(lambda z, y: z.logsumexp(-1), "sft")):
         assert not other.alone
         assert "one token at a time" not in str(other)
+
+
+# ---- idioms of released code -----------------------------------------------------------------------------------
+
+
+def in_autocast(logits: Tensor, labels: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = logits @ torch.eye(logits.shape[-1], dtype=logits.dtype)
+    return cross_entropy(logits.float(), labels)
+
+
+def of_a_stopped_vector(logits: Tensor, labels: Tensor) -> Tensor:
+    return ((logits.softmax(-1) - F.one_hot(labels, logits.shape[-1])).detach() * logits).sum(-1)
+
+
+def with_its_data(logits: Tensor, labels: Tensor) -> Tensor:
+    losses = cross_entropy(logits, labels)
+    return torch.exp(-losses).data * losses
+
+
+def clipped_ratio_to_itself(logits: Tensor, labels: Tensor) -> Tensor:
+    log_u = -cross_entropy(logits, labels)
+    ratio = torch.exp(log_u - log_u.detach())
+    return -torch.minimum(ratio, ratio.clamp(0.8, 1.2))
+
+
+class Counting(torch.nn.Module):
+    calls: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self.calls += 1
+        return cross_entropy(logits, labels)
+
+
+IDIOMS: dict[str, tuple[Any, str]] = {
+    "a matrix product in autocast": (in_autocast, "sft"),
+    "a stopped vector against the logits": (of_a_stopped_vector, "sft"),
+    "the number of a tensor": (with_its_data, "dft"),
+    "a ratio to its own stopped value, clipped": (clipped_ratio_to_itself, "sft"),
+    "a module that counts its calls": (Counting(), "sft"),
+    "torch.vmap": (torch.vmap(lambda z, y: -torch.log_softmax(z, -1).gather(-1, y[None])[0]), "sft"),
+    "functools.partial": (functools.partial(lambda q, z, y: Generalised(q)(z, y), 0.5), "gce"),
+    "labels as soft targets": (
+        lambda z, y: F.cross_entropy(z, F.one_hot(y, z.shape[-1]).to(z), reduction="none"),
+        "sft",
+    ),
+    "float64, narrowed before": (lambda z, y: cross_entropy(z.float().double(), y), "sft"),
+    "nan_to_num": (lambda z, y: torch.nan_to_num(cross_entropy(z, y)), "sft"),
+    "a softmax of a softmax's logarithm": (lambda z, y: cross_entropy(z.log_softmax(-1), y), "sft"),
+    "in chunks": (lambda z, y: torch.cat([cross_entropy(*x) for x in zip(z.split(3), y.split(3), strict=True)]), "sft"),
+    "a checkpoint": (lambda z, y: checkpoint(cross_entropy, z, y, use_reentrant=False), "sft"),
+    "a label that is ignored inside": (lambda z, y: cross_entropy(z, torch.where(y < 0, -100, y)), "sft"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("idiom", IDIOMS)
+def test_an_idiom_does_not_hide_what_a_loss_is(idiom: str) -> None:
+    loss, known = IDIOMS[idiom]
+    m = qu.get("gce", q=0.5) if known == "gce" else qu.get(known)
+    assert qu.compare(loss, m).level == "identical"
+    assert qu.compare(loss, "brier").level != "identical"
