@@ -268,6 +268,7 @@ def _fades(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:
     Newton's next step, 1/a of a logit where the push goes with p^a, is no smaller than the last one."""
     rate, jacobian = flow.linear(z, rows)
     falls = (rate < -0.5 * flow.size(z, rows) / flow.unit[rows]) & ~gone
+    falls &= (~gone).sum(-1, keepdim=True) > 1  # the last one has all mass
     if not bool(falls.any()):
         return falls.any(-1)
     return (falls & (jacobian.newton(rate.masked_fill(gone, 0.0), gone).abs() > 1e-3)).any(-1)
