@@ -222,13 +222,16 @@ def _search(flow: Flow, first: Tensor, others: Tensor) -> tuple[list[Tensor], En
     for i in range(count):
         mine = slice(i * many, (i + 1) * many)
         stable = ends.stable[mine]
-        points = _distinct(ends.probs[mine][stable], ends.exact[mine][stable])
+        reached, well = ends.probs[mine][stable], ends.exact[mine][stable]
+        points = _distinct(reached, well)
         if exact is not None:
             likeliest = flow.truth[i].topk(min(v, _VERTICES)).indices.sort().values
             alone = likeliest[exact.vertex_is_stable[i, likeliest]]
             alone = alone[(points[:, alone] < 1 - SAME_POINT).all(0)]  # no other entry is farther from a single token
-            points = torch.nn.functional.pad(points, (0, 0, 0, len(alone)))
-            points[len(points) - len(alone) :].scatter_(-1, alone[:, None], 1.0)
+            corners = torch.zeros(len(alone), v, dtype=points.dtype).scatter_(-1, alone[:, None], 1.0)
+            inner = int(stable[:2].sum())  # whither the first start and the truth lead: they come before single tokens
+            inner = len(_distinct(reached[:inner], well[:inner]))
+            points = torch.cat([points[:inner], corners, points[inner:]])
         found.append(points)
     return found, EndPoint(*(x[::many] for x in ends))
 
