@@ -259,8 +259,10 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     if not any(m.level in recognised for m in matches):
         total = as_sum(parts, sample, held_out, tolerance)
     if total is None and not any(m.level in EXACTLY for m in matches):
-        missed += [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
         part = partly(missed, sample, held_out, tolerance)
+        if part is None and not matches:  # a gate at most tokens, which the loss as a whole is not
+            gates = [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
+            part = partly(gates, sample, held_out, tolerance)
         best = _in_parts(subject, [*measured, *apart], diagnosis, part, parts, sample, held_out, tolerance)
     others = [m for m in matches if best is None or m.name != best.name]
     return Matches([*([best] if best else []), *others][:top], subject.name, diagnosis, total)
