@@ -133,9 +133,8 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         An id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token, in
         nats, with the contexts it takes among its parameter names. Functions are measured, never proved, and so are
         maps written in operations of tensors in place of the Token's own; a proof that takes too many terms or cases is
-        given up. Parameters may be SymPy symbols: a
-        verdict that is proved holds for every value in range, one that is measured for the `values` that were tried,
-        ends of ranges, negative and large ones among them.
+        given up. Parameters may be SymPy symbols: a verdict that is proved holds for every value in range, one that is
+        measured for the `values` that were tried, ends of ranges, negative and large ones among them.
     alias
         Contexts that count as one, as in `{"teacher_logits": "reference_logits"}`.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from scipy.optimize import leastsq
 
 from qunify._lib.simple import simple_numbers
@@ -96,6 +97,12 @@ class Sample:
         few = self.few and tuple(self.few[i] for i in which)
         batches, gradients = tuple(self.batches[i] for i in which), tuple(self.gradients[i] for i in which)
         return Sample(batches, gradients, self.gate, few, self.jumps)
+
+    def at(self, rows: Sequence[np.ndarray[Any, np.dtype[np.intp]]]) -> Sample:
+        """The sample at some tokens of each vocabulary, by their numbers."""
+        batches = tuple(p[torch.from_numpy(r)] for p, r in zip(self.batches, rows, strict=True))
+        gradients = tuple(g[r] for g, r in zip(self.gradients, rows, strict=True))
+        return dataclasses.replace(self, batches=batches, gradients=gradients)
 
     @functools.cached_property
     def pushes(self) -> bool:

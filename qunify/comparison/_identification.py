@@ -31,6 +31,7 @@ from qunify.token import V
 
 DEGREES = ("identical", "scaled", "opposite", "weighted", "mostly", "directional", "near")  # how near a match is
 EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
+TOLD = DEGREES[:5]  # what the loss is can be said by the entry
 LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
 UNLIKE = 0.9  # relative error of an entry at its defaults above which it is not tried for a lost minus sign
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
@@ -153,7 +154,7 @@ class Matches(list[Match]):
         if self.diagnosis.silent:
             return f"{subject} teaches nothing: its gradient is zero."
         best = self[0] if self else None
-        if best and (best.level in EXACTLY or best.level in ("weighted", "mostly")):
+        if best and best.level in TOLD:
             return f"{subject} is {best}."
         if self.sum:
             return f"{subject} is a sum, {self.sum}."
@@ -243,29 +244,25 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     usable = [cls for cls in ENTRIES.values() if set(cls.needs) <= set(diagnosis.used)]
     alike = [cls for cls in usable if _is_alike(cls, diagnosis)]
     matches, missed = _matches(alike, sample, held_out, tolerance)
-    recognised = EXACTLY if sample.gate else (*EXACTLY, "directional")
-    if not any(m.level in EXACTLY for m in matches):
-        weighed = _weighed_by_label(subject, alike, sample, held_out, tolerance)
-        if weighed:
-            others = [m for m in matches if m.name != weighed.name]
-            return Matches([weighed, *others][:top], subject.name, diagnosis)
-        condition = condition_of(subject, [*measured, *apart], diagnosis.used, diagnosis.jumps)
-        somewhere = condition and _where(condition, alike, sample, held_out, tolerance)
-        if somewhere:
-            others = [m for m in matches if m.name != somewhere.name]
-            return Matches([somewhere, *others][:top], subject.name, diagnosis)
-    total, best = None, None
-    parts = [cls for cls in usable if _is_part(cls, diagnosis)]
-    if not any(m.level in recognised for m in matches):
-        total = as_sum(parts, sample, held_out, tolerance)
-    if total is None and not any(m.level in EXACTLY for m in matches):
-        part = partly(missed, sample, held_out, tolerance)
-        if part is None and not matches:  # a gate at most tokens, which the loss as a whole is not
-            gates = [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
-            part = partly(gates, sample, held_out, tolerance)
-        best = _in_parts(subject, [*measured, *apart], diagnosis, part, parts, sample, held_out, tolerance)
-    others = [m for m in matches if best is None or m.name != best.name]
-    return Matches([*([best] if best else []), *others][:top], subject.name, diagnosis, total)
+    exact = any(m.level in EXACTLY for m in matches)
+    tried, total = [*measured, *apart], None
+    best = None if exact else _weighed_by_label(subject, alike, sample, held_out, tolerance)
+    if not (exact or best):
+        condition = condition_of(subject, tried, diagnosis.used, diagnosis.jumps)
+        best = _where(condition, alike, sample, held_out, tolerance) if condition else None
+    if not (exact or best):
+        parts = [cls for cls in usable if _is_part(cls, diagnosis)]
+        if sample.gate or not any(m.level == "directional" for m in matches):
+            total = as_sum(parts, sample, held_out, tolerance)
+        if total is None:
+            part = partly(missed, sample, held_out, tolerance)
+            if part is None and not matches:  # a gate at most tokens, which the loss as a whole is not
+                gates = [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
+                part = partly(gates, sample, held_out, tolerance)
+            best = _in_parts(subject, tried, diagnosis, part, parts, sample, held_out, tolerance)
+    if best:
+        matches = [best, *(m for m in matches if m.name != best.name)]
+    return Matches(matches[:top], subject.name, diagnosis, total)
 
 
 @functools.cache
@@ -359,7 +356,7 @@ def _exactly_at(
     condition: Condition, candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float
 ) -> Match | None:
     """The entry that the loss is, but for a factor, at the tokens where a condition holds."""
-    there, apart = (_at_those(condition, s) for s in (sample, held_out))
+    there, apart = (s.at([np.flatnonzero(condition.holds(p)) for p in s.batches]) for s in (sample, held_out))
     shares = [len(g) / len(all_) for g, all_ in zip(apart.gradients, held_out.gradients, strict=True)]
     counts = [[len(g) for g in s.gradients] for s in (there, apart)]
     enough = [i for i in range(len(ROWS)) if all(n[i] for n in counts)]
@@ -369,14 +366,6 @@ def _exactly_at(
     if not found:
         return None
     return replace(min(found, key=_rank), level="mostly", share=min(shares), where=condition.words)
-
-
-def _at_those(condition: Condition, sample: Sample) -> Sample:
-    """The sample at the tokens where a condition holds."""
-    rows = [np.flatnonzero(condition.holds(p)) for p in sample.batches]
-    batches = tuple(p[torch.from_numpy(r)] for p, r in zip(sample.batches, rows, strict=True))
-    gradients = tuple(g[r] for g, r in zip(sample.gradients, rows, strict=True))
-    return replace(sample, batches=batches, gradients=gradients)
 
 
 def _mostly(part: Partial, where: str) -> Match:

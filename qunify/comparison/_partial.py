@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from qunify._lib.simple import simple_numbers
 from qunify.comparison._conditions import Flags
@@ -121,7 +120,4 @@ def _differences(m: QMap, sample: Sample, factor: float | None = None) -> list[A
 def _at(sample: Sample, differences: Sequence[Array], bound: float | None = None) -> Sample:
     """The sample at the tokens where a method differs least: up to the bound, or else the better half of them."""
     bounds = [np.median(d) if bound is None else bound for d in differences]
-    rows = [np.flatnonzero(d <= b) for d, b in zip(differences, bounds, strict=True)]
-    batches = tuple(p[torch.from_numpy(r)] for p, r in zip(sample.batches, rows, strict=True))
-    gradients = tuple(g[r] for g, r in zip(sample.gradients, rows, strict=True))
-    return Sample(batches, gradients, sample.gate, sample.few, sample.jumps)
+    return sample.at([np.flatnonzero(d <= b) for d, b in zip(differences, bounds, strict=True)])

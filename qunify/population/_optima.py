@@ -160,8 +160,7 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
     flow = _flow(m, truth, context)
     begin = None if start is None else _start(m, start, truth.shape)
     draws = _draws(m, flow, basins)
-    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
-    found, reached = _search(flow, first, draws)
+    found, reached = _search(flow, begin, draws)
     lead = truth.shape[:-1]
     return Optimum(
         probs=reached.probs.reshape(truth.shape),
@@ -198,14 +197,14 @@ class StablePoints:
 def stable_points_of(m: QMap, truth: Tensor, **context: Any) -> StablePoints:
     """Where the drift of a method comes to rest for truths (B, V)."""
     flow = _flow(m, _distribution(m, "truth", truth), context)
-    uniform = torch.full_like(flow.truth, 1 / flow.vocab)
-    return StablePoints(tuple(_search(flow, uniform, uniform[:, None][:, :0])[0]), closed_form_of(flow), flow)
+    return StablePoints(tuple(_search(flow)[0]), closed_form_of(flow), flow)
 
 
-def _search(flow: Flow, first: Tensor, others: Tensor) -> tuple[list[Tensor], EndPoint]:
-    """The stable zeros of each truth, and where `first` (B, V) leads; found from there, from `others` (B, S, V) and
-    from those of `_default_starts`. An optimum that theory writes down, or finds as the root of one equation, is the
-    only one: then no flow is followed."""
+def _search(flow: Flow, begin: Tensor | None = None, *others: Tensor) -> tuple[list[Tensor], EndPoint]:
+    """The stable zeros of each truth, and where `begin` (B, V), uniform by default, leads; found from there, from
+    `others` (B, S, V) and from those of `_default_starts`. An optimum that theory writes down, or finds as the root of
+    one equation, is the only one: then no flow is followed."""
+    first = torch.full_like(flow.truth, 1 / flow.vocab) if begin is None else begin
     only = known_value(flow)
     exact = separable_optima(flow) if only is None else None
     if exact is not None and bool(exact.unique.all()):
@@ -213,7 +212,7 @@ def _search(flow: Flow, first: Tensor, others: Tensor) -> tuple[list[Tensor], En
     if only is not None:
         certain = torch.ones(len(first), dtype=torch.bool)
         return list(only[:, None]), EndPoint(only, certain, certain, certain)
-    starts = torch.cat([first[:, None], _default_starts(flow, exact), others], 1)
+    starts = torch.cat([first[:, None], _default_starts(flow, exact), *others], 1)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
     count, many, v = starts.shape

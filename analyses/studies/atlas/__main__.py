@@ -32,7 +32,7 @@ def changes(before: pd.DataFrame, after: pd.DataFrame) -> Iterator[str]:
 
 
 def _by_loss(table: pd.DataFrame) -> dict[tuple[str, str], words.Row]:
-    plain = table.astype(object).map(lambda x: f"{x:g}" if isinstance(x, float) and x == x else x)  # a file's 1.0 is 1
+    plain = table.map(lambda x: f"{x:g}" if isinstance(x, float) and x == x else x)  # a file's 1.0 is 1
     rows = plain.astype(object).fillna("").astype(str).to_dict("records")
     return {(row["where"], row["setting"]): row for row in rows}
 
