@@ -508,19 +508,33 @@ def test_a_template_that_does_not_take_a_conversation(model: Any) -> None:
         audit.run(model, [{"messages": CHAT}, row], strict, ["sft"])
 
 
-def test_labels_are_those_of_trl(tokenizer: Any, model: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")],
+        [{"text": "the cat sees a bird"}, {"text": "a dog</s>"}],
+    ],
+    ids=["conversations", "text"],
+)
+def test_labels_are_those_of_trl(given: list[dict[str, Any]], tokenizer: Any, model: Any, tmp_path: Path) -> None:
     from trl import SFTConfig, SFTTrainer
 
     config = SFTConfig(str(tmp_path), bf16=False, use_cpu=True, report_to="none", disable_tqdm=True, max_length=7)
-    conversational = [
-        {"prompt": CHAT[:1], "completion": [{"role": "assistant", "content": s}]} for s in ("sees", "a b")
-    ]
-    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(conversational), processing_class=tokenizer)
+    trainer = SFTTrainer(model, config, train_dataset=Dataset.from_list(given), processing_class=tokenizer)
     assert isinstance(trainer.train_dataset, Dataset)
-    for example, row in zip(conversational, trainer.train_dataset, strict=True):
+    for example, row in zip(examples(given), trainer.train_dataset, strict=True):
         e = encode(example, tokenizer, max_length=7)
         assert e.ids == row["input_ids"]
-        assert e.counted == [label != -100 for label in row["labels"]]
+        labels = row.get("labels", row["input_ids"])  # of a text TRL's collator takes all
+        assert e.counted[1:] == [label != -100 for label in labels[1:]]
+
+
+def test_answers_of_weight_zero_count_and_are_told(model: Any, tokenizer: Any) -> None:
+    answer = {"role": "assistant", "content": "sees"}
+    talk = [CHAT[0], answer | {"weight": 0}, CHAT[0], answer | {"weight": 1}]
+    found = audit.run(model, [{"messages": talk}], tokenizer, ["sft"])
+    assert (found.tokens["text"].str.strip() == "sees").sum() == 2
+    assert "Among what counts: 1 answer of weight 0" in found.sentences[0]
 
 
 def test_what_is_cut_off_is_counted(model: Any, tokenizer: Any) -> None:

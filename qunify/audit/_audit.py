@@ -152,7 +152,7 @@ def run(
     demonstrations : path, dataset, data frame or list of dict
         A jsonl, json, csv, tsv or parquet file, a folder that `datasets` has saved, or rows; with columns `prompt` and
         `completion`, `question` and `answer`, `instruction` and `output`, `messages`, `conversations`, or those named
-        by `prompt` and `completion`. Only what the assistant says counts.
+        by `prompt` and `completion`. Only what the assistant says counts. Or with `text`, of which every token counts.
     tokenizer : tokenizer or its folder, optional
         By default that in the model's folder. Its chat template is applied where it has one.
     methods : sequence of id, QMap or loss function, optional
@@ -263,6 +263,7 @@ def run(
         "left_out": len(given) - len(kept),
         "cut_off": sum(e.lost > 0 for e in encoded),
         "tokens_cut_off": sum(e.lost for e in encoded),
+        "weight_zero": _demonstrations.without_weight(given),
         "tokens": len(tokens),
         "max_length": max_length,
         "chat_template": getattr(read, "chat_template", None) is not None,

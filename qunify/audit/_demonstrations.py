@@ -1,5 +1,5 @@
 """Demonstrations as people keep them: a file, a folder of `datasets`, a dataset or a list of dicts, as rows of columns,
-and each row as TRL takes it: `{"messages": [...]}`, or `{"prompt": ..., "completion": ...}`."""
+and each row as TRL takes it: `{"messages": [...]}`, `{"prompt": ..., "completion": ...}`, or `{"text": ...}`."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ PAIRS = (
     ("input", "output"),
 )
 CONVERSATIONS = ("messages", "conversations")
+TEXT = "text"  # without a prompt: all of it is trained on
 ENDINGS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
 #: What a chat template is given beside the messages, as TRL takes it from a row.
 BESIDE = {"tools": list, "chat_template_kwargs": dict}
@@ -170,8 +171,8 @@ def _line(where: str, number: int, line: str) -> Row:
 
 
 def examples(found: list[Row], prompt: str | None = None, completion: str | None = None) -> list[Row]:
-    """Each row as `{"messages": ...}` or as `{"prompt": ..., "completion": ...}`, by columns that are named here or by
-    those that public data sets use.
+    """Each row as `{"messages": ...}`, as `{"prompt": ..., "completion": ...}` or as `{"text": ...}`, by columns that
+    are named here or by those that public data sets use.
 
     Raises
     ------
@@ -191,8 +192,10 @@ def examples(found: list[Row], prompt: str | None = None, completion: str | None
         if conversation is not None:
             return [_messages(i, row.get(conversation)) | _beside(i, row) for i, row in enumerate(found, start=1)]
         pair = next((pair for pair in PAIRS if set(pair) <= set(columns)), None)
+        if pair is None and TEXT in columns:
+            return [{TEXT: _text(i, TEXT, row.get(TEXT))} for i, row in enumerate(found, start=1)]
         if pair is None:
-            known = "; ".join([*(" and ".join(pair) for pair in PAIRS), *CONVERSATIONS])
+            known = "; ".join([*(" and ".join(pair) for pair in PAIRS), *CONVERSATIONS, TEXT])
             raise ValueError(
                 f"audit: demonstrations: expected columns {known}, or their names by `prompt` and `completion`, got "
                 f"{', '.join(columns)}"
@@ -224,14 +227,20 @@ def _pair(number: int, row: Row, prompt: str, completion: str) -> Row:
     if prompt == "instruction" and what:  # as Stanford's Alpaca and Dolly: the instruction, then what it is about
         asked = f"{asked}\n\n{what}"
     for name, value in ((prompt, asked), (completion, said)):
-        if not isinstance(value, str) and not _is_conversation(value):
-            raise ValueError(
-                f"audit: demonstrations: row {number}: column {name!r}: expected text or messages, got "
-                f"{type(value).__name__}; where `datasets` or pandas has read text as dates or numbers, give the file"
-            )
+        if not _is_conversation(value):
+            _text(number, name, value, "text or messages")
     if isinstance(asked, str) != isinstance(said, str):
         raise ValueError(f"audit: demonstrations: row {number}: expected two texts or two lists of messages, got both")
     return {"prompt": _plain(number, asked), "completion": _plain(number, said)}
+
+
+def _text(number: int, column: str, value: Any, expected: str = "text") -> str:
+    if not isinstance(value, str):
+        raise ValueError(
+            f"audit: demonstrations: row {number}: column {column!r}: expected {expected}, got "
+            f"{type(value).__name__}; where `datasets` or pandas has read text as dates or numbers, give the file"
+        )
+    return value
 
 
 def _messages(number: int, value: Any) -> Row:
@@ -247,6 +256,12 @@ def _messages(number: int, value: Any) -> Row:
         )
     roles = {"human": "user", "gpt": "assistant"}  # ShareGPT's
     return {"messages": _plain(number, [{**m, "role": roles.get(m["role"], m["role"])} for m in value])}
+
+
+def without_weight(given: list[Row]) -> int:
+    """How many answers carry the weight 0 by which OpenAI's format leaves them out of training; TRL trains on them."""
+    messages = (m for row in given for m in row.get("messages", ()) if m["role"] == "assistant")
+    return sum(m.get("weight") == 0 for m in messages)
 
 
 def _plain(number: int, value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From a demonstration to token ids, and which of them are trained on: what the assistant says."""
+"""From a demonstration to token ids, and which of them are trained on: what the assistant says, or all of a text."""
 
 from __future__ import annotations
 
@@ -61,7 +61,8 @@ def encode_all(examples: Sequence[Mapping[str, Any]], tokenizer: Any, max_length
 
 def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = None) -> Encoded:
     """As TRL's SFTTrainer does it, the chat template applied by transformers; where a tokenizer has one, a prompt and a
-    completion of text are taken for the user's and the assistant's message. The end is cut off at `max_length`.
+    completion of text are taken for the user's and the assistant's message. A text alone is trained on from its second
+    token to the end of text behind it. The end is cut off at `max_length`.
 
     Raises
     ------
@@ -71,6 +72,9 @@ def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = 
     how = {"tools": example.get("tools"), **example.get("chat_template_kwargs", {})}
     if "messages" in example:
         ids, counted = _of_messages(example["messages"], tokenizer, how)
+    elif "text" in example:
+        ids = tokenizer(_ended(example["text"], tokenizer))["input_ids"]
+        counted = [True] * len(ids)
     else:
         ids, counted = _of_pair(example["prompt"], example["completion"], tokenizer, how)
     counted[:1] = [False] * len(counted[:1])
@@ -80,9 +84,8 @@ def encode(example: Mapping[str, Any], tokenizer: Any, max_length: int | None = 
 
 def _of_pair(prompt: Any, completion: Any, tokenizer: Any, how: dict[str, Any]) -> tuple[list[int], list[bool]]:
     if isinstance(prompt, str) and tokenizer.chat_template is None:
-        end = tokenizer.eos_token or ""
-        said = completion if completion.endswith(end) else completion + end
-        start, ids = tokenizer(prompt)["input_ids"], tokenizer(prompt + said)["input_ids"]
+        start = tokenizer(prompt)["input_ids"]
+        ids = tokenizer(prompt + _ended(completion, tokenizer))["input_ids"]
     else:
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
@@ -92,6 +95,11 @@ def _of_pair(prompt: Any, completion: Any, tokenizer: Any, how: dict[str, Any]) 
     # Tokens may merge across the border: the completion begins where the two part, as in TRL.
     asked = common_prefix_length(start, ids)
     return ids, [i >= asked for i in range(len(ids))]
+
+
+def _ended(text: str, tokenizer: Any) -> str:
+    end = tokenizer.eos_token or ""
+    return text if text.endswith(end) else text + end
 
 
 def _of_messages(messages: list[dict[str, Any]], tokenizer: Any, how: dict[str, Any]) -> tuple[list[int], list[bool]]:

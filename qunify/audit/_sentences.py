@@ -127,6 +127,11 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
         text += f" {about['cut_off']:,} were cut off, with {about['tokens_cut_off']:,} tokens that would count."
     if about["left_out"]:
         text += f" {about['left_out']:,} more have no token to train on."
+    if about.get("weight_zero"):  # of an audit saved by an older version: unknown
+        text += (
+            f" Among what counts: {_counted(about['weight_zero'], 'answer')} of weight 0, which OpenAI's format does "
+            "not train on and TRL does."
+        )
     if about.get("digits"):
         text += f" Methods that compare numbers take {_counted(about['digits'], 'token')} of the vocabulary for digits."
     if "teacher_tokens" in about:

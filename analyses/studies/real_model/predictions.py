@@ -5,7 +5,7 @@ Writes figures/real_model_predictions.csv, columns recipe, method, group, quanti
 - "push ratio": the group's share of the method's push per share of the tokens (*asked*);
 - "patience": how many times as long as SFT the method needs for the group, were every token free (*asked*);
 - "influence", "influence_adam": the change of the group's mean log u by the first step, in nats per unit of learning
-  rate, through the parameters of an adapter (*done*);
+  rate, through the parameters of an adapter (*done*); of the main recipes also through all parameters;
 - "push": the probability that the method asks to move at a token, which says how far it will get from the start;
 - "learns, asked" and "learns, done": whether the group is learned (1) or not (0), by a patience below 10, and by a
   first step of Adam that raises it;
@@ -15,6 +15,8 @@ Writes figures/real_model_predictions.csv, columns recipe, method, group, quanti
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 import torch
@@ -23,9 +25,13 @@ from analyses.kit import runner
 from analyses.kit.real import GROUPS, MODEL
 from analyses.studies.real_model import measure
 from analyses.studies.real_model.data import demonstrations, encoded, kinds, model
-from analyses.studies.real_model.recipes import RECIPES, Recipe
+from analyses.studies.real_model.recipes import MAIN, RECIPES, WHOLE, Recipe
 from analyses.studies.real_model.runs import teacher
 from qunify._lib import files
+
+if TYPE_CHECKING:
+    from qunify.audit import Audit
+    from qunify.audit._trainable import Trainable
 
 DEMONSTRATIONS = 64
 PATIENT = 10
@@ -44,7 +50,8 @@ def predictions() -> pd.DataFrame:
         _audit([r for r in first if r.teacher != "noisy"], "tuned"),
         _audit([r for r in first if r.teacher == "noisy"], "noisy"),
     ]
-    table = pd.concat([*found, *(_targets(r) for r in first if r.method in ("posterior", "target_sft"))])
+    found += [_through_all(), *(_targets(r) for r in first if r.method in ("posterior", "target_sft"))]
+    table = pd.concat(found)
     asked, done = (table[table["quantity"] == name] for name in ("patience", "influence_adam"))
     learned = [
         asked.assign(quantity="learns, asked", value=(asked["value"] < PATIENT).astype(float)),
@@ -53,14 +60,25 @@ def predictions() -> pd.DataFrame:
     return pd.concat([table, *learned], ignore_index=True)
 
 
-def _audit(recipes: list[Recipe], kind: str) -> pd.DataFrame:
+def _audited(recipes: list[Recipe], kind: str, trainable: Trainable = "adapter") -> Audit:
     from qunify import audit
 
-    found = audit.run(
+    return audit.run(
         MODEL, demonstrations().train[:DEMONSTRATIONS], methods=[r.map for r in recipes], reference=MODEL,
-        teacher=teacher(kind), groups=GROUPS, influence=True, progress=True,
-        keep=runner.ROOT / "build" / "cache" / "real_model" / f"audit-{kind}",
+        teacher=teacher(kind), groups=GROUPS, influence=True, progress=True, trainable=trainable,
+        keep=runner.ROOT / "build" / "cache" / "real_model" / f"audit-{kind}-{trainable}",
     )  # fmt: skip
+
+
+def _through_all() -> pd.DataFrame:
+    """The first steps of the main recipes where all parameters train."""
+    groups = _audited([r for r in RECIPES if r.name in MAIN], "tuned", "all").groups.rename(columns={"tokens": "n"})
+    long = groups.melt(["method", "group", "n"], ["influence", "influence_adam"], "quantity")
+    return long.assign(recipe=long["method"], quantity=long["quantity"] + f", {WHOLE.name}")
+
+
+def _audit(recipes: list[Recipe], kind: str) -> pd.DataFrame:
+    found = _audited(recipes, kind)
     by_group = found.groups.assign(**{"push ratio": found.groups["push"] / found.groups["share"]})
     quantities = ["push ratio", "patience", "influence", "influence_adam"]
     parts = [by_group[["method", "group", "tokens"]].assign(quantity=q, value=by_group[q]) for q in quantities]

@@ -1,11 +1,13 @@
-"""What is trained: the fifteen of the paper, `posterior`, `gce` and `mixce`, with what each of them is given."""
+"""What is trained: the fifteen of the paper, `posterior`, `gce` and `mixce`, with what each of them is given; and the
+same in other ways, which say why training did what was not foretold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from analyses.kit.real import MARKS
 from qunify.catalogue import get
 from qunify.maps import QMap
 
@@ -15,16 +17,32 @@ STEPS, PER_STEP, MEASURED = 50, 4, (10, 25, 50)
 
 
 @dataclass(frozen=True)
+class Way:
+    """How a recipe is trained where it is not as all are: `name` says it after the recipe's own name.
+
+    `only` is the one kind of token that is trained on. `flagged`: on language models' solutions, right and wrong ones
+    of the same questions, rather than on people's.
+    """
+
+    name: str = ""
+    all_parameters: bool = False
+    plain_descent: bool = False
+    only: str = ""
+    flagged: bool = False
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """A method, its parameters, and which teacher it has: "tuned" or "noisy"."""
+    """A method, its parameters, which teacher it has ("tuned" or "noisy"), and the way in which it is trained."""
 
     method: str
     params: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = ""
+    way: Way = Way()
 
     @property
     def name(self) -> str:
-        return f"{self.method}, noisy teacher" if self.teacher == "noisy" else self.method
+        return ", ".join(filter(None, (self.method, "noisy teacher" * (self.teacher == "noisy"), self.way.name)))
 
     @property
     def map(self) -> QMap:
@@ -39,7 +57,24 @@ RECIPES = (
     *(Recipe(name, teacher="noisy") for name in ("target_sft", "posterior")),
     *(Recipe(name) for name in ("profit", "label_smoothing", "sft_kl", "psft", "iw_sft", "cft", "gce", "mixce")),
 )
+WORDS = "first pieces of words"
 OLD_EVERY = 5  # steps until PSFT's older policy is the present one again
+SEEDS = 3  # of the main recipes, each at its own rate
 
-#: What is trained: (recipe, rate, seed). The predictions are of all `RECIPES`.
-PLAN = tuple((recipe, rate, 0) for recipe in RECIPES if recipe.name in (*MAIN, "gce", "mixce") for rate in RATES)
+DESCENT = Way("plain descent", plain_descent=True)
+WHOLE = Way("all parameters", all_parameters=True)
+FLAGGED = Way("flagged solutions", flagged=True)
+#: With the learning rate of every recipe, 0 for its own, and the recipes.
+WAYS = {
+    DESCENT: (0.1, ("sft", "dft", "gem", "asft")),
+    WHOLE: (2e-5, ("sft", "dft", "gem", "asft")),
+    FLAGGED: (0.0, ("sft", "dft", "beyond_log", "eaft", "target_sft")),
+    Way(f"{MARKS} alone", only=MARKS): (0.0, ("dft",)),
+    Way(f"{WORDS} alone", only=WORDS): (0.0, ("dft", "gem")),
+}
+
+
+def otherwise() -> list[tuple[Recipe, float]]:
+    """What is trained in other ways, and at which rate."""
+    own = {recipe.name: recipe for recipe in RECIPES}
+    return [(replace(own[name], way=way), rate) for way, (rate, names) in WAYS.items() for name in names]

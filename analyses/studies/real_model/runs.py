@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from analyses.kit import cache
-from analyses.studies.real_model import measure
+from analyses.kit.real import MODEL
+from analyses.studies.real_model import chosen, flagged, measure
 from analyses.studies.real_model.data import (
     ANSWERED,
     ELSEWHERE,
@@ -28,7 +29,18 @@ from analyses.studies.real_model.data import (
     prompt,
     tokenizer,
 )
-from analyses.studies.real_model.recipes import MEASURED, OLD_EVERY, PER_STEP, PLAN, STEPS, Recipe
+from analyses.studies.real_model.recipes import (
+    MAIN,
+    MEASURED,
+    OLD_EVERY,
+    PER_STEP,
+    RATES,
+    RECIPES,
+    SEEDS,
+    STEPS,
+    Recipe,
+    otherwise,
+)
 
 TEACHER_STEPS, TEACHER_RATE = 50, 1e-3
 NOISE = 0.1  # of the standard deviation of each matrix, in the noisy teacher
@@ -37,14 +49,28 @@ COLUMNS = ["recipe", "method", "rate", "seed", "step", "group", "quantity", "val
 
 
 def measured() -> pd.DataFrame:
-    """All rows: the start, and every training of the plan. One takes five minutes of a core."""
-    table = pd.concat([cache.part("real_model", "start", start), *(run(*one) for one in PLAN)], ignore_index=True)
+    """All rows: the start, and every training. One takes five minutes of a core."""
+    parts = [cache.part("real_model", "start", start)]
+    parts += [run(recipe, rate, 0) for recipe in RECIPES for rate in RATES]
+    parts += [run(*one) for one in further(_typed(pd.concat(parts)))]
+    return _typed(pd.concat(parts))
+
+
+def further(first: pd.DataFrame) -> list[tuple[Recipe, float, int]]:
+    """What is trained once each recipe has its rate: further seeds, and the other ways."""
+    own = {recipe.method: chosen(first, recipe.name) for recipe in RECIPES if recipe.name in MAIN}
+    seeds = [(r, own[r.method], seed) for seed in range(1, SEEDS) for r in RECIPES if r.name in MAIN]
+    return seeds + [(recipe, rate or own[recipe.method], 0) for recipe, rate in otherwise()]
+
+
+def _typed(table: pd.DataFrame) -> pd.DataFrame:
     table = table[COLUMNS].astype({"rate": float, "seed": int, "step": int, "n": int})
-    return table.assign(value=pd.to_numeric(table["value"]).round(ROUNDED))
+    return table.assign(value=pd.to_numeric(table["value"]).round(ROUNDED)).reset_index(drop=True)
 
 
 def run(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
-    name = f"{recipe.method}-{recipe.teacher or 'alone'}-{rate:g}-{seed}"
+    way = f"-{recipe.way.name.replace(' ', '_')}" if recipe.way.name else ""
+    name = f"{recipe.method}-{recipe.teacher or 'alone'}{way}-{rate:g}-{seed}"
     return cache.part("real_model", name, lambda: trained(recipe, rate, seed))
 
 
@@ -90,9 +116,10 @@ def _state(model: Any, step: int) -> pd.DataFrame:
 
 
 def trained(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
-    """One training, measured on the way; the ledger is its last rows."""
+    """One training, measured on the way; the ledger is its last rows. The answers are those of the plain way only."""
     found: list[pd.DataFrame] = []
     begun, spent = time.perf_counter(), [0.0]
+    before = flagged.measured(model().eval()) if recipe.way.flagged else None
 
     def watch(step: int, model: Any) -> bool:
         """Measure; whether the model is still one."""
@@ -107,35 +134,43 @@ def trained(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
             "value": measure.moved(model, elsewhere(), as_it_was()),
         }
         found.append(pd.concat([table, pd.DataFrame([{**far, "n": sum(len(t.places) for t in elsewhere())}])]))
+        if before is not None and step == STEPS:
+            found.append(flagged.gains(before, flagged.measured(model)))
         found[-1]["step"] = step
         model.train()
         spent[0] += time.perf_counter() - since
         return bool(np.isfinite(table["value"]).all())
 
-    trainer = _trainer(recipe, rate, seed, watch)
+    texts = _in_order(recipe, seed)
+    spent[0] += time.perf_counter() - begun
+    trainer = _trainer(recipe, texts, rate, seed, watch)
     trainer.train()
     seconds = time.perf_counter() - begun - spent[0]
     last = int(trainer.state.global_step)
-    ledger = {"seconds": seconds, "tokens": trained_tokens(seed), "steps": last}
-    said = measure.answers(trainer.model.eval(), demonstrations().held_out[:ANSWERED]).assign(step=last)
+    ledger = {"seconds": seconds, "tokens": sum(len(text.places) for text in texts), "steps": last}
+    if not recipe.way.name:
+        found.append(measure.answers(trainer.model.eval(), demonstrations().held_out[:ANSWERED]).assign(step=last))
     rows = [{"group": "ledger", "quantity": k, "value": v, "n": 1, "step": last} for k, v in ledger.items()]
-    table = pd.concat([*found, said, pd.DataFrame(rows)])
+    table = pd.concat([*found, pd.DataFrame(rows)])
     return table.assign(recipe=recipe.name, method=recipe.method, rate=rate, seed=seed)[COLUMNS]
 
 
-def trained_tokens(seed: int) -> int:
-    """Tokens that a training of this seed trains on: the same for every recipe."""
-    return sum(len(text.places) for text in _in_order(seed))
-
-
-def _in_order(seed: int) -> list[Text]:
-    """The demonstrations of all steps, one after the other."""
+def _in_order(recipe: Recipe, seed: int) -> list[Text]:
+    """The texts of all steps, one after the other: of every recipe the same, where all kinds of token are trained on
+    people's demonstrations."""
     rows = demonstrations().train
-    order = np.random.default_rng(seed).permutation(len(rows))[: STEPS * PER_STEP]
-    return [encoded(rows[i]) for i in order]
+    texts = flagged.training() if recipe.way.flagged else [encoded(row) for row in rows]
+    kept = _only(texts, rows, recipe.way.only) if recipe.way.only else texts
+    return [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))[: STEPS * PER_STEP]]
 
 
-def _trainer(recipe: Recipe, rate: float, seed: int, watch: Any) -> Any:
+def _only(texts: list[Text], rows: list[dict[str, Any]], kind: str) -> list[Text]:
+    """The same texts, trained on tokens of one kind."""
+    of = iter(kinds(rows, model()))
+    return [Text(text.ids, [place for place in text.places if next(of) == kind]) for text in texts]
+
+
+def _trainer(recipe: Recipe, texts: list[Text], rate: float, seed: int, watch: Any) -> Any:
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):
@@ -143,7 +178,6 @@ def _trainer(recipe: Recipe, rate: float, seed: int, watch: Any) -> Any:
             if not watch(state.global_step, model):
                 control.should_training_stop = True
 
-    texts = _in_order(seed)
     rows: list[dict[str, Any]] = [text.row for text in texts]
     if recipe.method == "iw_sft":
         rows = [
@@ -153,7 +187,7 @@ def _trainer(recipe: Recipe, rate: float, seed: int, watch: Any) -> Any:
         rows = [{**row, "token_mask": _mask(text)} for row, text in zip(rows, texts, strict=True)]
     given: dict[str, Any] = {"old_every": OLD_EVERY} if recipe.method == "psft" else {}
     if "reference_logits" in recipe.map.needs:
-        given["reference_model"] = "base"
+        given["reference_model"] = str(MODEL) if recipe.way.all_parameters else "base"
     if recipe.teacher:
         given["teacher_model"] = str(teacher(recipe.teacher))
     return build(rows, recipe, rate, seed, [Watch()], STEPS, given)
@@ -163,8 +197,8 @@ def build(
     rows: list[dict[str, Any]], recipe: Recipe, rate: float, seed: int, callbacks: list[Any], steps: int,
     given: dict[str, Any],
 ) -> Any:  # fmt: skip
-    """The trainer: LoRA of rank 8 on every linear layer but the head, Adam at a constant rate, the arithmetic in
-    bfloat16 where trainers have it so, demonstrations in their order, 4 a step."""
+    """The trainer: Adam at a constant rate on LoRA of rank 8 on every linear layer but the head, unless the recipe's
+    way says otherwise; the arithmetic in bfloat16 where trainers have it so, texts in their order, 4 a step."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import set_seed
@@ -177,19 +211,21 @@ def build(
             return torch.utils.data.SequentialSampler(rows)
 
     folder = tempfile.mkdtemp()
+    # Plain descent is what its first step was foretold for only where gradients are not clipped.
+    optimizer = {"optim": "sgd", "max_grad_norm": 0.0} if recipe.way.plain_descent else {}
     args = SFTConfig(
         folder, max_steps=steps, per_device_train_batch_size=PER_STEP, learning_rate=rate, seed=seed,
         lr_scheduler_type="constant", weight_decay=0.0, use_cpu=True, bf16=True,
         logging_strategy="no", save_strategy="no", report_to="none", disable_tqdm=True, max_length=None,
-        dataloader_pin_memory=False,
+        dataloader_pin_memory=False, **optimizer,
     )  # fmt: skip
     set_seed(seed)  # of the adapter
+    lora = LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return InOrder(
             model(), args, method=recipe.map, processing_class=tokenizer(), train_dataset=Dataset.from_list(rows),
-            peft_config=LoraConfig(r=8, lora_alpha=16, target_modules="all-linear", task_type="CAUSAL_LM"),
-            callbacks=callbacks, **given,
+            peft_config=None if recipe.way.all_parameters else lora, callbacks=callbacks, **given,
         )  # fmt: skip
 
 
