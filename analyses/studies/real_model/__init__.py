@@ -21,7 +21,7 @@ from analyses.kit import runner
 from analyses.kit.real import END, MARKS, MODEL, NAMED
 from analyses.kit.study import Study
 from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model.recipes import MAIN, PER_STEP, RATES, RECIPES, STEPS
+from analyses.studies.real_model.recipes import MAIN, PER_STEP, PLAIN, RATES, RECIPES, STEPS, Way
 from qunify import plots
 
 #: What is foretold, and how it is called beside the picture. "rehearsed" is the change after the first ten steps.
@@ -60,10 +60,11 @@ def value(
 
 
 def chosen(table: pd.DataFrame, recipe: str) -> float:
-    """The rate after which the likeliest token is the label most often, on demonstrations set apart for that; of two
-    that tie the smaller."""
-    right = {rate: value(table, recipe, "accuracy, choice", rate=rate) for rate in RATES}
-    return max(sorted(right), key=right.__getitem__)
+    """The rate after which the likeliest token is the label most often, on demonstrations set apart for that, with the
+    seed that all rates have; of two that tie the smaller."""
+    first = table[(table["recipe"] == recipe) & (table["seed"] == 0)]
+    right = {rate: value(first, recipe, "accuracy, choice", rate=rate) for rate in sorted(set(first["rate"]))}
+    return max(right, key=right.__getitem__)
 
 
 def groups(table: pd.DataFrame) -> list[str]:
@@ -82,16 +83,19 @@ def moved(table: pd.DataFrame, recipe: str, group: str, step: int = STEPS, rate:
     return value(table, recipe, "log u", group, step, rate) - value(table, recipe, "log u", group, 0)
 
 
-def pairs(table: pd.DataFrame, rate: float = 0) -> pd.DataFrame:
+def pairs(table: pd.DataFrame, rate: float = 0, way: Way = PLAIN) -> pd.DataFrame:
     """A row per recipe and kind of token: what was foretold of it, what ten steps came to, and what all steps did. By
-    default each recipe at its own rate."""
+    default each recipe at its own rate; or the recipes that were trained in another way as well, in that way."""
     wide = foretold().pivot_table(index=["recipe", "group"], columns="quantity", values="value").reset_index()
-    wide = wide[wide["recipe"].isin(names_of(table)) & (wide["group"] != "all")].reset_index(drop=True)
-    log_u, rates = table[table["quantity"] == "log u"], {name: rate or chosen(table, name) for name in names_of(table)}
+    ran = {name: f"{name}, {way.name}" if way.name else name for name in names_of(table)}
+    ran = {name: full for name, full in ran.items() if full in set(table["recipe"])}
+    wide = wide[wide["recipe"].isin(ran) & (wide["group"] != "all")].reset_index(drop=True)
+    log_u, rates = table[table["quantity"] == "log u"], {full: rate or chosen(table, full) for full in ran.values()}
     start = wide["group"].map(log_u[log_u["step"] == 0].groupby("group")["value"].mean())
     own = log_u[log_u["recipe"].map(rates) == log_u["rate"]].groupby(["step", "recipe", "group"])["value"].mean()
+    at = pd.MultiIndex.from_arrays([wide["recipe"].map(ran), wide["group"]])
     for name, step in (("rehearsed", REHEARSAL), ("trained", STEPS)):
-        wide[name] = own[step].reindex(pd.MultiIndex.from_frame(wide[["recipe", "group"]])).to_numpy() - start
+        wide[name] = own[step].reindex(at).to_numpy() - start
     return wide
 
 

@@ -31,6 +31,9 @@ class Way:
     flagged: bool = False
 
 
+PLAIN = Way()
+
+
 @dataclass(frozen=True)
 class Recipe:
     """A method, its parameters, which teacher it has ("tuned" or "noisy"), and the way in which it is trained."""
@@ -38,7 +41,7 @@ class Recipe:
     method: str
     params: Mapping[str, Any] = field(default_factory=dict)
     teacher: str = ""
-    way: Way = Way()
+    way: Way = PLAIN
 
     @property
     def name(self) -> str:
