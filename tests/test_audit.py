@@ -529,6 +529,14 @@ def test_labels_are_those_of_trl(given: list[dict[str, Any]], tokenizer: Any, mo
         assert e.counted[1:] == [label != -100 for label in labels[1:]]
 
 
+def test_a_text_is_audited_as_it_is(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    found = audit.run(model, [{"text": "the cat sees a bird"}], tokenizer, ["sft", "dft"])
+    assert "".join(found.tokens["text"]).strip().startswith("cat sees a bird")
+    assert "under no chat template" in found.sentences[0]
+    assert "less than 5 %: 100 % of the push of every method." in " ".join(found.sentences)
+    assert json.loads(found.write_weights(tmp_path / "w.jsonl", "dft").read_text())["text"] == "the cat sees a bird"
+
+
 def test_answers_of_weight_zero_count_and_are_told(model: Any, tokenizer: Any) -> None:
     answer = {"role": "assistant", "content": "sees"}
     talk = [CHAT[0], answer | {"weight": 0}, CHAT[0], answer | {"weight": 1}]

@@ -266,7 +266,7 @@ def run(
         "weight_zero": _demonstrations.without_weight(given),
         "tokens": len(tokens),
         "max_length": max_length,
-        "chat_template": getattr(read, "chat_template", None) is not None,
+        "chat_template": getattr(read, "chat_template", None) is not None and _demonstrations.TEXT not in given[0],
         "flag": flag,
         "digits": 0 if values is None else int((~values.isnan()).sum()),
         **({} if answers is None else of_answers(encoded)),

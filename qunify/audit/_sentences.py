@@ -110,8 +110,8 @@ def _rehearsed(table: pd.DataFrame, about: dict[str, Any]) -> list[str]:
     steps, held = _counted(plan["steps"], "step"), _counted(plan["held_out"], "held-out demonstration")
     return [
         f"Rehearsed: after {steps} of Adam at rate {plan['rate']:g} through {plan['trainable']}, the "
-        f"mean −log u of {held} went from {number(table['nll_before'].iloc[0], 2)} "
-        f"to {', '.join(f'{number(after[name], 2)} ({name})' for name in told)} nats."
+        f"mean −log u of {held} went from {number(table['nll_before'].iloc[0])} "
+        f"to {', '.join(f'{number(after[name])} ({name})' for name in told)} nats."
     ]
 
 
@@ -149,10 +149,9 @@ def _doubted(table: pd.DataFrame) -> list[str]:
         return []
     most, least = str(below.idxmax()), str(below.idxmin())
     middle = f" (sft: {percent(below['sft'], 0)})" if "sft" in below.index and "sft" not in (most, least) else ""
-    return [
-        f"Asked of tokens that the model gives less than 5 %: {percent(below[most], 0)} of the push of {most}, "
-        f"{percent(below[least], 0)} of that of {least}{middle}."
-    ]
+    high, low = percent(below[most], 0), percent(below[least], 0)
+    shares = f"of {most}, {low} of that of {least}{middle}" if high != low else "of every method"
+    return [f"Asked of tokens that the model gives less than 5 %: {high} of the push {shares}."]
 
 
 def _groups(groups: pd.DataFrame) -> list[str]:
