@@ -212,7 +212,7 @@ def build(
 
     folder = tempfile.mkdtemp()
     # Plain descent is what its first step was foretold for only where gradients are not clipped.
-    optimizer = {"optim": "sgd", "max_grad_norm": 0.0} if recipe.way.plain_descent else {}
+    optimizer: dict[str, Any] = {"optim": "sgd", "max_grad_norm": 0.0} if recipe.way.plain_descent else {}
     args = SFTConfig(
         folder, max_steps=steps, per_device_train_batch_size=PER_STEP, learning_rate=rate, seed=seed,
         lr_scheduler_type="constant", weight_decay=0.0, use_cpu=True, bf16=True,
