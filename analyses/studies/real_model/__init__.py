@@ -108,8 +108,13 @@ def worst_first(found: pd.DataFrame) -> pd.DataFrame:
 def correlation(found: pd.DataFrame, quantity: str, draws: int = 1000) -> tuple[float, float, float, int]:
     """Spearman's rank correlation of a quantity with what training did, its 95 % interval over recipes drawn with
     replacement, and how many pairs there are."""
-    found = found[["recipe", quantity, "trained"]].dropna()
-    parts = [part[[quantity, "trained"]].to_numpy() for _, part in found.groupby("recipe")]
+    return rank_correlation(found, quantity, "trained", draws)
+
+
+def rank_correlation(found: pd.DataFrame, one: str, other: str, draws: int = 1000) -> tuple[float, float, float, int]:
+    """Spearman's of two columns, its 95 % interval over recipes drawn with replacement, and how many rows have both."""
+    found = found[["recipe", one, other]].dropna()
+    parts = [part[[one, other]].to_numpy() for _, part in found.groupby("recipe")]
     rng = np.random.default_rng(0)
     drawn = [np.concatenate([parts[i] for i in rng.integers(len(parts), size=len(parts))]) for _ in range(draws)]
     low, high = np.nanquantile([_spearman(d) for d in drawn], [0.025, 0.975])

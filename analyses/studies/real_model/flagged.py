@@ -16,7 +16,7 @@ from analyses.studies.real_model.data import Text, encoded, tokenizer
 LONGEST = 192  # tokens, template and question included: of 731 questions with both kinds of solution 197 are left
 TRAINED, HELD_OUT = 100, 40  # questions
 MEASURED = 40  # of those that are trained on
-WHOLE, STEP = "all tokens", "digits of calculations"
+EVERY, DIGITS = "all tokens", "digits of calculations"
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def measured(model: Any) -> pd.DataFrame:
         for place, some in places.items()
         for i, pair in enumerate(some)
         for found in [{kind: _means(model, getattr(pair, kind)) for kind in ("right", "wrong")}]
-        for part in (WHOLE, STEP)
+        for part in (EVERY, DIGITS)
     ]
     return pd.DataFrame(rows)
 
@@ -85,7 +85,7 @@ def measured(model: Any) -> pd.DataFrame:
 def _means(model: Any, solution: Solution) -> dict[str, float]:
     log_u = measure.predictions(model, [solution.text])["log_u"].to_numpy()
     at = log_u[solution.digits]
-    return {WHOLE: float(log_u.mean()), STEP: float(at.mean()) if len(at) else np.nan}
+    return {EVERY: float(log_u.mean()), DIGITS: float(at.mean()) if len(at) else np.nan}
 
 
 def gains(before: pd.DataFrame, after: pd.DataFrame) -> pd.DataFrame:
