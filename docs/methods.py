@@ -12,19 +12,16 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import joblib
-import pandas as pd
-
 import qunify
-from docs import atlas
 from qunify import catalogue
 from qunify._lib import files
 from qunify.maps import QMap
 from qunify.pictures._markdown import code
 from qunify.pictures._markdown import table as markdown
-from qunify.pictures._templates import environment
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from qunify.pictures._facts import Facts
 
 README = Path(__file__).parents[1] / "README.md"
@@ -136,6 +133,8 @@ class Line:
 def write(folder: Path) -> None:
     """The pages and pictures of all methods and families and the index of them, in a folder that git ignores. A file
     that would not change is left alone."""
+    import joblib
+
     pictures = folder / "pictures"
     pictures.mkdir(parents=True, exist_ok=True)
     # processes that have torch already, as Sphinx's own have
@@ -156,18 +155,16 @@ def _make(name: str, folder: Path) -> tuple[Line | None, list[Path]]:
     from docs import pictures
     from qunify.pictures import _facts, _method_page
 
-    drawn: dict[str, Callable[[bool], bytes]]
     if not name:
         made, line = [], None
-        drawn = {f"front-{shown}": functools.partial(pictures.front, shown) for shown in pictures.FRONT}
+        drawn = {f"front-{shown}": pictures.front(shown) for shown in pictures.FRONT}
     else:
         facts = _facts.of(name)
         made, line = [_put(folder / f"{name}.md", page(facts).encode())], listed(facts)
-        drawn = {f"{name}-{kind}": draw for kind, draw in _method_page.drawings(facts).items()}
-    for stem, draw in drawn.items():
-        for dark in (False, True):
-            path = folder / "pictures" / f"{stem}-{'dark' if dark else 'light'}.svg"
-            made.append(_put(path, draw(dark)))
+        drawn = {f"{name}-{kind}": both for kind, both in _method_page.drawn(facts).items()}
+    for stem, both in drawn.items():
+        for shade, picture in zip(("light", "dark"), both, strict=True):
+            made.append(_put(folder / "pictures" / f"{stem}-{shade}.svg", picture))
     return line, made
 
 
@@ -180,7 +177,9 @@ def _put(path: Path, content: bytes) -> Path:
 def page(facts: Facts) -> str:
     """A method's page in MyST: the one that the package writes, its pictures as files, and its links, relations and
     use beside."""
+    from docs import atlas
     from qunify.pictures import _method_page
+    from qunify.pictures._templates import environment
 
     return _method_page.markdown(
         facts,

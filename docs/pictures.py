@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -21,15 +22,19 @@ FRONT = {
 }
 
 
-def front(name: str, dark: bool) -> bytes:
-    """One token, and what one of the losses on the front page teaches there."""
+def front(name: str) -> tuple[bytes, bytes]:
+    """One token, and what one of the losses on the front page teaches there: on a light page, and on a dark one."""
+    return plots.light_and_dark(functools.partial(_drawn, name), name)
+
+
+def _drawn(name: str) -> bytes:
     p = torch.tensor(WEIGHTS, dtype=torch.float64)
     p = p / p.sum()
     teacher = torch.tensor(CONTEXT["teacher_logits"], dtype=torch.float64).log()
     m = qu.get(name)
     given: dict[str, Any] = {"teacher_logits": teacher[None]} if m.needs else {}
     target = m(p.log()[None], torch.tensor([LABEL]), **given).target[0]
-    with plots.style(dark=dark):
+    with plots.style():
         figure = Figure(figsize=(2.15, 2.7))
         ax = figure.add_axes((0.14, 0.26, 0.84, 0.6))
         plots.bars(ax, p.tolist(), target.tolist(), LABEL, plots.colour(name))

@@ -10,8 +10,9 @@ import colorsys
 import dataclasses
 import functools
 import io
+import re
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,19 @@ def render(figure: Figure, kind: Literal["png", "svg"], note: str = "", *, trans
     with style(dark=_luminance(figure.get_facecolor()) < 0.2):  # as `Picture.savefig`
         figure.savefig(buffer, format=kind, transparent=transparent, metadata=metadata)
     return buffer.getvalue()
+
+
+def light_and_dark(draw: Callable[[], bytes], method: str) -> tuple[bytes, bytes]:
+    """An SVG of one method for light pages and for dark ones: drawn once, in colours of the style and of the method,
+    which are then exchanged."""
+    with style(dark=False):
+        light = draw()
+    colour = _on_light(method).colour
+    shades = dict(_rc("style")) | {"ground": "white", "method": colour, "text": _told_from(colour, "#ffffff")}
+    dark = _on_dark(colour)
+    others = dict(_rc("dark")) | {"ground": _rc("dark")["axes.facecolor"], "method": dark, "text": dark}
+    exchanged = {to_hex(shades[key]): to_hex(other).encode() for key, other in others.items() if key in shades}
+    return light, re.sub(rb"#[0-9a-f]{6}\b", lambda found: exchanged.get(found[0].decode(), found[0]), light)
 
 
 @dataclass(frozen=True)

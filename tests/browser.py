@@ -30,13 +30,26 @@ def browser(width: int = 1280, height: int = 900) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
     try:
-        driver.execute_cdp_cmd(
-            "Emulation.setDeviceMetricsOverride",
-            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600},
-        )
+        _resize(driver, width, height)
         yield driver
     finally:
         driver.quit()
+
+
+def _resize(driver: Any, width: int, height: int) -> None:
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+@contextmanager
+def narrowed(driver: Any, width: int) -> Iterator[None]:
+    """The page that is open, on a screen of another width for as long as this takes."""
+    before = driver.execute_script("return [innerWidth, innerHeight]")
+    _resize(driver, width, before[1])
+    try:
+        yield
+    finally:
+        _resize(driver, *before)
 
 
 def complaints(driver: Any) -> list[str]:

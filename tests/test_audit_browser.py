@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from qunify import audit
 from tests import small_llama
-from tests.browser import address, browser, complaints, inaccessible
+from tests.browser import address, browser, complaints, inaccessible, narrowed
 
 pytestmark = pytest.mark.slow
 
@@ -35,29 +36,34 @@ def colours(driver: Any, example: int) -> list[float]:
     return [float(c.rpartition(", ")[2].rstrip(")")) if c else 0.0 for c in driver.execute_script(script)]
 
 
-def test_the_text_is_coloured_by_the_method_that_is_chosen(found: audit.Audit, page: Path) -> None:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    with browser() as driver:
+        yield driver
+
+
+def test_the_text_is_coloured_by_the_method_that_is_chosen(found: audit.Audit, page: Path, chromium: Any) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    with browser() as driver:
-        driver.get(address(page))
-        choice = driver.find_element("css selector", "#method")
-        assert choice.get_attribute("value") == "1"
-        trust = found.tokens.loc[found.tokens["example"] == 0, "trust_dft"].to_numpy()
-        levels = np.clip(trust * 10, 0, 9).astype(int)
-        np.testing.assert_allclose(colours(driver, 0), 0.55 * (9 - levels) / 9, atol=0.006)
-        assert driver.find_element("css selector", "#code").text == 'method="dft"'
-        choice.send_keys(Keys.ARROW_UP)
-        assert driver.find_element("css selector", "#code").text == 'method="sft"'
-        assert colours(driver, 0) == [0.0] * len(trust)
-        assert complaints(driver) == []
+    chromium.get(address(page))
+    choice = chromium.find_element("css selector", "#method")
+    assert choice.get_attribute("value") == "1"
+    trust = found.tokens.loc[found.tokens["example"] == 0, "trust_dft"].to_numpy()
+    levels = np.clip(trust * 10, 0, 9).astype(int)
+    np.testing.assert_allclose(colours(chromium, 0), 0.55 * (9 - levels) / 9, atol=0.006)
+    assert chromium.find_element("css selector", "#code").text == 'method="dft"'
+    choice.send_keys(Keys.ARROW_UP)
+    assert chromium.find_element("css selector", "#code").text == 'method="sft"'
+    assert colours(chromium, 0) == [0.0] * len(trust)
+    assert complaints(chromium) == []
 
 
 @pytest.mark.parametrize("width", [1280, 400])
-def test_it_fits_and_can_be_read_aloud(page: Path, width: int) -> None:
-    with browser(width) as driver:
-        driver.get(address(page))
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
-        assert driver.find_elements("css selector", ".text b > b, .text i > b") == [], (
+def test_it_fits_and_can_be_read_aloud(page: Path, chromium: Any, width: int) -> None:
+    with narrowed(chromium, width):
+        chromium.get(address(page))
+        assert chromium.execute_script("return document.documentElement.scrollWidth") <= width
+        assert chromium.find_elements("css selector", ".text b > b, .text i > b") == [], (
             "what is said is text, not markup"
         )
-        assert inaccessible(driver) == []
+        assert inaccessible(chromium) == []

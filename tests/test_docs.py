@@ -20,14 +20,14 @@ import qunify as qu
 import qunify.hf
 import qunify.training
 from analyses.kit import findings
-from docs import methods, notebooks
+from docs import methods, notebooks, pictures
 from docs._ext import commands, studies
 from qunify import catalogue, plots
 from qunify.catalogue import ENTRIES, PAPER
 from qunify.cli._commands import COMMANDS
 from qunify.pictures import _drawings as drawings
 from qunify.pictures import _facts as facts
-from qunify.pictures import _markdown, _words
+from qunify.pictures import _markdown, _method_page, _words
 from qunify.pictures._one_token import LABEL
 from tests import check_site
 from tests.check_site import problems
@@ -107,11 +107,29 @@ def test_gates_are_told_from_other_methods(found: dict[str, facts.Facts]) -> Non
 
 @pytest.mark.parametrize("name", TELLING)
 def test_pictures_are_the_same_twice_and_have_no_ground(found: dict[str, facts.Facts], name: str) -> None:
-    light, again, dark = (drawings.curve(found[name], dark) for dark in (False, False, True))
-    assert light == again != dark
+    (light, dark), again = (_method_page.drawn(found[name])["curve"] for _ in range(2))
+    assert light == again[0] != dark
     assert plots.INK.encode() in light
     assert plots.INK.encode() not in dark
     assert b"#131416" not in dark.partition(b'<g id="axes_1">')[0]
+
+
+def without_ids(picture: bytes) -> list[bytes]:
+    """An SVG whose hashed names stand by their order."""
+    return re.split(rb"\b[a-z][0-9a-f]{10}\b", picture)
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_pictures_for_dark_pages_are_as_drawn_in_the_dark_style(found: dict[str, facts.Facts], name: str) -> None:
+    for kind, (_, dark) in _method_page.drawn(found[name]).items():
+        with plots.style(dark=True):
+            assert without_ids(dark) == without_ids(getattr(drawings, kind)(found[name]))
+
+
+def test_the_front_is_as_drawn_in_the_dark_style() -> None:
+    for name in pictures.FRONT:
+        with plots.style(dark=True):
+            assert without_ids(pictures.front(name)[1]) == without_ids(pictures._drawn(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -12,7 +12,7 @@ import torch
 
 import qunify as qu
 from qunify import explorer
-from tests.browser import address, browser, complaints, inaccessible
+from tests.browser import address, browser, complaints, inaccessible, narrowed
 
 pytestmark = pytest.mark.slow
 
@@ -253,10 +253,10 @@ def test_every_method_can_be_shown(opened: Any, page: Path) -> None:
 
 
 @pytest.mark.parametrize("width", [390, 1280])
-def test_nothing_is_wider_than_the_window(page: Path, width: int) -> None:
-    with browser(width) as driver:
-        driver.get(address(page))
-        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+def test_nothing_is_wider_than_the_window(opened: Any, page: Path, width: int) -> None:
+    with narrowed(opened, width):
+        opened.get(address(page))
+        assert opened.execute_script("return document.documentElement.scrollWidth") <= width
 
 
 def test_axe_finds_no_serious_problem(opened: Any) -> None:

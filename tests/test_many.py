@@ -454,8 +454,8 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
     from distributed import Client, LocalCluster
 
     one = sweep(Tabular(5, V), jobs(), [3], confidence, size=3)
-    with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+    with (  # within this process: another test has one beside it, and yet another two of joblib's own
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None) as cluster,
         Client(cluster),
         joblib.parallel_config("dask"),
     ):

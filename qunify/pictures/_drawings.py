@@ -1,4 +1,4 @@
-"""The pictures on the page of one method: transparent SVG, for light pages and dark ones."""
+"""The pictures on the page of one method: transparent SVG, in the style in force."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ SIZE = (3.9, 3.3)  # inches; two of them fill the width of a page
 LONGEST, MOST = 11, 13
 
 
-def curve(facts: Facts, dark: bool) -> bytes:
+def curve(facts: Facts) -> bytes:
     """The weight of a gate, or the pull on the label's logit and the trust of any other method, against u."""
     c, name = facts.curve, facts.m.name
-    with plots.style(dark=dark):
+    with plots.style():
         figure = Figure(figsize=SIZE)
         ax = figure.add_axes((0.12, 0.15, 0.61, 0.71))
         soft = rcParams["axes.edgecolor"]
@@ -99,11 +99,11 @@ def _other(ax: Axes, c: Curve, name: str, soft: str) -> list[EndLabel]:
     return ends
 
 
-def field(facts: Facts, dark: bool) -> bytes:
+def field(facts: Facts) -> bytes:
     """The drift on three tokens, the paths of training from a few starts, and where they end."""
     assert facts.field is not None
     name = facts.m.name
-    with plots.style(dark=dark):
+    with plots.style():
         figure = Figure(figsize=SIZE)
         ax = figure.add_axes((0.02, 0.02, 0.96, 0.9))
         _triangle(ax)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
-from collections.abc import Callable
 from typing import Any
 
 import jinja2
 
 import qunify
+from qunify import plots
 from qunify._lib.simple import three_digits
 from qunify.maps import Method
 from qunify.pictures import _drawings, _facts, _markdown, _one_token, _words
@@ -50,17 +51,15 @@ def method_page(method: Method) -> str:
     True
     """
     facts = _facts.of(method)
-    pictures = {name: _picture(draw) for name, draw in drawings(facts).items()}
+    pictures = {name: _picture(*shades) for name, shades in drawn(facts).items()}
     body = _markdown.html(markdown(facts), pictures)
     return environment().get_template("method.html.j2").render(facts=facts, body=body, version=qunify.__version__)
 
 
-def drawings(facts: Facts) -> dict[str, Callable[[bool], bytes]]:
-    """The pictures of the page by name, each a function of whether the page is dark that gives an SVG file."""
-    drawn: dict[str, Callable[[bool], bytes]] = {"curve": lambda dark: _drawings.curve(facts, dark)}
-    if facts.field is not None:
-        drawn["field"] = lambda dark: _drawings.field(facts, dark)
-    return drawn
+def drawn(facts: Facts) -> dict[str, tuple[bytes, bytes]]:
+    """The pictures of the page by name: an SVG file for light pages, and one for dark ones."""
+    pictures = [_drawings.curve] if facts.field is None else [_drawings.curve, _drawings.field]
+    return {d.__name__: plots.light_and_dark(functools.partial(d, facts), facts.m.name) for d in pictures}
 
 
 def markdown(facts: Facts, templates: jinja2.Environment | None = None, name: str = "method.md.j2", **more: Any) -> str:
@@ -97,10 +96,10 @@ def _formula(latex: str) -> str:
     return "" if "$" in line else line
 
 
-def _picture(draw: Callable[[bool], bytes]) -> str:
-    light, dark = (f"data:image/svg+xml;base64,{base64.b64encode(draw(shade)).decode()}" for shade in (False, True))
-    source = f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-    return f'<picture>{source}<img src="{light}" alt=""></picture>'
+def _picture(light: bytes, dark: bytes) -> str:
+    day, night = (f"data:image/svg+xml;base64,{base64.b64encode(svg).decode()}" for svg in (light, dark))
+    source = f'<source media="(prefers-color-scheme: dark)" srcset="{night}">'
+    return f'<picture>{source}<img src="{day}" alt=""></picture>'
 
 
 def _token_table(facts: Facts) -> str:
