@@ -14,7 +14,7 @@ from analyses.studies import noise
 from analyses.studies.noise import runs
 from qunify.training import Data, Job, Stack, Tabular
 
-FEW = runs.Plan((1,), {kind: (rate,) for kind, rate in noise.WATCHED.items()}, (*runs.PATH, "target_sft"), ("dft",))
+FEW = runs.Plan((0,), {kind: (rate,) for kind, rate in noise.WATCHED.items()}, (*runs.PATH, "target_sft"), ("dft",))
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +36,8 @@ def test_rows_made_again_are_those_of_the_full_run(quick: pd.DataFrame, committe
         pd.testing.assert_series_equal(both[metric], both[f"{metric}_full"], check_names=False, rtol=0, atol=1e-9)
 
 
-@pytest.mark.slow
-def test_words_and_digest_come_from_the_table(quick: pd.DataFrame, committed: pd.DataFrame) -> None:
-    for table in (quick, committed):
+def test_words_and_digest_come_from_the_table(committed: pd.DataFrame) -> None:
+    for table in (committed[committed["seed"] < 2], committed):
         see = noise.see(table)
         assert 1 <= len(re.findall(r"[.!?](?:\s|$)", see)) <= 4
         assert "nan" not in see
