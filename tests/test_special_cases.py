@@ -103,6 +103,13 @@ def test_nothing_is_found_where_there_is_nothing(general: str, special: str) -> 
     assert subsumes(general, special) is None
 
 
+def test_a_limit_is_found_near_which_large_terms_cancel() -> None:
+    """(a^α − b^α)/α is known to a few digits alone where α is nearly 0."""
+    found = subsumes("abkd", "reverse_kl")
+    assert found is not None
+    assert (found.limit, found["alpha"], found["beta"], found.factor) == (True, 0, 1, 1)
+
+
 def test_what_holds_in_small_vocabularies_only_is_a_limit() -> None:
     found = subsumes("topk_kd", "kd")
     assert found is not None

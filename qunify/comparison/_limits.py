@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import sympy as sp
 import torch
 
+from qunify._lib.simple import simplest
 from qunify._lib.tolerances import EXACT
 from qunify.comparison._bindings import Bindings, simple_fraction, with_expressions
-from qunify.comparison._fitting import Sample, fit
+from qunify.comparison._fitting import Fit, Sample, fit
 from qunify.comparison._subjects import gradient_of
 from qunify.maps import Gate, QMap, limits
 from qunify.samples import Batch, spread_over_u
@@ -55,15 +56,19 @@ def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
     sample = Sample((middle,), (gradient_of(m, middle).numpy(),), issubclass(cls, Gate))
     for limit in _limits(cls):
         errors: list[float] = []
+        last: Fit | None = None
         for value in limit.path:
             try:
-                last = fit(cls, sample, "ratio", EXACT, {limit.parameter: value}, thorough=False)
+                fitted = fit(cls, sample, "ratio", EXACT, {limit.parameter: value}, thorough=False)
             except ValueError:  # parameters that exclude each other
                 break
+            carried = _carried_on(last, sample, {limit.parameter: value})
+            last = min([fitted, *carried], key=lambda f: f.error)
             errors.append(last.error)
             if not _shrinks(errors):
                 break
         else:
+            assert last is not None
             idle = set(_idle(cls, sample, limit, last.method))
             kept = {k: v for k, v in last.method.params.items() if k not in idle}
             found = {k: simple_fraction(v) if isinstance(v, float) else v for k, v in kept.items()}
@@ -77,6 +82,19 @@ def limit_case(cls: type[QMap], m: QMap) -> Bindings | None:
                 at_defaults = bool(m.params)
                 return Bindings(cls, m.name, found, factor, limit=True, proved=proved, at_defaults=at_defaults)
     return None
+
+
+def _carried_on(last: Fit | None, sample: Sample, moved: dict[str, Any]) -> Iterator[Fit]:
+    """The last step's fit one step on, with simple numbers in place of what nearly are: where large terms cancel near
+    the end, as (a^α − b^α)/α at α = 0, rounding hides the slopes by which a fit would find them."""
+    if last is None:
+        return
+    near = {k: float(simplest(v, 1e-4)) for k, v in last.method.params.items() if isinstance(v, float)}
+    try:
+        m = last.method.replace(**near | moved)
+        yield Fit(m, "ratio", sample.difference(m, "ratio")[1], sample.error(m, "ratio"))
+    except ValueError:  # out of range
+        return
 
 
 def _shrinks(errors: Sequence[float]) -> bool:
