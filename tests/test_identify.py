@@ -333,14 +333,17 @@ def test_a_gate_may_be_divided_by_the_vocabulary() -> None:
     assert str(found[0].factor) == "1/V"
 
 
-@pytest.mark.parametrize(("divisor", "said"), [(1.0, "log(Min(20, V))"), (3.0, "log(Min(20, V))/3")])
-def test_a_factor_may_depend_on_how_many_tokens_a_top_k_has(divisor: float, said: str) -> None:
+@pytest.mark.parametrize(
+    ("k", "divisor", "said"),
+    [(20, 1.0, "log(Min(20, V))"), (20, 3.0, "log(Min(20, V))/3"), (30, 1.0, "log(Min(30, V))")],
+)
+def test_a_factor_may_depend_on_how_many_tokens_a_top_k_has(k: int, divisor: float, said: str) -> None:
     def in_nats(z: Tensor, y: Tensor) -> Tensor:
-        top = z.detach().topk(min(20, z.shape[-1]), -1).values.log_softmax(-1)
+        top = z.detach().topk(min(k, z.shape[-1]), -1).values.log_softmax(-1)
         return log_u(z, y) * (top.exp() * top).sum(-1) / divisor
 
     found = qu.identify(in_nats)
-    assert (found[0].name, found[0].params, found[0].level) == ("eaft", {"top_k": 20}, "scaled")
+    assert (found[0].name, found[0].params, found[0].level) == ("eaft", {"top_k": k}, "scaled")
     assert str(found[0].factor) == said
 
 

@@ -510,13 +510,16 @@ def _depending_on_vocab(missed: list[Fit], sample: Sample, held_out: Sample, tol
 
 
 def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
-    fits = []
-    for i in range(len(ROWS)):
-        close = fit(cls, sample.only(i), mode, tolerance)
+    fits: list[Fit] = []
+    whole: dict[str, Any] = {}  # numbers, which smaller vocabularies may not tell: a top-k may be all of them
+    for i in reversed(range(len(ROWS))):
+        close = fit(cls, sample.only(i), mode, tolerance, whole)
         if close.error > tolerance:
             return None
-        fits.append(simplified(close, sample.only(i), tolerance))
-        if _is_limit(fits[-1].method):
+        simple = simplified(close, sample.only(i), tolerance)
+        whole = whole or {k: v for k, v in simple.method.params.items() if isinstance(v, int)}
+        fits.insert(0, replace(simple, method=simple.method.replace(**whole)))
+        if _is_limit(fits[0].method):
             return None
     values = {k: [getattr(f.method, k) for f in fits] for k in fits[0].method.params}
     params = {k: _in_vocab(v) for k, v in values.items()}
