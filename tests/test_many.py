@@ -460,6 +460,7 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
         joblib.parallel_config("dask"),
     ):
         pd.testing.assert_frame_equal(sweep(Tabular(5, V), jobs(), [3], confidence, size=3), one)
+        assert sum(worker.state.executed_count for worker in cluster.workers.values()) > 1
 
 
 @pytest.mark.parametrize(
