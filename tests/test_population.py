@@ -318,6 +318,19 @@ def test_the_theorem_finds_the_vertices_without_the_flow() -> None:
     assert torch.equal(exact.vertex_is_stable, 2 * flow.truth > flow.truth.amax(-1, keepdim=True))
 
 
+def test_an_optimum_has_all_digits_however_rare_a_token_is() -> None:
+    truth = truths(1, 2000)[0] ** 2
+    truth = truth / truth.sum()
+    for q in (0.7, 0.3, -0.5):  # p ∝ truth^(1/(1 − q))
+        expected = torch.softmax(truth.log() / (1 - q), -1)
+        torch.testing.assert_close(qu.optimum(qu.get("gce", q=q), truth).probs, expected, rtol=1e-12, atol=0)
+
+
+def test_whether_a_drift_separates_is_found_out_once() -> None:
+    flow = _flow(qu.get("agce"), truths(2, 6), {})
+    assert separated_flow(flow) is separated_flow(flow)
+
+
 @pytest.mark.parametrize(
     ("name", "held"),
     [("dft", 1.0), ("mae", 1.0), ("agce", 2.0), ("beyond_log", 0.0), ("gce", 0.0), ("brier", 0.0), ("target_sft", 0.0)],

@@ -12,12 +12,13 @@ Example. The weight of cross-entropy is w = 1, so φ_k(u) = truth_k/u and p_k = 
 truth. The weight of DFT is w = u, so φ_k = truth_k does not fall, and the vertex of token j is stable exactly if its
 truth is the largest.
 
-Algorithm. Each φ_k is sampled, its inverse interpolated (monotone inverse interpolation), and C found by bisection over
-the sampled values of φ; then φ is sampled again where the p_k must lie, several times (`_solve_by_zooming`). As w_k
-does not depend on how the other tokens share what the label leaves, they are joined into one (`_LabelAndRest`):
-whatever V is, a sample takes two numbers, and memory is linear in V.
+Algorithm. C is the root of one equation, Σ_k φ_k⁻¹(C) = 1, and each φ_k⁻¹(C) that of another (`_solve`). At a level
+between two others every p_k lies between what it is there, so that only the first levels take more than a few values
+of φ. As w_k does not depend on how the other tokens share what the label leaves, they are joined into one
+(`_LabelAndRest`): whatever V is, a value takes two numbers, and memory is linear in V. Whether φ falls is seen at
+samples (`_shape_of`).
 
-Shapes: B truths, V tokens, n samples of each φ_k, L levels C.
+Shapes: B truths, V tokens, n samples of each φ_k.
 """
 
 from __future__ import annotations
@@ -34,9 +35,10 @@ from torch.nn.functional import logsigmoid
 
 from qunify._lib.lazy import lazy
 from qunify.maps import Gated, Pulled, QMap, logit_gradient
+from qunify.population._enclosing import Enclosed, enclose, log_ratio
 from qunify.population._gradient_flow import Flow
 from qunify.population._jacobian import DiagonalAndTwo
-from qunify.token import Distribution, TensorToken, raised, sort
+from qunify.token import Distribution, TensorToken, raised
 
 _GRID = 401  # points per token,
 _SAMPLES = 2**24  # and so few of them that this is their number where every token has its own, but at least
@@ -44,6 +46,10 @@ _COARSE = 101
 _ENDS = (-23.0, 34.0)  # of the logit of u: 1e-10 from 0, 1e-15 from 1; below, weights near 0 are all rounding
 
 _BLOCK = 2**18  # samples at a time
+_TRIED = 2**22  # numbers of all tokens on which a drift is tried: 64 tokens, and fewer beyond a vocabulary of 65,536
+_EPS = torch.finfo(torch.float64).eps
+_CLOSE = 8e-15  # log-odds nearer than this are the same,
+_ONE = 3e-14  # and probabilities whose sum is as near to 1 as this sum to it
 _NUDGE = 1e-5  # finite-difference step, in log-odds
 
 #: A token → the weight on the label (N, 1) and the fixed pulls (N, V).
@@ -203,8 +209,9 @@ def separable_optima(flow: Flow) -> Separable | None:
         total = shape.end.sum(-1, keepdim=True)
         probs, unique = shape.end / total, unique | (total[:, 0] > 0)
     elif bool(unique.any()):
-        probs, undecided = _solve_by_zooming(parts)
-        unique &= undecided <= 1
+        probs, at = torch.zeros_like(flow.truth), unique.nonzero()[:, 0]
+        probs[at], undecided = _solve(parts, at)
+        unique[at] = undecided <= 1
     else:
         probs = torch.zeros_like(flow.truth)
     probs = torch.where(pulled.sum(-1, keepdim=True) == 1, pulled.double(), probs)
@@ -258,16 +265,18 @@ def _stable_vertices(shape: _Shape) -> Tensor:
     return falls & (of_others((~shape.vanishes).double()) == 0)
 
 
+@functools.lru_cache(maxsize=16)  # asked by `separable_optima`, and again by who follows the flow
 def separated_flow(flow: Flow) -> SeparableFlow | None:
     """The flow as one that separates; None where it does not.
 
     Weight and fixed pulls are read off the method's pulls (`_declared`), or off a gradient that is one pull to the
-    label however it is written (`_by_effect`). Measured on 64 random tokens, on which the others share the rest in
+    label however it is written (`_by_effect`). Measured on random tokens, on which the others share the rest in
     different ways: what is read where they are joined must be what is read there."""
     if flow.m.pools:
         return None
     r = torch.Generator().manual_seed(0)
-    n, v = 64, flow.vocab
+    v = flow.vocab
+    n = min(64, max(24, _TRIED // v))
     rows = torch.arange(n) % len(flow.truth)
     labels = torch.randint(v, (n,), generator=r)
     own, moved = torch.logit(torch.rand(2, n, generator=r, dtype=torch.float64))
@@ -334,117 +343,109 @@ def _sample(flow: SeparableFlow, x: Tensor, tokens: Tensor | None = None) -> tup
     return torch.sigmoid(x), flow.truth[:, labels, None] * weight + flow.fixed[:, labels, None]
 
 
-def _solve_by_zooming(flow: SeparableFlow, zooms: int = 14, points: int = 17) -> tuple[Tensor, Tensor]:
-    """p_k = φ_k⁻¹(C) with Σ p_k = 1, (B, V), and how many tokens could take the last mass, (B,): above 1, the optimum
-    is not unique.
+class _Curves:
+    """φ_k of every token k at some of the truths, one truth after the other: N = B V functions of log-odds."""
 
-    φ is sampled, and from then on only where p_k must lie: between the bounds that the samples leave (`brackets`),
-    which hold also where φ jumps or is flat, and in the cell of the best guess, so that jumps are closed in on. In
-    between φ is interpolated, and a flat stretch is filled up to the mass that is left. It ends when no digit changes,
-    or with rounding, when sums of p_k no longer tell levels apart."""
-    x = torch.linspace(*_ENDS, 4 * points, dtype=torch.float64).expand(*flow.truth.shape, -1)  # (B, V, n), log-odds
-    ladder = torch.linspace(0, 1, points, dtype=torch.float64)
-    p = torch.zeros_like(flow.truth)
-    for _ in range(zooms):
-        u, field = _sample(flow, x)
-        samples = _Samples(u.contiguous(), _monotone(field / u))
-        before, (p, undecided) = p, samples.allocate()
-        if bool(((p - before).abs() <= 1e-13 * p).all()):  # what changes next is smaller by a factor of 16 or more
-            break
-        cell = torch.searchsorted(samples.u, p[..., None].contiguous()).clamp(1, u.shape[-1] - 1)
-        spans = (samples.brackets(), (cell - 1, cell))  # (B, V, 1) each
-        ends = [(x.gather(-1, left), x.gather(-1, right)) for left, right in spans]
-        x = sort(torch.cat([left + (right - left) * ladder for left, right in ends], -1))
-    small = p <= 2 * math.exp(_ENDS[0])
-    p = torch.where(small, _below_grid(flow, p), p) if bool(small.any()) else p
-    return p / p.sum(-1, keepdim=True), undecided
+    def __init__(self, flow: SeparableFlow, truths: Tensor) -> None:
+        v = flow.vocab
+        self._flow, self._labels, self._rows = flow, torch.arange(v).repeat(len(truths)), truths.repeat_interleave(v)
+        low, high = (torch.full((len(self._rows),), x, dtype=torch.float64) for x in _ENDS)
+        every = torch.arange(len(low))
+        self.range = Enclosed(low, high, self(low, every), self(high, every))
+        #: Below all samples, φ_k goes on as that power of 1/u as which it grows at the smallest.
+        steps = logsigmoid(low + 1) - logsigmoid(low)
+        self._power = log_ratio(self.range.above, self(low + 1, every)) / steps
+
+    def __call__(self, x: Tensor, index: Tensor) -> Tensor:
+        """φ of the functions `index` at log-odds x, (n,) each."""
+        rows, labels = self._rows[index], self._labels[index]
+        weight = self._flow.weights(x, rows, labels)
+        return (self._flow.truth[rows, labels] * weight + self._flow.fixed[rows, labels]) / torch.sigmoid(x)
+
+    def inverse(self, level: Tensor, within: Enclosed, index: Tensor) -> Enclosed:
+        """Where the functions `index` go through levels (n,); at an end of the range where they do not."""
+        under, over = within.above <= level, within.below > level
+        left, above = torch.where(over, within.right, within.left), torch.where(over, within.below, within.above)
+        right, below = torch.where(under, within.left, within.right), torch.where(under, within.above, within.below)
+
+        def height(x: Tensor, which: Tensor) -> Tensor:
+            phi = self(x, index[which])
+            y = log_ratio(phi, level[which])
+            y = torch.where(y.abs() <= _EPS, 0.0, y)
+            above[which[y >= 0]], below[which[y <= 0]] = phi[y >= 0], phi[y <= 0]
+            return y
+
+        ends = Enclosed(left, right, log_ratio(above, level), log_ratio(below, level))
+        found = enclose(height, ends, torch.full_like(level, _CLOSE))
+        return Enclosed(found.left, found.right, above, below)
+
+    def probs(self, found: Enclosed, level: Tensor, index: Tensor) -> Tensor:
+        """p_k at these levels, (n,)."""
+        x = (found.left + found.right) / 2
+        power = self._power[index]
+        tail = logsigmoid(x) + log_ratio(found.above, level) / power.clamp(min=1e-3)
+        tail = torch.where(power > 0.01, tail.exp(), 0.0)
+        return torch.where((x == _ENDS[0]) & (found.above <= level), tail, torch.sigmoid(x))
 
 
-def _below_grid(flow: SeparableFlow, p: Tensor) -> Tensor:
-    """p_k where it is smaller than any sample of u, (B, V). The likeliest token gives the level C. A φ_k that grows
-    like a power of 1/u at the smallest samples is continued as that power up to C; any other token has no mass."""
-    u, field = _sample(flow, torch.logit(p, eps=1e-15)[..., None])
-    level = (field / u)[..., 0].gather(-1, p.argmax(-1, keepdim=True))
-    x = torch.tensor([_ENDS[0], _ENDS[0] + 1], dtype=torch.float64)
-    u, field = _sample(flow, x.expand(*p.shape, -1))
-    phi = (field / u).clamp(min=1e-300).log()
-    power = phi[..., 0] - phi[..., 1]  # per unit of log u
-    tiny = u[..., 0].log() + (phi[..., 0] - level.clamp(min=1e-300).log()) / power.clamp(min=1e-3)
-    return torch.where(power > 0.01, tiny.exp(), 0.0)
+def _between(low: Enclosed, high: Enclosed, level: Tensor) -> Enclosed:
+    """Where functions go through levels (N,) between two at which that is known: on a jump across both it is there."""
+    within = Enclosed(high.left, low.right, high.above, low.below)
+    for end in (low, high):
+        across = (end.above > level) & (end.below <= level)
+        within = Enclosed(*(torch.where(across, x, y) for x, y in zip(end, within, strict=True)))
+    return within
 
 
-def _monotone(phi: Tensor) -> Tensor:
-    """φ (B, V, n) without the rises along u that rounding makes."""
-    return torch.cummin(phi, -1).values
+def _surplus(found: Enclosed, p: Tensor, v: int) -> Tensor:
+    """log of Σ p_k over what the likeliest token leaves, without that one, (B,): with all digits also where it leaves
+    little."""
+    p, x = p.view(-1, v), ((found.left + found.right) / 2).view(-1, v)
+    likeliest = p.argmax(-1, keepdim=True)
+    others = p.scatter(-1, likeliest, 0.0).sum(-1)
+    x = x.gather(-1, likeliest)[:, 0]
+    left = torch.where(x < _ENDS[1], torch.sigmoid(-x), 0.0)  # at the end of the range it may be anything smaller
+    more = log_ratio(others, left)
+    return torch.where((more.abs() <= _ONE) | ((more.abs() * left <= 8 * _EPS) & (left > 0)), 0.0, more)
 
 
-class _Samples:
-    """Samples of φ_k, which fall, at rising u; (B, V, n) both."""
+def _solve(flow: SeparableFlow, truths: Tensor) -> tuple[Tensor, Tensor]:
+    """p_k = φ_k⁻¹(C) with Σ p_k = 1 at some of the truths, (B, V), and how many tokens could take the last mass, (B,):
+    above 1, the optimum is not unique.
 
-    def __init__(self, u: Tensor, phi: Tensor) -> None:
-        self.u, self.phi = u, phi
-        self._rising = -phi
-        self._knots = sort(phi.flatten(1))  # (B, V n)
+    C is enclosed ever closer, and with it every p_k: at a level between two others it lies between what it is there.
+    Where the sum jumps over 1 at C, the tokens that are flat there share what is missing."""
+    curves, b, v = _Curves(flow, truths), len(truths), flow.vocab
+    every = torch.arange(b * v)
+    low, high = (Enclosed(*(x.clone() for x in curves.range)) for _ in range(2))  # at a lower level, and at a higher
 
-    def brackets(self) -> tuple[Tensor, Tensor]:
-        """The indices of the samples between which each p_k lies, (B, V, 1) twice, whatever φ does inside a cell: C is
-        at most the level at which the upper ends of the cells sum to 1, and at least that at which the lower ends
-        do."""
-        last = self.u.shape[-1] - 1
+    def excess(level: Tensor, which: Tensor) -> Tensor:
+        """log Σ p_k at a level for some of the truths; `low` or `high` is then what was found there."""
+        index, level = every.view(b, v)[which].flatten(), level.repeat_interleave(v)
+        found = curves.inverse(level, _between(low.of(index), high.of(index), level), index)
+        more = _surplus(found, curves.probs(found, level, index), v)
+        for end, moves in ((low, more >= 0), (high, more <= 0)):
+            moves = moves.repeat_interleave(v)
+            end.put(index[moves], found.of(moves))
+        return more
 
-        def lower(levels: Tensor) -> Tensor:
-            return (self._count_above(levels) - 1).clamp(min=0)
-
-        def upper(levels: Tensor) -> Tensor:
-            return self._count_above(levels).clamp(max=last)
-
-        least, _ = self._balance(lambda levels: self.u.gather(-1, lower(levels)))
-        _, most = self._balance(lambda levels: self.u.gather(-1, upper(levels)))
-        return lower(most[:, None]), upper(least[:, None])
-
-    def allocate(self) -> tuple[Tensor, Tensor]:
-        """p_k = φ_k⁻¹(C) at the level C at which they sum to 1, (B, V), and how many tokens could take the last mass,
-        (B,): those that are flat at C share what is missing to 1."""
-        low, high = self._balance(self._inverse)
-        least, most = self._inverse(high[:, None])[..., 0], self._inverse(low[:, None])[..., 0]  # (B, V)
-        gap = most - least
-        spare = 1 - least.sum(-1, keepdim=True)  # (B, 1)
-        share = torch.where(gap.sum(-1, keepdim=True) > 0, spare / gap.sum(-1, keepdim=True), 0.0).clamp(0, 1)
-        return least + share * gap, (gap > 1e-6).sum(-1)
-
-    def _balance(self, inverse: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """The level C at which Σ_k φ_k⁻¹(C), which falls with C, goes through 1: from below and from above, (B,) twice.
-
-        Bisection over the sampled values of φ. Between two neighbours of them the sum is linear in C, which gives C
-        exactly; where it jumps at a sampled value, C is that value from below and the next float from above."""
-        knots = self._knots
-
-        def mass(level: Tensor) -> Tensor:
-            return inverse(level[:, None]).sum(1)[:, 0]  # (B,)
-
-        first, last = torch.zeros(len(knots), dtype=torch.long), torch.full((len(knots),), knots.shape[1] - 1)
-        for _ in range(knots.shape[1].bit_length()):
-            middle = (first + last) // 2
-            over = mass(knots.gather(-1, middle[:, None])[:, 0]) > 1
-            first, last = torch.where(over, middle, first), torch.where(over, last, middle)
-        low, high = (knots.gather(-1, i[:, None])[:, 0] for i in (first, last))
-        above = torch.nextafter(low, torch.full_like(low, torch.inf))
-        start, end = mass(above), mass(high)
-        between = above + (high - above) * ((start - 1) / (start - end).clamp(min=1e-300)).clamp(0, 1)
-        return torch.where(start > 1, between, low), torch.where(start > 1, between, above)
-
-    def _count_above(self, levels: Tensor) -> Tensor:
-        """How many samples of φ_k are at least as high as levels (B, L): (B, V, L)."""
-        goal = levels[:, None].expand(-1, self.phi.shape[1], -1).contiguous()
-        return torch.searchsorted(self._rising, -goal, right=True)
-
-    def _inverse(self, levels: Tensor) -> Tensor:
-        """φ_k⁻¹ of levels (B, L) by linear interpolation, (B, V, L); 0 where all of φ_k is below the level."""
-        u, phi, after = self.u, self.phi, self._count_above(levels)
-        goal = levels[:, None].expand(-1, phi.shape[1], -1)
-        i = after.clamp(1, phi.shape[-1] - 1)
-        above, below = phi.gather(-1, i - 1), phi.gather(-1, i)
-        left, right = u.gather(-1, i - 1), u.gather(-1, i)
-        drop = above - below
-        inside = left + torch.where(drop > 0, (above - goal) / drop, 1.0).clamp(0, 1) * (right - left)
-        return torch.where(after == 0, 0.0, torch.where(after == phi.shape[-1], u[..., -1:], inside))
+    middle = curves(torch.full_like(every, -math.log(v - 1), dtype=torch.float64), every).view(b, v)
+    least, most = middle.amin(-1), middle.amax(-1)  # at the one, no p_k is below 1/V, at the other none is above
+    size = torch.maximum(least.abs(), most.abs()).clamp(min=1e-290)
+    most, least = most + 1e-6 * most.abs(), least - 1e-6 * least.abs() - 1e-12 * size
+    below = excess(most, torch.arange(b))
+    left = least.where(below < 0, most)
+    above = torch.zeros_like(below)
+    above[below < 0] = excess(least[below < 0], (below < 0).nonzero()[:, 0])
+    right = most.where(above > 0, left)
+    unit = 1e-12 * size  # levels of all sizes are told apart: first the size of C is found, then its digits
+    start = Enclosed((left / unit).asinh(), (right / unit).asinh(), above, below)
+    e = enclose(lambda s, which: excess(unit[which] * s.sinh(), which), start, torch.ones(b, dtype=torch.float64))
+    e = e._replace(left=unit * e.left.sinh(), right=unit * e.right.sinh())
+    e = enclose(excess, e, _EPS * torch.maximum(e.left.abs(), e.right.abs()))
+    found = ((high, e.right), (low, e.left))
+    p, more = (curves.probs(end, level.repeat_interleave(v), every).view(b, v) for end, level in found)
+    gap = more - p
+    spare, room = 1 - p.sum(-1, keepdim=True), gap.sum(-1, keepdim=True)
+    p = p + torch.where(room > 0, spare / room, 0.0).clamp(0, 1) * gap
+    return p / p.sum(-1, keepdim=True), (gap > 1e-6).sum(-1)
