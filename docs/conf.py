@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from sphinx.util.parallel import make_chunks
 
 import qunify
-from docs import kernels, methods, notebooks
+from docs import methods, notebooks
 from qunify import explorer
 
 HERE = Path(__file__).parent
@@ -91,7 +91,6 @@ def quiet_kernels(app: Any) -> None:
     profile.mkdir(parents=True, exist_ok=True)
     (profile / "ipython_kernel_config.py").write_text("c.IPKernelApp.log_level = 'ERROR'\n")
     os.environ["IPYTHONDIR"] = str(profile.parent)
-    kernels.use()
 
 
 def lessons() -> list[str]:

@@ -327,7 +327,7 @@ def _format_words(seen: Seen) -> str:
     slow = [m for m in seen[RARE].order if seen[RARE].mean(m) > SLOW * seen[RARE].mean("sft")]
     told = ", ".join(f"{title(m)} {shown(RARE, seen, m)}" for m in slow)
     return (
-        "One study follows a format in a real model, with one seed (below: DFT unlearns it). What a single token "
+        "One study follows a format in a real model, with three seeds (below: DFT unlearns it). What a single token "
         f"tells, in {RARE.what}: SFT needs "
         f"{shown(RARE, seen, 'sft')}, fewest of all; more than {SLOW} times as many need {told}. A mark or "
         "an end of turn that the model hardly expects is such a token, but in a model tokens share parameters, and "

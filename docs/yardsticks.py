@@ -317,7 +317,7 @@ SCALE: dict[str, str] = {
     "digits": f"networks of {digits.WIDTH} hidden units",
     "demonstrations": f"a transformer of {_millions(demonstrations.FULL.reference)}, real text",
     "real_audit": f"{MODEL.name}, {real_audit.STEPS} steps of an adapter at one rate, one seed",
-    "real_model": f"{MODEL.name}, {REAL_STEPS} steps of an adapter at two rates, one seed",
+    "real_model": f"{MODEL.name}, {REAL_STEPS} steps of an adapter at two rates, one to three seeds",
     "prior_conflict": "tables of probabilities",
     "dynamics": "one softmax",
     "ten_settings": f"transformers of {_millions(FULL.small, FULL.large)}, five tasks",

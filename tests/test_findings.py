@@ -92,7 +92,15 @@ OTHERWISE: dict[str, Rows] = {
     "The first step foretells what training does to a real model, far from perfectly": swapped(
         "group", "special tokens", "white space"
     ),
-    "What falls far was foretold to fall": swapped("recipe", "dft", "sft"),
+    "Of what falls the first step foretells less than half": swapped("recipe", "profit", "sft"),
+    "Who learns the format is seen in the first step, and not in what is asked": swapped("recipe", "dft", "sft"),
+    "How much is asked hardly tells how far a model moves": swapped("recipe", "dft", "sft"),
+    "What the first step misses is not the optimiser's doing: kinds of token pull at each other": swapped(
+        "recipe", "dft, plain descent", "sft, plain descent"
+    ),
+    "Wrong solutions are learned as right ones are": lambda t: t.assign(
+        value=t["value"].where(t["quantity"] != "more", 1.0)
+    ),
     "An anchor is not seen in the first step": swapped("recipe", "dft", "sft"),
     "DFT learns to stop and unlearns the format": swapped("recipe", "dft", "sft"),
     "DFT is right more often than the start, and far too sure": swapped("recipe", "dft", "sft"),

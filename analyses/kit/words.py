@@ -12,6 +12,12 @@ def title(method: str) -> str:
     return catalogue.get(method).title if method in catalogue.names() else method.capitalize()
 
 
+def listed(names: Iterable[str]) -> str:
+    """Each once, in their order, the last after "and"."""
+    each = list(dict.fromkeys(names))
+    return " and ".join([", ".join(each[:-1]), each[-1]] if len(each) > 1 else each)
+
+
 def percent(share: float, half: float | None = None, digits: int = 1) -> str:
     """A share, and half of its 95 % interval: "12.3 %", "12.3 ± 0.4 %"."""
     within = "" if half is None else f" ± {100 * half:.{digits}f}"

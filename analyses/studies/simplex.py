@@ -14,6 +14,7 @@ from torch import Tensor
 
 import qunify as qu
 from analyses.kit.study import Study
+from analyses.kit.words import listed
 from qunify import plots
 from qunify.maps import QMap
 from qunify.population import (
@@ -175,9 +176,9 @@ def see(table: pd.DataFrame) -> str:
     several = [f"{n} has {optima[n]}" for n, _ in METHODS if optima[n] > 1]
     at_truth = [n for n, _ in METHODS if optima[n] == 1 and _off_truth(table, n) < CLOSE]
     return (
-        f"Of {len(METHODS)} methods only {_listed(at_truth)} end{'s' * (len(at_truth) == 1)} at the truth alone. "
+        f"Of {len(METHODS)} methods only {listed(at_truth)} end{'s' * (len(at_truth) == 1)} at the truth alone. "
         f"{int(arrived.sum())} of {len(last)} trained models end within {CLOSE:g} in total variation of an "
-        f"optimum that the drift predicts. {_listed(several)} stable optima: there the start "
+        f"optimum that the drift predicts. {listed(several)} stable optima: there the start "
         f"decides."
     )
 
@@ -185,10 +186,6 @@ def see(table: pd.DataFrame) -> str:
 def _off_truth(table: pd.DataFrame, method: str) -> float:
     optimum = table[(table["kind"] == "optimum") & (table["method"] == method)][list(SIMPLEX_TOKENS)].to_numpy()[0]
     return float(abs(optimum - np.array(SIMPLEX_TRUTH)).sum() / 2)
-
-
-def _listed(names: list[str]) -> str:
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

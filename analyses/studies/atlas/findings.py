@@ -5,15 +5,10 @@ from __future__ import annotations
 import pandas as pd
 
 from analyses.kit.findings import Finding
+from analyses.kit.words import listed
 from analyses.studies.atlas import words
 
 OVER_ALL, OVER_OTHERS = "label_smoothing(smoothing=0.1)", "label_smoothing(smoothing=0.1*V/(V - 1))"
-
-
-def listed(names: object) -> str:
-    """Each once, in the order of the rows, the last after "and"."""
-    each = list(dict.fromkeys(names))  # type: ignore[call-overload]
-    return ", ".join(each[:-1]) + " and " + each[-1] if len(each) > 1 else "".join(each)
 
 
 def libraries(table: pd.DataFrame) -> list[str]:

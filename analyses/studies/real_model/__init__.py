@@ -78,6 +78,17 @@ def names_of(table: pd.DataFrame) -> list[str]:
     return [recipe.name for recipe in RECIPES if recipe.name in there]
 
 
+def named(recipe: str) -> str:
+    """What a recipe is called: "Posterior with a noisy teacher"."""
+    method, _, teacher = recipe.partition(", ")
+    return title(method) + (f" with a {teacher}" if teacher else "")
+
+
+def colour(recipe: str) -> str:
+    """That of its method."""
+    return plots.colour(recipe.partition(",")[0])
+
+
 def moved(table: pd.DataFrame, recipe: str, group: str, step: int = STEPS, rate: float = 0) -> float:
     """By how much the group's mean log u has changed since the start, in nats."""
     return value(table, recipe, "log u", group, step, rate) - value(table, recipe, "log u", group, 0)
@@ -150,9 +161,9 @@ def draw(table: pd.DataFrame) -> Figure:
     measures that the methods trade against each other."""
     found, kinds = pairs(table), groups(table)
     with plots.style():
-        figure = Figure(figsize=(15.5, 7.2))
+        figure = Figure(figsize=(15.5, 7.6))
         grid = figure.add_gridspec(
-            1, 5, width_ratios=(1, 1, 1, 0.28, 1.1), wspace=0.1, left=0.06, right=0.985, bottom=0.27, top=0.86
+            1, 5, width_ratios=(1, 1, 1, 0.28, 1.1), wspace=0.1, left=0.06, right=0.985, bottom=0.33, top=0.87
         )
         axes = [figure.add_subplot(grid[i]) for i in range(3)]
         for ax, quantity in zip(axes, FORETOLD, strict=True):
@@ -165,19 +176,20 @@ def draw(table: pd.DataFrame) -> Figure:
         for ax in axes[1:]:
             ax.tick_params(labelleft=False)
         _trade(figure.add_subplot(grid[4]), table)
-        names = names_of(table)
-        by_colour = [
-            Line2D([], [], color=plots.colour(n), marker="o", fillstyle=_fill(n), linestyle="", label=title(n))
-            for n in names
-        ]
-        by_shape = [
-            Line2D([], [], color=plots.SOFT, marker=m, linestyle="", label=NAMED.get(g, g))
-            for g, m in zip(kinds, _MARKERS, strict=True)
-        ]
-        for handles, height in ((by_colour, 0.055), (by_shape, 0.0)):
+        foretold_of = [name for name in names_of(table) if name in set(found["recipe"])]
+        others = [name for name in foretold_of if name not in MAIN]
+        half = -(-len(others) // 2)
+        shapes = zip(kinds, _MARKERS, strict=True)
+        by_shape = [Line2D([], [], color=plots.SOFT, marker=m, linestyle="", label=NAMED.get(g, g)) for g, m in shapes]
+        by_colour = ([_dot(name) for name in some] for some in (MAIN, others[:half], others[half:]))
+        for handles, height in zip((*by_colour, by_shape), (0.15, 0.1, 0.05, 0.0), strict=True):
             count = len(handles)
             figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.05, height), ncols=count, frameon=False)
     return figure
+
+
+def _dot(recipe: str) -> Line2D:
+    return Line2D([], [], color=colour(recipe), marker="o", fillstyle=_fill(recipe), linestyle="", label=named(recipe))
 
 
 def _fill(recipe: str) -> Any:
@@ -191,8 +203,8 @@ def _reach(values: pd.Series) -> tuple[float, float]:
 
 def _beside(ax: Axes, found: pd.DataFrame, quantity: str, kinds: list[str]) -> None:
     for recipe, group, x, y in found[["recipe", "group", quantity, "trained"]].itertuples(index=False):
-        marker, colour = _MARKERS[kinds.index(group)], plots.colour(recipe)
-        ax.plot(x, y, marker, color=colour, fillstyle=_fill(recipe), markersize=7, alpha=0.85)
+        marker = _MARKERS[kinds.index(group)]
+        ax.plot(x, y, marker, color=colour(recipe), fillstyle=_fill(recipe), markersize=7, alpha=0.85)
     r, low, high, _ = correlation(found, quantity)
     ax.axhline(0, color=plots.SOFT, linewidth=1, zorder=0)
     what, _, where = FORETOLD[quantity].partition(": ")
@@ -210,6 +222,7 @@ def _beside(ax: Axes, found: pd.DataFrame, quantity: str, kinds: list[str]) -> N
     elif quantity == "rehearsed":
         ax.set_xscale("symlog", linthresh=0.3)
         ax.set_xticks([-1, -0.3, 0, 0.3, 1, 3], ["−1", "−0.3", "0", "0.3", "1", "3"])
+        ax.set_xlim(*_reach(found[quantity]))
         ax.minorticks_off()
     elif quantity == "push ratio":
         ax.set_xscale("log", base=2)
@@ -217,24 +230,27 @@ def _beside(ax: Axes, found: pd.DataFrame, quantity: str, kinds: list[str]) -> N
         ax.minorticks_off()
 
 
+_APART = 0.15  # nats: nearer to SFT than this a method has no label of its own
+
+
 def _trade(ax: Axes, table: pd.DataFrame) -> None:
     """Mean −log u against the share of tokens whose label is the likeliest, at both rates."""
-    x0, y0 = -value(table, "sft", "log u", step=0), value(table, "sft", "accuracy", step=0)
+    x0, y0 = _likely_or_right(table, "start", 0)
     ax.plot(x0, y0, "*", color=plots.INK, markersize=13)
     ax.annotate("start", (x0, y0), (8, -3), textcoords="offset points", color=plots.INK)
-    for recipe in names_of(table):
-        points = [
-            (-value(table, recipe, "log u", rate=rate), value(table, recipe, "accuracy", rate=rate)) for rate in RATES
-        ]
-        line = "-" if recipe in MAIN else ":"
-        ax.plot(*zip(*points, strict=True), line, color=plots.colour(recipe), linewidth=1.4)
-        if recipe not in MAIN:
-            ax.annotate(
-                recipe, points[-1], (7, 4), textcoords="offset points", color=plots.as_text(plots.colour(recipe))
-            )
-        for rate, (x, y) in zip(RATES, points, strict=True):
-            fill = "full" if rate == max(RATES) else "none"
-            ax.plot(x, y, "o", color=plots.colour(recipe), fillstyle=fill, markersize=7)
+    as_sft, last = [], {name: _likely_or_right(table, name, max(RATES)) for name in names_of(table)}
+    for recipe, end in last.items():
+        points = [_likely_or_right(table, recipe, rate) for rate in RATES]
+        own, line = colour(recipe), "-" if recipe in MAIN else ":"
+        ax.plot(*zip(*points, strict=True), line, color=own, linewidth=1.4)
+        for fill, (x, y) in zip(("none", "full"), points, strict=True):
+            ax.plot(x, y, "o", color=own, fillstyle=fill, markersize=7)
+        if abs(end[0] - last["sft"][0]) < _APART:
+            as_sft.append(recipe)
+        else:
+            _label(ax, recipe, end, plots.as_text(own))
+    _label(ax, f"sft and {len(as_sft) - 1} more", last["sft"], plots.INK)
+    ax.margins(x=0.13, y=0.1)
     ax.set_title("Likely or right", weight="bold", pad=24)
     ax.text(
         0.5, 1.015, f"rates: ○ {RATES[0]:g}, ● {RATES[1]:g}", transform=ax.transAxes, ha="center",
@@ -242,6 +258,17 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
     )  # fmt: skip
     ax.set_xlabel("mean −log u of held-out\ndemonstrations, nats")
     ax.set_ylabel("share of tokens whose label is the likeliest")
+
+
+def _label(ax: Axes, text: str, at: tuple[float, float], colour: str) -> None:
+    ax.annotate(text, at, (0, 8), textcoords="offset points", ha="center", color=colour)
+
+
+def _likely_or_right(table: pd.DataFrame, recipe: str, rate: float) -> tuple[float, float]:
+    """Mean −log u, and the share of tokens whose label is the likeliest; at rate 0 those of the start."""
+    step = STEPS if rate else 0
+    log_u, right = (value(table, recipe, quantity, step=step, rate=rate) for quantity in ("log u", "accuracy"))
+    return -log_u, right
 
 
 def digest(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from analyses.kit.findings import Finding
 from analyses.kit.real import END, MARKS, NAMED
-from analyses.kit.words import minus, percent, title
-from analyses.studies.real_model import REHEARSAL, correlation, moved, pairs, value, worst_first
-from analyses.studies.real_model.recipes import MAIN, RATES, STEPS
-from analyses.studies.real_model.verdicts import by_seed, furthest, learned
+from analyses.kit.words import listed, minus, percent
+from analyses.studies.real_model import REHEARSAL, correlation, foretold, moved, named, pairs, value, worst_first
+from analyses.studies.real_model.flagged import DIGITS, EVERY, TRAINED
+from analyses.studies.real_model.recipes import DESCENT, MAIN, PLAIN, RATES, SPACE, STEPS, WAYS, WORDS
+from analyses.studies.real_model.verdicts import alone, by_seed, furthest, learned, on_flagged
 
-DEEP = 1.0  # nats
 FASTER = max(RATES)
 
 
-def _told(t: pd.DataFrame, quantity: str, rate: float = 0) -> str:
-    r, low, high, _ = correlation(pairs(t, rate), quantity)
+def _told(found: pd.DataFrame, quantity: str) -> str:
+    r, low, high, _ = correlation(found, quantity)
     return minus(f"{r:.2f} [{low:.2f}, {high:.2f}]")
 
 
 def _foretold_words(t: pd.DataFrame) -> str:
-    n = len(pairs(t))
-    by_rate = " and ".join(f"{_told(t, 'influence', rate)} where all train at {rate:g}" for rate in RATES)
+    found = pairs(t)
+    rest = found[~found["group"].isin([MARKS, END])]
+    by_rate = " and ".join(f"{_told(pairs(t, rate), 'influence')} where all train at {rate:g}" for rate in RATES)
     seeds, median, most = by_seed(t)
     return (
-        f"Over {n} pairs of a method and a kind of token ({pairs(t)['recipe'].nunique()} methods), the change of mean "
-        f"log u by the first step of gradient descent, worked out from inner products of gradients before any "
-        f"training, has a rank correlation of {_told(t, 'influence')} with what {STEPS} steps of Adam did on held-out "
-        f"demonstrations, each method at its own rate (95 % intervals over methods); {by_rate}. Adam's own first step "
-        f"has {_told(t, 'influence_adam')}, a rehearsal of ten steps {_told(t, 'rehearsed')}, the share of its push "
-        f"that a method spends there {_told(t, 'push ratio')}. The {len(MAIN)} main methods have "
-        f"{len(seeds)} seeds, the others one: with each seed by itself the first step of gradient descent has "
+        f"Over {len(found)} pairs of a method and a kind of token ({found['recipe'].nunique()} methods), the change of "
+        f"mean log u by the first step of gradient descent, worked out from inner products of gradients before any "
+        f"training, has a rank correlation of {_told(found, 'influence')} with what {STEPS} steps of Adam did on "
+        f"held-out demonstrations, each method at its own rate (95 % intervals over methods); {by_rate}. Without the "
+        f"end of turn and the calculator marks, where most is to be learned, it has {_told(rest, 'influence')}. Adam's "
+        f"own first step has {_told(found, 'influence_adam')}, a rehearsal of ten steps {_told(found, 'rehearsed')}, "
+        f"the share of its push that a method spends there {_told(found, 'push ratio')}. The {len(MAIN)} main methods "
+        f"have {len(seeds)} seeds, the others one: with each seed by itself the first step of gradient descent has "
         f"{', '.join(f'{r:.2f}' for r in seeds)}, and a kind of token's gain has a standard deviation over seeds of "
         f"{median:.2f} nats in the median, {most:.2f} at most. {_furthest_off(t)}"
     )
@@ -42,7 +45,7 @@ def _furthest_off(t: pd.DataFrame) -> str:
     worst = worst_first(pairs(t)).iloc[0]
     first, came = (minus(f"{worst[name]:+.2f}") for name in ("influence", "trained"))
     return (
-        f"Furthest off: {NAMED.get(worst['group'], worst['group'])} under {title(worst['recipe'])}, where {first} per "
+        f"Furthest off: {NAMED.get(worst['group'], worst['group'])} under {named(worst['recipe'])}, where {first} per "
         f"unit of rate was foretold and {came} nats came."
     )
 
@@ -50,80 +53,95 @@ def _furthest_off(t: pd.DataFrame) -> str:
 def _foretold_holds(t: pd.DataFrame) -> bool:
     found = pairs(t)
     (done, done_low, *_), (asked, *_) = (correlation(found, q) for q in ("influence", "push ratio"))
-    return done > 0.75 and done_low > 0.5 > asked and done < 0.95
+    return 0.75 < done < 0.95 and done_low > asked
 
 
-def _fallen(t: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """All pairs; those whose mean log u training lowered; and of these those that fell far."""
+def _falls(t: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All pairs; and those whose mean log u training lowered, the deepest fall first."""
     found = pairs(t)
-    fell = found[found["trained"] < 0]
-    return found, fell, fell[fell["trained"] < -DEEP]
+    return found, found[found["trained"] < 0].sort_values("trained")
 
 
 def _falls_words(t: pd.DataFrame) -> str:
-    found, fell, deep = _fallen(t)
+    found, fell = _falls(t)
     same = int(((found["influence"] < 0) == (found["trained"] < 0)).sum())
-    those = " and ".join(
-        f"{NAMED.get(group, group)} under {title(recipe)} ({minus(f'{came:+.1f}')})"
-        for recipe, group, came in deep[["recipe", "group", "trained"]].itertuples(index=False)
-    )
-    missed = fell.loc[fell["influence"] >= 0, "trained"]
+    told = fell["influence"] < 0
+
+    def deepest(some: pd.DataFrame) -> str:
+        return listed(
+            f"{NAMED.get(group, group)} under {named(recipe)} ({minus(f'{came:+.1f}')})"
+            for recipe, group, came in some[["recipe", "group", "trained"]].head(3).itertuples(index=False)
+        )
+
     return (
-        f"In {len(fell)} of the {len(found)} pairs training lowered mean log u. The first step of gradient descent "
-        f"had the sign right in {same}, where saying that everything rises would have it right in "
-        f"{len(found) - len(fell)}; of the {len(fell)} that fell it foretold {len(fell) - len(missed)}, among them "
-        f"all that fell by more than {DEEP:g} nat: {those}. What it missed fell by {-missed.min():.2f} nats at most."
+        f"In {len(fell)} of the {len(found)} pairs training lowered mean log u. The first step of gradient descent had "
+        f"the sign right in {same}, where saying that everything rises would have it right in "
+        f"{len(found) - len(fell)}. Of the {len(fell)} that fell it foretold {int(told.sum())}, the deepest of them "
+        f"{deepest(fell[told])}; the deepest that it did not foretell are {deepest(fell[~told])}."
     )
 
 
 def _falls_holds(t: pd.DataFrame) -> bool:
-    _, fell, deep = _fallen(t)
-    return len(deep) > 0 and bool((deep["influence"] < 0).all()) and 2 * int((fell["influence"] < 0).sum()) >= len(fell)
+    _, fell = _falls(t)
+    told = fell["influence"] < 0
+    return 0 < 2 * int(told.sum()) < len(fell) and bool(told.iloc[0])
+
+
+def _in_order(marks: pd.DataFrame) -> tuple[int, int]:
+    """Of the pairs of a method that learned the marks and one that did not, in how many the first step of gradient
+    descent raised them more in the former; and how many pairs there are."""
+    yes, no = (marks.loc[marks["came"] == came, "influence"].to_numpy() for came in (True, False))
+    return int((yes[:, None] > no).sum()), len(yes) * len(no)
 
 
 def _learned_words(t: pd.DataFrame) -> str:
     found = learned(t)
-    marks = found[found["group"] == MARKS]
-    yes, no = marks[marks["came"]], marks[~marks["came"]]
+    parts = {group: found[found["group"] == group] for group in (END, MARKS)}
+    not_so = {group: listed(map(named, part.loc[~part["came"], "recipe"])) for group, part in parts.items()}
     wrong = {how: int((found[how] != found["came"]).sum()) for how in ("asked", "done")}
-    low, high = (minus(f"{x:+.2f}") for x in (no["influence"].max(), yes["influence"].min()))
-    end = found[found["group"] == END]
-    patient = [title(name) for name in end.loc[~end["asked"], "recipe"]]
+    patient = listed(map(named, parts[END].loc[~parts[END]["asked"], "recipe"]))
+    first, of = _in_order(parts[MARKS])
+    missed = parts[MARKS].query("not came").nlargest(1, "influence").iloc[0]
+    target = foretold().query("quantity == 'target' and group == @END").set_index("recipe")["value"]
+    noisy = "target_sft, noisy teacher"
     return (
-        f"Each of the {len(end)} methods ends with a probability of the end of turn above one half (geometric mean), "
-        f"{len(yes)} with one of the calculator marks: {', '.join(map(title, no['recipe']))} do not. What is asked "
-        f"token by token had it wrong in {wrong['asked']} of {len(found)} cases: by its patience the end of turn "
-        f"should have been out of reach of {', '.join(patient)}, and the marks of nobody. Adam's first step had it "
-        f"wrong in {wrong['done']}: it raises everything. By the first step of gradient descent those that do not "
-        f"learn the marks come last, all of them: {low} nats per unit of rate at most, {high} or more for those that "
-        "do."
+        f"Of {len(parts[END])} methods all but {not_so[END]} end with a probability of the end of turn above one half "
+        f"(geometric mean); the calculator marks come as far under all but {not_so[MARKS]}. What is asked token by "
+        f"token had it wrong in {wrong['asked']} of {len(found)} cases: by their patience the end of turn should have "
+        f"been out of reach of {patient}, and the marks of nobody. Adam's first step had it wrong in {wrong['done']}: "
+        f"it raises everything. The first step of gradient descent raises the marks more for those that learn them in "
+        f"{first} of {of} pairs; what it has out of order is {named(missed['recipe'])} "
+        f"({missed['influence']:+.2f} nats per unit of rate). That {named(noisy)} does not learn to stop could be read "
+        f"from its target, which has a mean of {target[noisy]:.2f} there; of the tuned teacher's it is "
+        f"{target['target_sft']:.2f}."
     )
 
 
 def _learned_holds(t: pd.DataFrame) -> bool:
     found = learned(t)
-    marks = found[found["group"] == MARKS]
-    first = marks.groupby("came")["influence"]
+    first, of = _in_order(found[found["group"] == MARKS])
+    ends = found[found["group"] == END].set_index("recipe")["came"]
     return (
-        bool(found.loc[found["group"] == END, "came"].all())
-        and first.min()[True] > 2 * max(first.max()[False], 0.0)
+        [name for name in ends.index if not ends[name]] == ["target_sft, noisy teacher"]
+        and first > 0.9 * of
         and min((found[how] != found["came"]).sum() for how in ("asked", "done")) >= 5
     )
 
 
 def _furthest_words(t: pd.DataFrame) -> str:
     r, low, high, n = furthest(t)
+    told = minus(f"{r:.2f} [{low:.2f}, {high:.2f}]")
+    push = foretold().query("quantity == 'push'").set_index("recipe")["value"]
     return (
-        f"How much a method asks at step 0, its push, has a rank correlation of {minus(f'{r:.2f} [{low:.2f}, {high:.2f}]')} over "
-        f"{n} methods with how far the model ends from the start on its own answers to other requests (KL), each at "
-        f"its own rate. DFT asks a quarter of what SFT does and moves as far at the same rate: {_far(t, 'dft'):.2f} "
-        f"and {_far(t, 'sft'):.2f} nats at {FASTER:g}."
+        f"How much a method asks at step 0, its push, has a rank correlation of {told} over {n} methods with how far "
+        f"the model ends from the start on its own answers to other requests (KL), each at its own rate. DFT asks to "
+        f"move {push['dft']:.2f} of the probability at a token, SFT {push['sft']:.2f}; at the same rate DFT moves "
+        f"further: {_far(t, 'dft'):.2f} and {_far(t, 'sft'):.2f} nats at {FASTER:g}."
     )
 
 
 def _furthest_holds(t: pd.DataFrame) -> bool:
-    _, low, high, _ = furthest(t)
-    return low < 0.5 and _far(t, "dft") > _far(t, "sft")
+    return furthest(t)[1] < 0.5 and _far(t, "dft") > _far(t, "sft")
 
 
 def _anchor_words(t: pd.DataFrame) -> str:
@@ -225,15 +243,112 @@ def _sharp_holds(t: pd.DataFrame) -> bool:
     )
 
 
+def _descent(t: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The pairs of the recipes that were also trained by plain descent: by Adam, and by it."""
+    by_adam, by_descent = (pairs(t, way=way).set_index(["recipe", "group"]) for way in (PLAIN, DESCENT))
+    return by_adam.loc[by_descent.index], by_descent
+
+
+def _descent_words(t: pd.DataFrame) -> str:
+    by_adam, by_descent = _descent(t)
+    told = [minus(f"{correlation(one.reset_index(), 'influence')[0]:.2f}") for one in (by_descent, by_adam)]
+
+    def both(recipe: str, group: str) -> str:
+        return " and ".join(minus(f"{one.loc[(recipe, group), 'trained']:+.2f}") for one in (by_descent, by_adam))
+
+    names = by_descent.index.unique("recipe")
+    first, ten, last = (
+        minus(f"{by_descent.loc[('gem', SPACE), x]:+.2f}") for x in ("influence", "rehearsed", "trained")
+    )
+    ended = ", ".join(f"{by_descent.loc[(name, END), 'rehearsed']:.1f}" for name in ("sft", "gem"))
+    return (
+        f"What the first step was worked out for is plain gradient descent. Trained by that, at rate "
+        f"{WAYS[DESCENT][0]:g}, {listed(map(named, names))} come to a rank correlation of {told[0]} with it, by "
+        f"Adam to {told[1]}. DFT unlearns the marks and the first pieces of words either way ({both('dft', MARKS)}, "
+        f"{both('dft', WORDS)} nats by descent and by Adam). The white space under GEM, foretold worst of what rises "
+        f"({first} per unit of rate), has changed by {ten} nats after {REHEARSAL} steps and by {last} after {STEPS} of "
+        f"plain descent: the step is foretold right only while it lasts. Most of a first step is the end of turn; it "
+        f"has risen by {ended} nats in the first {REHEARSAL} steps under SFT and GEM and is learned then, and the "
+        f"gradient is another one. {_alone_words(t)}"
+    )
+
+
+def _alone_words(t: pd.DataFrame) -> str:
+    """What a kind of token gains alone, beside what it gains among all."""
+    found = alone(t).set_index(["recipe", "group"])
+
+    def both(recipe: str, group: str) -> str:
+        by_itself, among = (minus(f"{found.loc[(recipe, group), name]:+.2f}") for name in ("alone", "among"))
+        return f"{by_itself} (among all {among})"
+
+    return (
+        f"Trained alone, the white space gains {both('gem', SPACE)} under GEM, and the calculator marks "
+        f"{both('dft', MARKS)} under DFT: both are held down by what else is learned. The first pieces of words fall "
+        f"under DFT also alone, {both('dft', WORDS)}."
+    )
+
+
+def _descent_holds(t: pd.DataFrame) -> bool:
+    by_adam, by_descent = _descent(t)
+    unlearned = [by_descent.loc[("dft", group), "trained"] < 0 for group in (MARKS, WORDS)]
+    space, by_itself = by_descent.loc[("gem", SPACE)], alone(t).set_index(["recipe", "group"])["alone"]
+    apart = (correlation(one.reset_index(), "influence")[0] for one in (by_descent, by_adam))
+    return (
+        all(unlearned)
+        and space["influence"] > 0 > space["trained"]
+        and by_descent.loc[("sft", END), "rehearsed"] > 0.8 * by_descent.loc[("sft", END), "trained"]
+        and abs(float(np.subtract(*apart))) < 0.1
+        and by_itself["gem", SPACE] > 0.2
+        and by_itself["dft", MARKS] > 0 > by_itself["dft", WORDS]
+    )
+
+
+def _flagged_words(t: pd.DataFrame) -> str:
+    def told(part: str, place: str) -> str:
+        rows = on_flagged(t, part, place)
+        return ", ".join(
+            f"{named(row['recipe'])} {minus(format(row['more'], '+.2f'))} ± {row['more, standard error']:.2f}"
+            for _, row in rows.iterrows()
+        )
+
+    whole = on_flagged(t).set_index("recipe")
+    right, wrong = (f"{whole.loc['sft', f'gain, {kind}']:.2f}" for kind in ("right", "wrong"))
+    n = int(whole["n"].iloc[0])
+    return (
+        f"Trained on a right and a wrong solution of each of {TRAINED} questions, mean log u of the right ones rises "
+        f"by {right} nats per token under SFT, of the wrong ones by {wrong} ({n} questions of those trained on). How "
+        f"much more the right solution of a question gains: {told(EVERY, 'trained on')}; in the digits of its "
+        f"calculations, against those of the first wrong step: {told(DIGITS, 'trained on')}; in solutions held out: "
+        f"{told(EVERY, 'held out')} (means over questions ± standard errors)."
+    )
+
+
+def _flagged_holds(t: pd.DataFrame) -> bool:
+    """No method's difference is two standard errors from none, or one tenth of what SFT gains."""
+    whole = on_flagged(t)
+    sft = whole.set_index("recipe").loc["sft", "gain, right"]
+    clear = whole["more"].abs() > 2 * whole["more, standard error"]
+    return not bool((clear & (whole["more"].abs() > 0.1 * sft)).any())
+
+
 FINDINGS = (
     Finding(
         "The first step foretells what training does to a real model, far from perfectly",
         _foretold_words,
         _foretold_holds,
     ),
-    Finding("What falls far was foretold to fall", _falls_words, _falls_holds),
-    Finding("Who learns the format is seen in the first step, and not in what is asked", _learned_words, _learned_holds),
+    Finding("Of what falls the first step foretells less than half", _falls_words, _falls_holds),
+    Finding(
+        "Who learns the format is seen in the first step, and not in what is asked", _learned_words, _learned_holds
+    ),
+    Finding(
+        "What the first step misses is not the optimiser's doing: kinds of token pull at each other",
+        _descent_words,
+        _descent_holds,
+    ),
+    Finding("How much is asked hardly tells how far a model moves", _furthest_words, _furthest_holds),
     Finding("An anchor is not seen in the first step", _anchor_words, _anchor_holds),
     Finding("DFT learns to stop and unlearns the format", _marks_words, _marks_holds),
     Finding("DFT is right more often than the start, and far too sure", _sharp_words, _sharp_holds),
+    Finding("Wrong solutions are learned as right ones are", _flagged_words, _flagged_holds),
 )

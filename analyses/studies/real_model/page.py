@@ -6,11 +6,12 @@ import pandas as pd
 
 from analyses.kit.findings import committed
 from analyses.kit.real import MODEL, NAMED
-from analyses.kit.words import markdown, minus, percent, title
+from analyses.kit.words import markdown, minus, percent
 from analyses.studies import real_model
-from analyses.studies.real_model import correlation, foretold, groups, pairs, worst_first
+from analyses.studies.real_model import correlation, foretold, groups, moved, named, pairs, verdicts, worst_first
 from analyses.studies.real_model.data import ANSWERED, CHOICE, ELSEWHERE, HELD_OUT, LONGEST
-from analyses.studies.real_model.recipes import MEASURED, PER_STEP, RATES, STEPS
+from analyses.studies.real_model.flagged import DIGITS, EVERY
+from analyses.studies.real_model.recipes import DESCENT, MAIN, MEASURED, PER_STEP, RATES, STEPS, WAYS, WHOLE
 
 NAME = "real_model"
 FORETOLD = {
@@ -29,20 +30,22 @@ def setting() -> str:
     return (
         f"{MODEL.name} (`make real`) is trained by LoRA of rank 8 on every linear layer but the head, with "
         f"`qunify.hf.SFTTrainer`: {STEPS} steps of {PER_STEP} solutions of GSM8K of at most {LONGEST} tokens, "
-        f"{_ledger('tokens').max():,.0f} trained tokens for every method, the same ones in the same order; Adam at a "
-        f"constant rate, {RATES[0]:g} or {RATES[1]:g}, of which each method has the one after which its likeliest "
-        f"token is the label most often, on {CHOICE} demonstrations set apart. {HELD_OUT} others, of "
+        f"{_ledger('tokens', ['sft']).max():,.0f} trained tokens for every method, the same ones in the same "
+        f"order; Adam at a constant rate, {RATES[0]:g} or {RATES[1]:g}, of which each method has the one after which "
+        f"its likeliest token is the label most often, on {CHOICE} demonstrations set apart. {HELD_OUT} others, of "
         f"{int(t[t['quantity'] == 'log u']['n'].max()):,} tokens, are measured at the start and after {at} and "
         f"{MEASURED[-1]} steps; {ANSWERED} of their questions are answered greedily; and how far the model has moved "
         f"elsewhere is measured on its own answers to {len(ELSEWHERE)} requests that have nothing to do with them. "
-        f"Trained were {len(real_model.names_of(t))} of the {foretold()['recipe'].nunique()} recipes that predictions "
-        f"were made of, each with one seed."
+        f"Trained were {len(real_model.names_of(t))} recipes, the {len(MAIN)} main ones with {t['seed'].nunique()} "
+        f"seeds at their rate, the others with one. Of {foretold()['recipe'].nunique()} of them predictions were made: "
+        f"an audit knows nothing of weights and masks, and at its start PSFT is SFT."
     )
 
 
-def _ledger(quantity: str) -> pd.Series:
+def _ledger(quantity: str, recipes: list[str] | None = None) -> pd.Series:
     t = committed(NAME)
-    return t[(t["group"] == "ledger") & (t["quantity"] == quantity)]["value"]
+    rows = t[(t["group"] == "ledger") & (t["quantity"] == quantity)]
+    return rows[rows["recipe"].isin(recipes)]["value"] if recipes else rows["value"]
 
 
 def predictions() -> str:
@@ -63,7 +66,7 @@ def furthest_off() -> str:
     """The pairs whose place in the order was foretold worst."""
     worst = worst_first(pairs(committed(NAME)))[:5]
     lines = [
-        [f"{NAMED.get(group, group)} under {title(recipe)}", minus(f"{first:+.2f}"), minus(f"{ten:+.2f}"),
+        [f"{NAMED.get(group, group)} under {named(recipe)}", minus(f"{first:+.2f}"), minus(f"{ten:+.2f}"),
          minus(f"{came:+.2f}")]
         for recipe, group, first, ten, came in worst[
             ["recipe", "group", "influence", "rehearsed", "trained"]
@@ -78,7 +81,7 @@ def methods() -> str:
     head = [column for column in table.columns if column not in ("recipe", "rate")]
     lines = [
         [
-            title(row["recipe"]),
+            named(row["recipe"]),
             f"{row['rate']:g}" if row["rate"] else "",
             *(percent(row[h], digits=0) if h in SHARES else f"{row[h]:.2f}" for h in head),
         ]
@@ -88,14 +91,64 @@ def methods() -> str:
 
 
 def kinds() -> str:
-    """Change of mean log u of every kind of token, a column per method."""
-    found = pairs(committed(NAME)).set_index(["group", "recipe"])["trained"]
-    names = real_model.names_of(committed(NAME))
+    """Change of mean log u, a row per method and a column per kind of token."""
+    t = committed(NAME)
     lines = [
-        [NAMED.get(group, group), *(minus(f"{found[group, name]:+.2f}") for name in names)]
-        for group in groups(committed(NAME))
+        [named(recipe), *(minus(f"{moved(t, recipe, group):+.2f}") for group in groups(t))]
+        for recipe in real_model.names_of(t)
     ]
-    return markdown(["", *map(title, names)], lines)
+    return markdown(["", *(NAMED.get(group, group) for group in groups(t))], lines)
+
+
+def learned() -> str:
+    """Of the end of turn and the calculator marks: who was foretold to learn them, and who did."""
+    found = verdicts.learned(committed(NAME)).sort_values(["group", "influence"])
+    said = {True: "yes", False: "no"}
+    lines = [
+        [NAMED.get(row["group"], row["group"]), named(row["recipe"]), said[row["asked"]], said[row["done"]],
+         minus(f"{row['influence']:+.2f}"), said[row["came"]], minus(f"{row['log_u']:.2f}")]
+        for _, row in found.iterrows()
+    ]  # fmt: skip
+    head = ["", "", "by patience", "by Adam's first step", "first step of descent", "learned", "mean log u"]
+    return markdown(head, lines)
+
+
+def in_other_ways() -> str:
+    """How far the first step carries where the same methods are trained otherwise."""
+    words = {
+        "": f"an adapter, Adam, rates {RATES[0]:g} and {RATES[1]:g}",
+        DESCENT.name: f"an adapter, plain gradient descent at {WAYS[DESCENT][0]:g}",
+        WHOLE.name: f"all parameters, Adam at {WAYS[WHOLE][0]:g}",
+    }
+    lines = [
+        [words[row["way"]], minus(f"{row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"),
+         f"{row['sign right']} of {row['n']}"]
+        for _, row in verdicts.in_other_ways(committed(NAME)).iterrows()
+    ]  # fmt: skip
+    return markdown(["trained", "rank correlation with its first step", "sign right"], lines)
+
+
+def alone() -> str:
+    """What one kind of token gains where all kinds are trained on, and where it is the only one."""
+    lines = [
+        [f"{NAMED.get(row['group'], row['group'])} under {named(row['recipe'])}",
+         *(minus(f"{row[name]:+.2f}") for name in ("foretold", "among", "alone"))]
+        for _, row in verdicts.alone(committed(NAME)).iterrows()
+    ]  # fmt: skip
+    return markdown(["", "foretold, per unit of rate", "among all kinds", "alone"], lines)
+
+
+def flagged() -> str:
+    """Right and wrong solutions of the same questions: how much each rose."""
+    t = committed(NAME)
+    parts = [(part, place) for place in ("trained on", "held out") for part in (EVERY, DIGITS)]
+    lines = []
+    for part, place in parts:
+        for _, row in verdicts.on_flagged(t, part, place).iterrows():
+            more = f"{row['more']:+.3f} ± {row['more, standard error']:.3f}"
+            gains = [f"{row[name]:+.2f}" for name in ("gain, right", "gain, wrong")]
+            lines.append([f"{part}, {place}", named(row["recipe"]), *map(minus, gains), minus(more), str(row["n"])])
+    return markdown(["", "", "right", "wrong", "right more than wrong", "questions"], lines)
 
 
 def ledger() -> str:

@@ -60,7 +60,7 @@ RECIPES = (
     *(Recipe(name, teacher="noisy") for name in ("target_sft", "posterior")),
     *(Recipe(name) for name in ("profit", "label_smoothing", "sft_kl", "psft", "iw_sft", "cft", "gce", "mixce")),
 )
-WORDS = "first pieces of words"
+WORDS, SPACE = "first pieces of words", "white space"
 OLD_EVERY = 5  # steps until PSFT's older policy is the present one again
 SEEDS = 3  # of the main recipes, each at its own rate
 
@@ -70,10 +70,11 @@ FLAGGED = Way("flagged solutions", flagged=True)
 #: With the learning rate of every recipe, 0 for its own, and the recipes.
 WAYS = {
     DESCENT: (0.1, ("sft", "dft", "gem", "asft")),
-    WHOLE: (2e-5, ("sft", "dft", "gem", "asft")),
-    FLAGGED: (0.0, ("sft", "dft", "beyond_log", "eaft", "target_sft")),
+    WHOLE: (2e-5, ("sft", "dft")),
+    FLAGGED: (0.0, ("sft", "dft", "eaft", "target_sft")),
     Way(f"{MARKS} alone", only=MARKS): (0.0, ("dft",)),
-    Way(f"{WORDS} alone", only=WORDS): (0.0, ("dft", "gem")),
+    Way(f"{WORDS} alone", only=WORDS): (0.0, ("dft",)),
+    Way(f"{SPACE} alone", only=SPACE): (0.0, ("gem",)),
 }
 
 

@@ -128,15 +128,11 @@ def trained(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
         since = time.perf_counter()
         model.eval()
         table = _state(model, step)
-        far = {
-            "group": "elsewhere",
-            "quantity": "KL from the start",
-            "value": measure.moved(model, elsewhere(), as_it_was()),
-        }
-        found.append(pd.concat([table, pd.DataFrame([{**far, "n": sum(len(t.places) for t in elsewhere())}])]))
+        far = {"group": "elsewhere", "quantity": "KL from the start", "n": sum(len(t.places) for t in elsewhere())}
+        parts = [table, pd.DataFrame([{**far, "value": measure.moved(model, elsewhere(), as_it_was())}])]
         if before is not None and step == STEPS:
-            found.append(flagged.gains(before, flagged.measured(model)))
-        found[-1]["step"] = step
+            parts.append(flagged.gains(before, flagged.measured(model)))
+        found.append(pd.concat(parts).assign(step=step))
         model.train()
         spent[0] += time.perf_counter() - since
         return bool(np.isfinite(table["value"]).all())
@@ -236,7 +232,7 @@ def _weights(texts: list[Text]) -> list[float]:
 
 
 def _mask(text: Text) -> list[float]:
-    """Digits and calculator marks are what counts; everything else is left out."""
+    """Digits, calculator marks and the end of turn are what counts; everything else is left out."""
     pieces = [tokenizer().decode([x]) for x in text.ids]
     return [float(any(c.isdigit() or c in "<>" for c in piece)) for piece in pieces]
 

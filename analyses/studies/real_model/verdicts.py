@@ -48,11 +48,12 @@ def by_seed(table: pd.DataFrame) -> tuple[list[float], float, float]:
 
 def in_other_ways(table: pd.DataFrame) -> pd.DataFrame:
     """A row per way to train: the rank correlation of what the first step foretold for it with what it did, its
-    interval, and how many pairs there are, of the recipes that were trained in each of these ways."""
+    interval, how many pairs there are, and how many signs it had right; of the recipes that each way has trained."""
+    common = set(WAYS[DESCENT][1]) & set(WAYS[WHOLE][1])
     rows = []
     for way in (PLAIN, DESCENT, WHOLE):
         found = pairs(table, way=way)
-        found = found[found["recipe"].isin(WAYS[DESCENT][1])]
+        found = found[found["recipe"].isin(common)]
         quantity = f"influence, {way.name}" if way is WHOLE else "influence"
         r, low, high, n = correlation(found, quantity)
         right = int(((found[quantity] > 0) == (found["trained"] > 0)).sum())
@@ -61,14 +62,17 @@ def in_other_ways(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def alone(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per recipe and kind of token that was also trained alone: its gain, in nats, among all tokens and alone."""
+    """A row per recipe and kind of token that was also trained alone: what the first step foretold among all kinds, in
+    nats per unit of rate, and its gain among all and alone, in nats."""
     rows = []
     for way in (way for way in WAYS if way.only):
-        among, by_itself = (pairs(table, way=w).set_index(["recipe", "group"])["trained"] for w in (PLAIN, way))
-        rows += [
-            {"recipe": name, "group": way.only, "among": among[name, way.only], "alone": by_itself[name, way.only]}
-            for name in WAYS[way][1]
-        ]
+        among, by_itself = (pairs(table, way=w).set_index(["recipe", "group"]) for w in (PLAIN, way))
+        for at in ((name, way.only) for name in WAYS[way][1]):
+            foretold_, gain = among.loc[at, ["influence", "trained"]]
+            rows.append({
+                "recipe": at[0], "group": at[1], "foretold": foretold_, "among": gain,
+                "alone": by_itself.loc[at, "trained"],
+            })  # fmt: skip
     return pd.DataFrame(rows)
 
 
