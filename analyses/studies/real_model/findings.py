@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from analyses.kit.findings import Finding
@@ -243,6 +242,11 @@ def _sharp_holds(t: pd.DataFrame) -> bool:
     )
 
 
+def _at(table: pd.DataFrame, column: str, *row: str) -> float:
+    """One number of a table whose index is a name, or several."""
+    return float(table[column].to_dict()[row if len(row) > 1 else row[0]])
+
+
 def _descent(t: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The pairs of the recipes that were also trained by plain descent: by Adam, and by it."""
     by_adam, by_descent = (pairs(t, way=way).set_index(["recipe", "group"]) for way in (PLAIN, DESCENT))
@@ -254,13 +258,13 @@ def _descent_words(t: pd.DataFrame) -> str:
     told = [minus(f"{correlation(one.reset_index(), 'influence')[0]:.2f}") for one in (by_descent, by_adam)]
 
     def both(recipe: str, group: str) -> str:
-        return " and ".join(minus(f"{one.loc[(recipe, group), 'trained']:+.2f}") for one in (by_descent, by_adam))
+        return " and ".join(minus(f"{_at(one, 'trained', recipe, group):+.2f}") for one in (by_descent, by_adam))
 
     names = by_descent.index.unique("recipe")
     first, ten, last = (
-        minus(f"{by_descent.loc[('gem', SPACE), x]:+.2f}") for x in ("influence", "rehearsed", "trained")
+        minus(f"{_at(by_descent, x, 'gem', SPACE):+.2f}") for x in ("influence", "rehearsed", "trained")
     )
-    ended = ", ".join(f"{by_descent.loc[(name, END), 'rehearsed']:.1f}" for name in ("sft", "gem"))
+    ended = ", ".join(f"{_at(by_descent, 'rehearsed', name, END):.1f}" for name in ("sft", "gem"))
     return (
         f"What the first step was worked out for is plain gradient descent. Trained by that, at rate "
         f"{WAYS[DESCENT][0]:g}, {listed(map(named, names))} come to a rank correlation of {told[0]} with it, by "
@@ -278,7 +282,7 @@ def _alone_words(t: pd.DataFrame) -> str:
     found = alone(t).set_index(["recipe", "group"])
 
     def both(recipe: str, group: str) -> str:
-        by_itself, among = (minus(f"{found.loc[(recipe, group), name]:+.2f}") for name in ("alone", "among"))
+        by_itself, among = (minus(f"{_at(found, name, recipe, group):+.2f}") for name in ("alone", "among"))
         return f"{by_itself} (among all {among})"
 
     return (
@@ -290,16 +294,16 @@ def _alone_words(t: pd.DataFrame) -> str:
 
 def _descent_holds(t: pd.DataFrame) -> bool:
     by_adam, by_descent = _descent(t)
-    unlearned = [by_descent.loc[("dft", group), "trained"] < 0 for group in (MARKS, WORDS)]
-    space, by_itself = by_descent.loc[("gem", SPACE)], alone(t).set_index(["recipe", "group"])["alone"]
-    apart = (correlation(one.reset_index(), "influence")[0] for one in (by_descent, by_adam))
+    by_itself = alone(t).set_index(["recipe", "group"])
+    one, other = (correlation(table.reset_index(), "influence")[0] for table in (by_descent, by_adam))
+    end = [_at(by_descent, name, "sft", END) for name in ("rehearsed", "trained")]
     return (
-        all(unlearned)
-        and space["influence"] > 0 > space["trained"]
-        and by_descent.loc[("sft", END), "rehearsed"] > 0.8 * by_descent.loc[("sft", END), "trained"]
-        and abs(float(np.subtract(*apart))) < 0.1
-        and by_itself["gem", SPACE] > 0.2
-        and by_itself["dft", MARKS] > 0 > by_itself["dft", WORDS]
+        max(_at(by_descent, "trained", "dft", group) for group in (MARKS, WORDS)) < 0
+        and _at(by_descent, "influence", "gem", SPACE) > 0 > _at(by_descent, "trained", "gem", SPACE)
+        and end[0] > 0.8 * end[1]
+        and abs(one - other) < 0.1
+        and _at(by_itself, "alone", "gem", SPACE) > 0.2
+        and _at(by_itself, "alone", "dft", MARKS) > 0 > _at(by_itself, "alone", "dft", WORDS)
     )
 
 
@@ -312,7 +316,7 @@ def _flagged_words(t: pd.DataFrame) -> str:
         )
 
     whole = on_flagged(t).set_index("recipe")
-    right, wrong = (f"{whole.loc['sft', f'gain, {kind}']:.2f}" for kind in ("right", "wrong"))
+    right, wrong = (f"{_at(whole, f'gain, {kind}', 'sft'):.2f}" for kind in ("right", "wrong"))
     n = int(whole["n"].iloc[0])
     return (
         f"Trained on a right and a wrong solution of each of {TRAINED} questions, mean log u of the right ones rises "
@@ -326,7 +330,7 @@ def _flagged_words(t: pd.DataFrame) -> str:
 def _flagged_holds(t: pd.DataFrame) -> bool:
     """No method's difference is two standard errors from none, or one tenth of what SFT gains."""
     whole = on_flagged(t)
-    sft = whole.set_index("recipe").loc["sft", "gain, right"]
+    sft = _at(whole.set_index("recipe"), "gain, right", "sft")
     clear = whole["more"].abs() > 2 * whole["more, standard error"]
     return not bool((clear & (whole["more"].abs() > 0.1 * sft)).any())
 
