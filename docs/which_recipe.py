@@ -14,6 +14,7 @@ from analyses.kit import findings
 from analyses.kit.findings import Finding
 from analyses.kit.words import markdown, minus, percent, points, title, within
 from analyses.studies.noise import runs as noise
+from analyses.studies.real_model.recipes import SEEDS
 from docs.findings import anchor as finding_anchor
 from docs.findings import linked_rows
 from docs.yardsticks import (
@@ -327,8 +328,8 @@ def _format_words(seen: Seen) -> str:
     slow = [m for m in seen[RARE].order if seen[RARE].mean(m) > SLOW * seen[RARE].mean("sft")]
     told = ", ".join(f"{title(m)} {shown(RARE, seen, m)}" for m in slow)
     return (
-        "One study follows a format in a real model, with three seeds (below: DFT unlearns it). What a single token "
-        f"tells, in {RARE.what}: SFT needs "
+        f"One study follows a format in a real model, with {SEEDS} seeds (below: DFT unlearns it). What a single "
+        f"token tells, in {RARE.what}: SFT needs "
         f"{shown(RARE, seen, 'sft')}, fewest of all; more than {SLOW} times as many need {told}. A mark or "
         "an end of turn that the model hardly expects is such a token, but in a model tokens share parameters, and "
         "others can carry it along."

@@ -32,6 +32,7 @@ from analyses.studies.noise import WATCHED
 from analyses.studies.noise import runs as noise
 from analyses.studies.prior_conflict import LONG, SHOWN, STEPS
 from analyses.studies.real_audit import runs as real_audit
+from analyses.studies.real_model.recipes import SEEDS
 from analyses.studies.real_model.recipes import STEPS as REAL_STEPS
 from analyses.studies.sequence import runs as sequence
 from analyses.studies.ten_settings import on_shared_seeds, part
@@ -317,7 +318,7 @@ SCALE: dict[str, str] = {
     "digits": f"networks of {digits.WIDTH} hidden units",
     "demonstrations": f"a transformer of {_millions(demonstrations.FULL.reference)}, real text",
     "real_audit": f"{MODEL.name}, {real_audit.STEPS} steps of an adapter at one rate, one seed",
-    "real_model": f"{MODEL.name}, {REAL_STEPS} steps of an adapter at two rates, one to three seeds",
+    "real_model": f"{MODEL.name}, {REAL_STEPS} steps of an adapter at two rates, one to {SEEDS} seeds",
     "prior_conflict": "tables of probabilities",
     "dynamics": "one softmax",
     "ten_settings": f"transformers of {_millions(FULL.small, FULL.large)}, five tasks",

@@ -48,6 +48,12 @@ def foretold() -> pd.DataFrame:
     return pd.read_csv(runner.FIGURES / "real_model_predictions.csv")
 
 
+def foretold_of(quantity: str, group: str = "all") -> pd.Series:
+    """One of these numbers, by recipe."""
+    table = foretold()
+    return table[(table["quantity"] == quantity) & (table["group"] == group)].set_index("recipe")["value"]
+
+
 def value(
     table: pd.DataFrame, recipe: str, quantity: str, group: str = "all", step: int = STEPS, rate: float = 0
 ) -> float:
@@ -132,6 +138,11 @@ def rank_correlation(found: pd.DataFrame, one: str, other: str, draws: int = 100
     return _spearman(np.concatenate(parts)), float(low), float(high), len(found)
 
 
+def with_interval(r: float, low: float, high: float, n: int = 0) -> str:
+    """A rank correlation in words; how many rows it is of is left out."""
+    return minus(f"{r:.2f} [{low:.2f}, {high:.2f}]")
+
+
 def _spearman(of: NDArray[np.float64]) -> float:
     """Of two columns: the correlation of their ranks."""
     return float(np.corrcoef(rankdata(of, axis=0), rowvar=False)[0, 1])
@@ -140,7 +151,7 @@ def _spearman(of: NDArray[np.float64]) -> float:
 def see(table: pd.DataFrame) -> str:
     found = pairs(table)
     told = {name: correlation(found, name) for name in FORETOLD}
-    words = {name: minus(f"{r:.2f} [{low:.2f}, {high:.2f}]") for name, (r, low, high, _) in told.items()}
+    words = {name: with_interval(*of) for name, of in told.items()}
     dft, sft = (-value(table, name, "log u") for name in ("dft", "sft"))
     start = -value(table, "sft", "log u", step=0)
     right = {name: percent(value(table, name, "accuracy"), digits=0) for name in ("sft", "dft")}

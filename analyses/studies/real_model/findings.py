@@ -7,7 +7,17 @@ import pandas as pd
 from analyses.kit.findings import Finding
 from analyses.kit.real import END, MARKS, NAMED
 from analyses.kit.words import listed, minus, percent
-from analyses.studies.real_model import REHEARSAL, correlation, foretold, moved, named, pairs, value, worst_first
+from analyses.studies.real_model import (
+    REHEARSAL,
+    correlation,
+    foretold_of,
+    moved,
+    named,
+    pairs,
+    value,
+    with_interval,
+    worst_first,
+)
 from analyses.studies.real_model.flagged import DIGITS, EVERY, TRAINED
 from analyses.studies.real_model.recipes import DESCENT, MAIN, PLAIN, RATES, SPACE, STEPS, WAYS, WORDS
 from analyses.studies.real_model.verdicts import alone, by_seed, furthest, learned, on_flagged
@@ -16,8 +26,7 @@ FASTER = max(RATES)
 
 
 def _told(found: pd.DataFrame, quantity: str) -> str:
-    r, low, high, _ = correlation(found, quantity)
-    return minus(f"{r:.2f} [{low:.2f}, {high:.2f}]")
+    return with_interval(*correlation(found, quantity))
 
 
 def _foretold_words(t: pd.DataFrame) -> str:
@@ -101,7 +110,7 @@ def _learned_words(t: pd.DataFrame) -> str:
     patient = listed(map(named, parts[END].loc[~parts[END]["asked"], "recipe"]))
     first, of = _in_order(parts[MARKS])
     missed = parts[MARKS].query("not came").nlargest(1, "influence").iloc[0]
-    target = foretold().query("quantity == 'target' and group == @END").set_index("recipe")["value"]
+    target = foretold_of("target", END)
     noisy = "target_sft, noisy teacher"
     return (
         f"Of {len(parts[END])} methods all but {not_so[END]} end with a probability of the end of turn above one half "
@@ -128,14 +137,13 @@ def _learned_holds(t: pd.DataFrame) -> bool:
 
 
 def _furthest_words(t: pd.DataFrame) -> str:
-    r, low, high, n = furthest(t)
-    told = minus(f"{r:.2f} [{low:.2f}, {high:.2f}]")
-    push = foretold().query("quantity == 'push'").set_index("recipe")["value"]
+    push, found = foretold_of("push"), furthest(t)
     return (
-        f"How much a method asks at step 0, its push, has a rank correlation of {told} over {n} methods with how far "
-        f"the model ends from the start on its own answers to other requests (KL), each at its own rate. DFT asks to "
-        f"move {push['dft']:.2f} of the probability at a token, SFT {push['sft']:.2f}; at the same rate DFT moves "
-        f"further: {_far(t, 'dft'):.2f} and {_far(t, 'sft'):.2f} nats at {FASTER:g}."
+        f"How much a method asks at step 0, its push, has a rank correlation of {with_interval(*found)} over "
+        f"{found[3]} methods with how far the model ends from the start on its own answers to other requests (KL), "
+        f"each at its own rate. DFT asks to move {push['dft']:.2f} of the probability at a token, SFT "
+        f"{push['sft']:.2f}; at the same rate DFT moves further: {_far(t, 'dft'):.2f} and {_far(t, 'sft'):.2f} nats "
+        f"at {FASTER:g}."
     )
 
 
@@ -197,8 +205,7 @@ def _marks_words(t: pd.DataFrame) -> str:
 
 def _first_step(t: pd.DataFrame, quantity: str, group: str) -> float:
     """What a first step by DFT was foretold to change mean log u by, per unit of rate."""
-    found = pairs(t)
-    return float(found.loc[(found["recipe"] == "dft") & (found["group"] == group), quantity].item())
+    return _at(pairs(t).set_index(["recipe", "group"]), quantity, "dft", group)
 
 
 def _marks_holds(t: pd.DataFrame) -> bool:

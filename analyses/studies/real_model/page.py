@@ -8,7 +8,17 @@ from analyses.kit.findings import committed
 from analyses.kit.real import MODEL, NAMED
 from analyses.kit.words import markdown, minus, percent
 from analyses.studies import real_model
-from analyses.studies.real_model import correlation, foretold, groups, moved, named, pairs, verdicts, worst_first
+from analyses.studies.real_model import (
+    correlation,
+    foretold,
+    groups,
+    moved,
+    named,
+    pairs,
+    verdicts,
+    with_interval,
+    worst_first,
+)
 from analyses.studies.real_model.data import ANSWERED, CHOICE, ELSEWHERE, HELD_OUT, LONGEST
 from analyses.studies.real_model.flagged import DIGITS, EVERY
 from analyses.studies.real_model.recipes import DESCENT, MAIN, MEASURED, PER_STEP, RATES, STEPS, WAYS, WHOLE
@@ -55,8 +65,7 @@ def predictions() -> str:
     for quantity, words in FORETOLD.items():
         cells = []
         for rate in (0.0, *RATES):
-            r, low, high, _ = correlation(pairs(t, rate), quantity)
-            cells.append(minus(f"{r:.2f} [{low:.2f}, {high:.2f}]"))
+            cells.append(with_interval(*correlation(pairs(t, rate), quantity)))
         lines.append([words, *cells])
     head = ["what was foretold", "each method at its own rate", *(f"all at {rate:g}" for rate in RATES)]
     return markdown(head, lines)
@@ -121,8 +130,7 @@ def in_other_ways() -> str:
         WHOLE.name: f"all parameters, Adam at {WAYS[WHOLE][0]:g}",
     }
     lines = [
-        [words[row["way"]], minus(f"{row['r']:.2f} [{row['low']:.2f}, {row['high']:.2f}]"),
-         f"{row['sign right']} of {row['n']}"]
+        [words[row["way"]], with_interval(*row["correlation"]), f"{row['right']} of {row['n']}"]
         for _, row in verdicts.in_other_ways(committed(NAME)).iterrows()
     ]  # fmt: skip
     return markdown(["trained", "rank correlation with its first step", "sign right"], lines)

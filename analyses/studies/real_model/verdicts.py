@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analyses.kit.real import END, MARKS
-from analyses.studies.real_model import correlation, foretold, names_of, pairs, rank_correlation, value
+from analyses.studies.real_model import correlation, foretold_of, names_of, pairs, rank_correlation, value
 from analyses.studies.real_model.flagged import EVERY
 from analyses.studies.real_model.recipes import DESCENT, FLAGGED, MAIN, PLAIN, SEEDS, WAYS, WHOLE
 
@@ -30,7 +30,7 @@ def learned(table: pd.DataFrame) -> pd.DataFrame:
 def furthest(table: pd.DataFrame) -> tuple[float, float, float, int]:
     """The rank correlation over recipes of the push at step 0 with the KL from the start on other texts at the end,
     with its interval and how many recipes there are."""
-    push = foretold().query("quantity == 'push'").set_index("recipe")["value"]
+    push = foretold_of("push")
     names = [name for name in names_of(table) if name in push.index]
     far = [value(table, name, "KL from the start", "elsewhere") for name in names]
     return rank_correlation(pd.DataFrame({"recipe": names, "push": push[names].to_numpy(), "far": far}), "push", "far")
@@ -47,17 +47,16 @@ def by_seed(table: pd.DataFrame) -> tuple[list[float], float, float]:
 
 
 def in_other_ways(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per way to train: the rank correlation of what the first step foretold for it with what it did, its
-    interval, how many pairs there are, and how many signs it had right; of the recipes that each way has trained."""
+    """A row per way to train: the rank correlation of what the first step foretold for it with what it did, with its
+    interval and how many pairs there are; and how many signs it had right. Of the recipes that each way has trained."""
     common = set(WAYS[DESCENT][1]) & set(WAYS[WHOLE][1])
     rows = []
     for way in (PLAIN, DESCENT, WHOLE):
         found = pairs(table, way=way)
         found = found[found["recipe"].isin(common)]
         quantity = f"influence, {way.name}" if way is WHOLE else "influence"
-        r, low, high, n = correlation(found, quantity)
         right = int(((found[quantity] > 0) == (found["trained"] > 0)).sum())
-        rows.append({"way": way.name, "r": r, "low": low, "high": high, "n": n, "sign right": right})
+        rows.append({"way": way.name, "correlation": correlation(found, quantity), "n": len(found), "right": right})
     return pd.DataFrame(rows)
 
 
