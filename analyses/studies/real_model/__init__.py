@@ -204,8 +204,10 @@ def _dot(recipe: str) -> Line2D:
 
 
 def _fill(recipe: str) -> Any:
-    """Beside the main methods hollow: some have nearly the colour of one of these."""
-    return "full" if recipe in MAIN else "none"
+    """Beside the main methods hollow: some have nearly the colour of one of these. Half full with a noisy teacher."""
+    if recipe in MAIN:
+        return "full"
+    return "bottom" if "noisy" in recipe else "none"
 
 
 def _reach(values: pd.Series) -> tuple[float, float]:
@@ -249,6 +251,7 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
     x0, y0 = _likely_or_right(table, "start", 0)
     ax.plot(x0, y0, "*", color=plots.INK, markersize=13)
     ax.annotate("start", (x0, y0), (8, -3), textcoords="offset points", color=plots.INK)
+    labelled: list[tuple[float, float]] = []
     as_sft, last = [], {name: _likely_or_right(table, name, max(RATES)) for name in names_of(table)}
     for recipe, end in last.items():
         points = [_likely_or_right(table, recipe, rate) for rate in RATES]
@@ -259,7 +262,9 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
         if abs(end[0] - last["sft"][0]) < _APART:
             as_sft.append(recipe)
         else:
-            _label(ax, recipe, end, plots.as_text(own))
+            below = any(abs(end[0] - x) < _APART and end[1] <= y for x, y in labelled)
+            labelled.append(end)
+            _label(ax, recipe, end, plots.as_text(own), below=below)
     _label(ax, f"sft and {len(as_sft) - 1} more", last["sft"], plots.INK)
     ax.margins(x=0.13, y=0.1)
     ax.set_title("Likely or right", weight="bold", pad=24)
@@ -271,8 +276,9 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
     ax.set_ylabel("share of tokens whose label is the likeliest")
 
 
-def _label(ax: Axes, text: str, at: tuple[float, float], colour: str) -> None:
-    ax.annotate(text, at, (0, 8), textcoords="offset points", ha="center", color=colour)
+def _label(ax: Axes, text: str, at: tuple[float, float], colour: str, *, below: bool = False) -> None:
+    where: tuple[float, float] = (-24, -12) if below else (0, 8)
+    ax.annotate(text, at, where, textcoords="offset points", ha="center", color=colour)
 
 
 def _likely_or_right(table: pd.DataFrame, recipe: str, rate: float) -> tuple[float, float]:
