@@ -229,14 +229,14 @@ def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor, spare: Tensor) -> T
         weights = torch.stack([torch.as_tensor(pull[0]).expand_as(t.p_label) for pull in pulls])
         if bool((weights >= 0).all() & (weights.sum(0) <= 1).all()):
             return torch.ones_like(t.p_label[:, 0], dtype=torch.bool)  # a mixture of p and what is pulled toward
-    p, most = t.policy.probs, _most_rounding(t, pulls, spare)
+    p = t.policy.probs
     # Beyond what rounding does to p alone; where this is negative, it is at least as large as p − g.
     q = torch.sub(p, g, alpha=1 - rounding_of(p), out=spare)
-    lowest = q.amin(-1)
-    undecided = (lowest < 0) & (lowest >= -most)
-    if bool(undecided.any()):
-        undecided &= ~_beyond_rounding(t, pulls, g, (torch.arange(len(q), device=q.device), q.argmin(-1)))
-    inside, rows = (lowest >= 0) | undecided, undecided.nonzero()[:, 0]
+    lowest = _lowest(q)
+    inside = q.gather(-1, lowest)[:, 0] >= 0
+    rows = (~inside).nonzero()[:, 0]
+    rows = rows[~_beyond_rounding(t, pulls, g, (rows, lowest[rows, 0]))]
+    inside[rows] = True
     if len(rows):
         at, k = (q[rows] < 0).nonzero().T
         at = rows[at]
@@ -244,18 +244,17 @@ def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor, spare: Tensor) -> T
     return inside
 
 
+def _lowest(x: Tensor) -> Tensor:
+    """Where the lowest entry of every row of x (N, V) is, (N, 1). On a CPU NumPy 2.4's argmin takes a tenth of the time
+    of torch 2.13's."""
+    if x.device.type == "cpu":
+        return torch.from_numpy(x.numpy().argmin(-1, keepdims=True))
+    return x.argmin(-1, keepdim=True)
+
+
 def _beyond_rounding(t: TensorToken, pulls: Sequence[Any], g: Tensor, at: tuple[Tensor, ...]) -> Tensor:
     """Whether entries of the target p − g are negative by more than rounding."""
     return t.policy.probs[at] - g[at] < -_rounding(t, pulls, at)
-
-
-def _most_rounding(t: TensorToken, pulls: Sequence[Any], spare: Tensor) -> Tensor:
-    """No less than `_rounding` at any entry of a row, (N,)."""
-    magnitude = torch.zeros_like(t.p_label)
-    for pull in pulls:
-        vector = not isinstance(pull, tuple)
-        magnitude = magnitude + (torch.abs(pull, out=spare).amax(-1, keepdim=True) if vector else 2 * abs(pull[0]))
-    return target_rounding(torch.ones_like(magnitude), magnitude, 1 - t.policy.log.amin(-1, keepdim=True))[:, 0]
 
 
 def _rounding(t: TensorToken, pulls: Sequence[Any], at: tuple[Tensor, ...]) -> Tensor:
