@@ -411,6 +411,40 @@ def test_the_optimum_of_a_large_top_k_takes_no_table_of_the_vocabulary(monkeypat
     assert max(asked, default=0) <= 100
 
 
+def top_four(logits: Tensor, labels: Tensor, teacher_logits: Tensor, k: int = 4, most: int = 0) -> Tensor:
+    """Distillation on the teacher's k likeliest tokens alone; `most` is the least k that a vocabulary may force."""
+    theirs, at = teacher_logits.topk(min(k, max(most, logits.shape[-1])), -1)
+    ours = logits.gather(-1, at).log_softmax(-1)
+    return torch.nn.functional.kl_div(ours, theirs.log_softmax(-1), reduction="none", log_target=True).sum(-1)
+
+
+@pytest.mark.parametrize("b", ["kd", "reverse_kl"])
+def test_what_all_tokens_are_where_there_are_four_is_no_optimum_of_more(b: str) -> None:
+    """Over four tokens the four likeliest are all, and distillation on these is distillation."""
+    for verdict in (compare(top_four, b), compare(b, top_four)):
+        assert (verdict.level, verdict.same_optimum) == ("distinct", False)
+
+
+def test_a_function_and_the_method_that_it_shares_optima_with() -> None:
+    def gated(logits: Tensor, labels: Tensor) -> Tensor:
+        logp = logits.log_softmax(-1)
+        entropy = -(logp.exp() * logp).sum(-1).detach()
+        return torch.sigmoid(entropy - 2) * -logp.gather(-1, labels[:, None])[:, 0]
+
+    verdict = compare(gated, "sft")
+    assert (verdict.level, verdict.same_optimum) == ("directional", True)
+    assert "5 truths over 4 tokens and one over 24" in verdict.steps[-1].plain
+
+
+@pytest.mark.parametrize("ask", [lambda f: compare(f, "kd"), qu.is_proper], ids=["compare", "is_proper"])
+def test_a_function_that_takes_more_tokens_than_there_are_is_told_so(ask: Any) -> None:
+    def greedy(logits: Tensor, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        return top_four(logits, labels, teacher_logits, most=4)
+
+    with pytest.raises(ValueError, match=r"with 5 tokens it ran, with 2 it does not: of a top-k take min\(k, V\)"):
+        ask(greedy)
+
+
 def test_what_is_no_method_is_refused() -> None:
     with pytest.raises(
         ValueError, match=r"compare: method: expected an id of the catalogue, a QMap or a loss function"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from qunify import catalogue
 from qunify._lib.tolerances import ROUNDING, SAME_OPTIMUM
 from qunify.maps import Alias, NotFinite, QMap, judged_alone, remembered
 from qunify.population import StablePoints, closed_form, stable_points_of
@@ -21,6 +22,10 @@ TRUTHS = (
     (0.28, 0.26, 0.24, 0.22),
 )
 
+#: Tokens of one more truth, for what is not of the catalogue, whose own k nobody can read: the k likeliest tokens are
+#: all tokens where there are four.
+MORE = 24
+
 
 @dataclass(frozen=True)
 class SharedOptima:
@@ -32,9 +37,15 @@ class SharedOptima:
 
 
 @remembered
-def _stable(m: QMap, alias: Alias = ()) -> StablePoints:
-    truths = torch.tensor(TRUTHS, dtype=torch.float64)
+def _stable(m: QMap, alias: Alias = (), vocab: int = 4) -> StablePoints:
+    truths = torch.tensor(TRUTHS, dtype=torch.float64) if vocab == 4 else _flat(vocab)
     return stable_points_of(m, truths, **_context(m, truths, alias))
+
+
+def _flat(vocab: int) -> torch.Tensor:
+    """A truth (1, V) of which no token has much."""
+    sizes = torch.arange(vocab, 0, -1, dtype=torch.float64)[None] ** -1
+    return sizes / sizes.sum()
 
 
 @remembered
@@ -44,8 +55,7 @@ def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
     large = max(sizes(m))
     if _stable(m, alias).form is None or large == max(SIZES):
         return False
-    flat = torch.arange(large, 0, -1, dtype=torch.float64)[None] ** -1
-    truth = flat / flat.sum()
+    truth = _flat(large)
     return closed_form(m, truth, **_context(m, truth, alias)) is None
 
 
@@ -73,10 +83,20 @@ def _side_by_side(a: QMap, b: QMap, alias: Alias) -> SharedOptima:
     x, y = _stable(a, alias), _stable(b, alias)
     if x.form is not None and y.form is not None and x.form.key == y.form.key:
         return SharedOptima(True, True, (Step(x.form.latex, "one closed form for both optima"),))
-    if not any(map(len, x.points)) or not all(_same_points(i, x, y) for i in range(len(TRUTHS))):
+    if not _same_everywhere(x, y):
         return SharedOptima(False)
-    said = f"the same stable optima at {len(TRUTHS)} truths over 4 tokens, to {SAME_OPTIMUM:g}, by numbers"
+    tried = f"{len(TRUTHS)} truths over 4 tokens"
+    if not (catalogue.has(a) and catalogue.has(b)):
+        if not _same_everywhere(_stable(a, alias, MORE), _stable(b, alias, MORE)):
+            return SharedOptima(False)
+        tried += f" and one over {MORE}"
+    said = f"the same stable optima at {tried}, to {SAME_OPTIMUM:g}, by numbers"
     return SharedOptima(True, False, (Step(rf"\text{{{said}}}", said),))
+
+
+def _same_everywhere(x: StablePoints, y: StablePoints) -> bool:
+    """Whether there are stable points, and the same of both at every truth."""
+    return any(map(len, x.points)) and all(_same_points(i, x, y) for i in range(len(x.points)))
 
 
 def _same_points(i: int, x: StablePoints, y: StablePoints) -> bool:

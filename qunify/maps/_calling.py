@@ -26,6 +26,7 @@ from qunify.token import CONTEXTS
 LossFunction = Callable[..., Tensor]
 
 FEW = 8  # rows on which is found out what it computes in and how it reduces a batch
+TOKENS = 5  # the vocabulary of these rows
 _NARROW = (torch.float32, torch.float16, torch.bfloat16)  # by their rounding
 
 
@@ -73,7 +74,7 @@ class Calling:
             It cannot be called with these contexts, or gives no finite, differentiable loss.
         """
         accepted, needs_items = _signature(function, contexts)
-        p = spread_over_u(5, 0)[:FEW]
+        p = spread_over_u(TOKENS, 0)[:FEW]
         given = {name: p.context[name] for name in contexts}
         items = {"num_items_in_batch": FEW} if needs_items else {}
         whole, precision, widened = tried(function, p.logits, p.labels, given | items)
@@ -125,7 +126,15 @@ class Calling:
 
     def run(self, logits: Tensor, labels: Tensor, context: Mapping[str, Any]) -> Run:
         """One call with these very arguments."""
-        return run(self.function, logits, labels, context, _widened() if self.widened else None)
+        try:
+            return run(self.function, logits, labels, context, _widened() if self.widened else None)
+        except ValueError as error:
+            vocab = logits.shape[-1]
+            if error.__cause__ is None or vocab >= TOKENS:
+                raise
+            raise ValueError(
+                f"{error}; with {TOKENS} tokens it ran, with {vocab} it does not: of a top-k take min(k, V)"
+            ) from error.__cause__
 
     def gradient(self, logits: Tensor, labels: Tensor, context: Mapping[str, Tensor]) -> Tensor:
         """The gradient of every token's own loss, (N, V)."""
