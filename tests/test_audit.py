@@ -255,8 +255,29 @@ def test_a_loss_function_and_two_settings_of_one_method(model: Any, tokenizer: A
         return ce * (-ce).exp().detach()
 
     both = audit.run(model, QUESTIONS, tokenizer, ["dft", mine, qu.get("gce", q=0.5), qu.get("gce", q=1.0)])
-    np.testing.assert_allclose(both.tokens["push_mine"], both.tokens["push_dft"], rtol=1e-4)
+    for kind in ("push", "trust"):
+        np.testing.assert_allclose(both.tokens[f"{kind}_mine"], both.tokens[f"{kind}_dft"], rtol=1e-4)
     np.testing.assert_allclose(both.tokens["push_gce(q=1.0)"], both.tokens["push_dft"], rtol=1e-4)
+
+
+def test_a_loss_function_that_is_no_gate_has_no_trust_and_no_colour(model: Any, tokenizer: Any, tmp_path: Path) -> None:
+    def smoothed(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none", label_smoothing=0.3)
+
+    result = audit.run(model, QUESTIONS, tokenizer, ["dft", smoothed])
+    assert result.tokens["trust_smoothed"].isna().all()
+    page = result.page(tmp_path / "audit.html").read_text(encoding="utf-8")
+    for levels in re.findall('data-trust="(.*?)"', page):
+        dft, own = levels.split()
+        assert (dft.isdigit(), {*own}, len(own)) == (True, {"-"}, len(dft))
+    with pytest.raises(ValueError, match=r"has a trust \(dft\), got 'smoothed'"):
+        result.write_weights(tmp_path / "w.jsonl", "smoothed")
+
+
+def test_a_group_that_no_token_belongs_to_is_told(model: Any, tokenizer: Any) -> None:
+    groups = {"felines": "cat", "figures": "[0-9]"}
+    told = audit.run(model, QUESTIONS, tokenizer, ["sft"], groups=groups).sentences[0]
+    assert told.endswith("No token belongs to figures: the expression matches none.")
 
 
 # ---- tables ------------------------------------------------------------------------------------------------------
@@ -582,7 +603,11 @@ PAIR = {"prompt": "the cat", "completion": "sees"}
     ("content", "name", "sentence"),
     [
         ("", "rows.jsonl", "expected at least one row, got none"),
-        ('{"prompt": "a", "completion": "b"}\n{"prompt": ', "rows.jsonl", r"rows\.jsonl: line 2: not JSON"),
+        (
+            '{"prompt": "a", "completion": "b"}\n{"prompt": ',
+            "rows.jsonl",
+            r"line 2: not JSON: Expecting value \(column 11\)",
+        ),
         ("[1]", "rows.jsonl", "line 1: expected an object, got list"),
         ('{"prompt": "a"}', "rows.json", "expected a list of objects"),
         ("{", "rows.json", "not JSON"),
@@ -634,6 +659,8 @@ def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: P
         ({"flag": "bad"}, "flag: no column 'bad' in row 1"),
         ({"flag": "prompt"}, "flag: row 1: expected true or false, got 'the cat'"),
         ({"limit": -1}, "limit: expected a number of at least 0, got -1"),
+        ({"jobs": 0}, "jobs: expected a number of processes, got 0"),
+        ({"device": "gpu"}, "device: expected one that torch has here, got gpu: Expected one of cpu"),
         ({"max_length": 1}, "expected at least one token to train on, got none in 2 demonstrations cut off"),
         ({"teacher": small_llama.model(vocab_size=97)}, "teacher: expected the model's vocabulary of 96 tokens"),
         ({"tokenizer": "/nowhere"}, "tokenizer: /nowhere: none found there"),

@@ -59,6 +59,18 @@ def test_the_text_is_coloured_by_the_method_that_is_chosen(found: audit.Audit, p
 
 
 @pytest.mark.parametrize("width", [1280, 400])
+def test_a_demonstration_that_is_gone_to_is_not_covered(page: Path, chromium: Any, width: int) -> None:
+    with narrowed(chromium, width):
+        chromium.get(address(page, "demonstration-3"))
+        covered = """const bar = document.querySelector(".controls").getBoundingClientRect();
+            const text = document.querySelector("#demonstration-3").getBoundingClientRect();
+            return [bar.top, bar.bottom, text.top]"""
+        top, bottom, text = chromium.execute_script(covered)
+        assert top == 0
+        assert text >= bottom
+
+
+@pytest.mark.parametrize("width", [1280, 400])
 def test_it_fits_and_can_be_read_aloud(page: Path, chromium: Any, width: int) -> None:
     with narrowed(chromium, width):
         chromium.get(address(page))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import datetime
+import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import torch
 
 import qunify as qu
 from qunify import audit, hf
-from qunify.audit import _pass, _rehearsal
+from qunify.audit import _audit, _pass, _rehearsal
 from qunify.audit._encoding import Encoded, encode
 from qunify.audit._influence import Sample, first_steps
 from qunify.audit._models import Models
@@ -168,7 +171,7 @@ def test_disagreements_come_first() -> None:
     groups = pd.DataFrame(
         [
             {"group": "end", "method": "dft", "u": 0.002, "patience": 40, "influence": 6.5, "rehearsed": 0.2},
-            {"group": "marks", "method": "dft", "u": 0.002, "patience": 40, "influence": -0.65, "rehearsed": -0.4},
+            {"group": "marks", "method": "dft", "u": 0.002, "patience": 4, "influence": -0.65, "rehearsed": -0.4},
         ]
     ).assign(**base)
     groups["influence_adam"] = groups["influence"]
@@ -180,11 +183,15 @@ def test_disagreements_come_first() -> None:
     about["influence"] = {"demonstrations": 4, "trainable": "an adapter (LoRA)"}
     about["rehearsal"] = {"steps": 10, "rate": 1e-3, "trainable": "an adapter (LoRA)", "held_out": 4}
     lowered, carried, fell, *_ = found = sentences(tokens, methods, groups, about)
-    assert "lowers that of marks (mean log u −0.65 per unit step of gradient descent)" in lowered
+    assert "dft lowers the probability of marks (mean log u −0.65 per unit step of gradient descent), though" in lowered
     assert "end would take 40 times as long as sft under dft" in carried
     assert "raises end more than any other kind (mean log u +6.5 per unit step)" in carried
     assert "the probability of marks (mean log u −0.4 [−0.5, −0.3] nats)." in fell
     assert any("after 10 steps of Adam at rate 0.001" in s and "from 1.49 to 2.18 (dft) nats" in s for s in found)
+    as_slow = sentences(tokens, methods, groups.assign(patience=40), about)
+    assert not any("raises end more than any other kind" in s for s in as_slow)  # all are slow: some kind must be first
+    pushed_away = sentences(tokens, methods, groups.assign(trust=-0.1), about)
+    assert not any("though it pulls toward" in s or "training by dft lowered" in s for s in pushed_away)
     groups["influence_adam"] *= -1
     assert any(
         "Done and rehearsed disagree for dft: Adam's first step moves marks, end" in s
@@ -315,6 +322,47 @@ def test_one_sentence_for_what_does_not_fit(how: dict[str, Any], sentence: str) 
         audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft"], **how)
 
 
+def test_too_many_blocks_are_refused_before_any_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_audit, "asked_of_batches", lambda *_: pytest.fail("a pass was begun"))
+    with pytest.raises(ValueError, match="trainable: expected a model of at least 3 blocks, got 2"):
+        audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["sft"], trainable=3, rehearse=1)
+
+
+def test_a_rate_at_which_training_does_not_stay_finite() -> None:
+    with pytest.raises(ValueError, match=r"rate: expected one at which training by dft stays finite, got 1e\+30, at"):
+        audit.run(small_llama.model(), QUESTIONS, TOKENIZER, ["dft"], rehearse=2, rate=1e30, trainable="all")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--set", "q=0.5"], "--set q=0.5: expected --methods that names the method it is for"),
+        (["--write-weights", "dtf=w.jsonl"], "unknown method 'dtf', did you mean dft"),
+        (["--write-weights", "kd=w.jsonl"], "--write-weights kd=w.jsonl: kd needs a teacher, got none"),
+        (["--methods", "z_loss", "--write-weights", "w.jsonl"], "z_loss has no target, and so no trust"),
+        (["--write-weights", "dft=rows.jsonl"], "expected another file than the demonstrations themselves"),
+    ],
+)
+def test_what_can_be_known_before_the_model_is_loaded(
+    words: list[str], sentence: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from qunify.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(audit, "run", lambda *_, **__: pytest.fail("it was begun"))
+    (tmp_path / "rows.jsonl").write_bytes((folder / "rows.jsonl").read_bytes())
+    assert main(["audit", "--model", str(folder / "model"), "--data", "rows.jsonl", *words]) == 2
+    assert sentence in capsys.readouterr().err
+
+
+def test_weights_of_rows_with_dates(tmp_path: Path) -> None:
+    rows = [{**row, "when": datetime.date(2026, 1, 2)} for row in QUESTIONS]
+    found = audit.run(small_llama.model(), rows, TOKENIZER, ["dft"])
+    lines = found.write_weights(tmp_path / "w.jsonl", "dft").read_text().splitlines()
+    assert [json.loads(line)["when"] for line in lines] == ["2026-01-02"] * len(QUESTIONS)
+
+
 def test_ctrl_c_says_how_to_go_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -352,6 +400,20 @@ def test_the_command_rehearses(folder: Path, tmp_path: Path, capsys: pytest.Capt
     assert "expected one of the methods audited (dft, gem), got 'sft'" in capsys.readouterr().err
     assert main([*words, "--trainable", "x"]) == 2
     assert "trainable: expected 'adapter', 'all' or a number of blocks" in capsys.readouterr().err
+
+
+def test_the_code_on_the_page_trains(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is printed, but for the two paths and the number of steps."""
+    page = audit.run(folder / "model", QUESTIONS, methods=["dft"]).page(tmp_path / "audit.html")
+    (printed,) = re.findall("<pre.*?<code>(.*?)</code>", page.read_text(encoding="utf-8"), re.DOTALL)
+    code = html.unescape(re.sub("<.*?>", "", printed))
+    for name, file in (("path/to/model", folder / "model"), ("demonstrations.jsonl", folder / "rows.jsonl")):
+        assert name in code
+        code = code.replace(name, str(file))
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code.replace('SFTConfig("trained"', 'SFTConfig("trained", max_steps=1, disable_tqdm=True'), names)
+    assert names["trainer"].state.global_step == 1
 
 
 # ---- weights ------------------------------------------------------------------------------------------------------

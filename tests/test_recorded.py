@@ -674,6 +674,26 @@ def test_a_recorder_says_what_does_not_fit(change: dict[str, Any], sentence: str
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("made", "sentence"),
+    [
+        ("answers", "a.jsonl: expected answers begun with the same .* got another top_k: remove the file to begin"),
+        ("rows", "a.jsonl: expected no file, or recorded answers, got another file: choose another name"),
+    ],
+)
+def test_no_file_is_written_over(made: str, sentence: str, teacher: Any, tmp_path: Path) -> None:
+    out = tmp_path / "a.jsonl"
+    if made == "answers":
+        audit.record(teacher, QUESTIONS, out, TOKENIZER, top_k=5)
+    else:
+        out.write_text("".join(json.dumps(row) + "\n" for row in QUESTIONS))
+    before = out.read_bytes()
+    with pytest.raises(ValueError, match=sentence):
+        audit.record(teacher, QUESTIONS, out, TOKENIZER, top_k=4)
+    assert out.read_bytes() == before
+    assert [*tmp_path.iterdir()] == [out]
+
+
 def test_pickled_weights_are_not_recorded(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text("{}")

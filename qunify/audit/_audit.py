@@ -20,7 +20,7 @@ from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode_all
 from qunify.audit._forward import batches
-from qunify.audit._given import check_apart, check_vocabularies, chosen_methods, flags, with_digits
+from qunify.audit._given import check_apart, check_device, check_vocabularies, chosen_methods, flags, with_digits
 from qunify.audit._groups import own_groups
 from qunify.audit._influence import Sample, first_steps, passes, sample
 from qunify.audit._kept import Kept, told
@@ -29,7 +29,7 @@ from qunify.audit._page import page
 from qunify.audit._pass import asked_of_batches, group_patience, token_table
 from qunify.audit._rehearsal import Plan, rehearsals, split
 from qunify.audit._sentences import sentences
-from qunify.audit._trainable import Trainable, check_trainable, describe
+from qunify.audit._trainable import Trainable, check_blocks, check_trainable, describe
 from qunify.audit._weights import Source
 from qunify.hf import Answers, Head
 from qunify.maps import Method
@@ -208,7 +208,9 @@ def run(
     there = {f"{what}_logits": m for what, m in given_models.items()}
     chosen = chosen_methods(methods, there | {"token_values": True})  # the tokenizer tells which there are
     compiled = own_groups(groups)
-    _check_numbers(limit, rehearse, rate, batch_tokens)
+    _check_numbers(limit, rehearse, rate, batch_tokens, jobs)
+    device = _processes.own_device(device)
+    check_device(device)
     check_trainable(trainable)
     rows = _demonstrations.rows(demonstrations)[:limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
@@ -233,9 +235,10 @@ def run(
     if is_file:
         answers = teacher if isinstance(teacher, Answers) else Answers.read(teacher, read)
         encoded = answered(answers, given, encoded, read)
-    device = _processes.own_device(device)
     models = Models({what: load_model(m, device) for what, m in sources.items()})
     check_vocabularies(models, encoded)
+    if influence or rehearse:
+        check_blocks(models["model"], trainable)
     vocab = Head.of(models["model"]).vocab
     chosen, values = with_digits(chosen, read, vocab, named=methods is not None)
     models.token_values = sources.token_values = values
@@ -268,6 +271,7 @@ def run(
         "max_length": max_length,
         "chat_template": getattr(read, "chat_template", None) is not None and _demonstrations.TEXT not in given[0],
         "flag": flag,
+        "empty_groups": [name for name in compiled if not (tokens["group"] == name).any()],
         "digits": 0 if values is None else int((~values.isnan()).sum()),
         **({} if answers is None else of_answers(encoded)),
     }
@@ -297,9 +301,11 @@ def run(
     return replace(_processes.told(finished), _source=Source(rows, encoded))
 
 
-def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int) -> None:
+def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int, jobs: int | None) -> None:
     for name, value, least in (("limit", limit, 0), ("rehearse", rehearse, 0), ("batch_tokens", batch_tokens, 1)):
         if value is not None and not (isinstance(value, int) and value >= least):
             raise ValueError(f"audit: {name}: expected a number of at least {least}, got {value!r}")
+    if jobs == 0:
+        raise ValueError("audit: jobs: expected a number of processes, got 0")
     if not 0 < rate < math.inf:
         raise ValueError(f"audit: rate: expected a positive learning rate, got {rate!r}")

@@ -162,9 +162,9 @@ def _train(splits: Mapping[str, Any], where: str) -> list[Row]:
 
 def _line(where: str, number: int, line: str) -> Row:
     try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise ValueError(f"{where}: line {number}: not JSON: {error}") from None
+        row = json.loads(line.rstrip())
+    except json.JSONDecodeError as error:  # whose own line is 1
+        raise ValueError(f"{where}: line {number}: not JSON: {error.msg} (column {error.colno})") from None
     if not isinstance(row, dict):
         raise ValueError(f"{where}: line {number}: expected an object, got {type(row).__name__}")
     return row

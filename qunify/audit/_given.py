@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from torch import Tensor
 
 from qunify.audit._encoding import Encoded
@@ -76,6 +77,15 @@ def flags(rows: Sequence[Mapping[str, Any]], flag: str | None) -> pd.Series | No
             raise ValueError(f"audit: flag: row {number}: expected true or false, got {row[flag]!r}")
         values.append(text in _TRUE)
     return pd.Series(values)
+
+
+def check_device(device: str | torch.device | None) -> None:
+    """ValueError unless there is such a device."""
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        said = str(error).partition("\n")[0]
+        raise ValueError(f"audit: device: expected one that torch has here, got {device}: {said}") from None
 
 
 def check_apart(models: Mapping[str, Any]) -> None:

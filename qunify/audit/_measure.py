@@ -13,7 +13,16 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from qunify.maps import Gate, QMap, logit_gradient, rounding_of, target_rounding
+from qunify.maps import (
+    Gate,
+    Gated,
+    LossFunctionMap,
+    QMap,
+    logit_gradient,
+    rounding_of,
+    rounding_of_zeros,
+    target_rounding,
+)
 from qunify.token import ELEMENTWISE, Pool, Pooling, TensorToken, Token, blocks, read
 
 
@@ -30,7 +39,8 @@ class Asked:
     entropy : Tensor, (N,)
         Of the model's prediction, in nats.
     trust : Tensor, (M, N)
-        γ in the unit gauge: the weight that pulls toward the label; NaN where a loss has no target.
+        γ in the unit gauge: the weight that pulls toward the label; NaN where a loss has no target, and where that of
+        a loss function is no gate.
     push : Tensor, (M, N)
         ½ Σ_k |g_k|: how much probability a step asks to move.
     inside : Tensor of bool, (M, N)
@@ -151,6 +161,8 @@ class Asking:
             if isinstance(m, Gate):
                 continue
             g = logit_gradient(t, pulls, out=next(free))
+            if isinstance(m, LossFunctionMap):  # its one pull is a vector, which does not say what is the label's
+                trust[-1] = _measured_trust(m, g, t)
             push.append(torch.abs(g, out=spare).sum(-1) / 2)
             inside.append(_inside(t, pulls, g, spare) if m.shift_invariant else torch.zeros_like(t.index[:, 0]).bool())
         apart.copy_(p).scatter_(-1, t.index, -t.p_rest)
@@ -219,6 +231,14 @@ def _on_label(t: TensorToken, pulls: Sequence[Any]) -> Tensor:
         if isinstance(pull, tuple) and pull[1] is t.label:
             total = total + pull[0]
     return total[:, 0]
+
+
+def _measured_trust(m: LossFunctionMap, g: Tensor, t: TensorToken) -> Tensor:
+    """The weight w of a function's gradients g (N, V) where they are w (p − δ), NaN elsewhere, (N,)."""
+    p = t.policy.probs
+    narrow = max(m.calling.rounding, g.dtype, key=lambda x: torch.finfo(x).eps)
+    gate = Gated.of(g, p, t.index, rounding_of_zeros(g, narrow, p))
+    return gate.weight.where(gate.holds, torch.nan)[:, 0]
 
 
 def _inside(t: TensorToken, pulls: Sequence[Any], g: Tensor, spare: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ SHOWN, TOKENS = 8, 30_000
 DISTRUSTED = 10
 ADAM_RATE = 1e-4  # for which the page tells Adam's first step
 LEVELS = 10  # of trust in the text: 0 is none, 9 is full
+NO_TRUST = "-"  # of a method without one, and so without colour
 
 
 def page(
@@ -144,14 +145,16 @@ def _distrusted(tokens: pd.DataFrame, examples: pd.DataFrame, method: str) -> di
 
 
 def _texts(tokens: pd.DataFrame, examples: pd.DataFrame, shown: list[str]) -> list[dict[str, Any]]:
-    """Demonstrations as pieces of text, with a digit of trust per piece and method, until TOKENS are shown."""
+    """Demonstrations as pieces of text, with a digit of trust, or NO_TRUST, per piece and method, until TOKENS are
+    shown."""
     found, count = [], 0
     columns = [f"trust_{name}" for name in shown]
     for example, rows in tokens.groupby("example", sort=True):
         if count and count + len(rows) > TOKENS:
             break
         count += len(rows)
-        levels = np.clip(np.nan_to_num(rows[columns].to_numpy(float)) * LEVELS, 0, LEVELS - 1).astype(int)
-        digits = ["".join(map(str, column)) for column in levels.T]
+        trust = rows[columns].to_numpy(float)
+        levels = np.clip(np.nan_to_num(trust) * LEVELS, 0, LEVELS - 1).astype(int).astype(str)
+        digits = ["".join(column) for column in np.where(np.isnan(trust), NO_TRUST, levels).T]
         found.append({"example": example, "pieces": [*rows["text"]], "digits": digits})
     return found

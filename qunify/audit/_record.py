@@ -15,6 +15,7 @@ from qunify._lib.digests import digest
 from qunify.audit import _demonstrations, _processes
 from qunify.audit._encoding import Encoded, encode_all
 from qunify.audit._forward import batches, logits
+from qunify.audit._given import check_device
 from qunify.audit._models import check_model, load_model, load_tokenizer
 from qunify.hf import Answers, Head
 
@@ -63,8 +64,8 @@ def record(
     Raises
     ------
     ValueError
-        One sentence for what is missing or does not fit, as `run`; and for finished lines of another model, other data
-        or other options.
+        One sentence for what is missing or does not fit, as `run`; and for finished lines, or a file at `out`, of
+        another model, other data or other options, or of something else: nothing is written over.
     """
     for name, number in (("top_k", top_k), ("limit", limit)):
         if number is not None and number < (1 if name == "top_k" else 0):
@@ -78,6 +79,9 @@ def record(
     check_model(model, "model")
     read = load_tokenizer(tokenizer, model)
     encoded = encode_all(given, read, max_length)
+    if out.is_file() and not _header_of(out):
+        raise ValueError(f"record: {out}: expected no file, or recorded answers, got another file: choose another name")
+    check_device(device)
     if not any(any(e.counted) for e in encoded):
         raise ValueError(f"record: demonstrations: expected a token to train on, got none in {len(given)}")
     with partial.open("a"):  # whether it can be written is known before the model is loaded
@@ -154,11 +158,22 @@ def _likeliest(z: Tensor, ids: Tensor, top_k: int) -> list[tuple[list[int], list
 
 # ---- going on ------------------------------------------------------------------------------------------------------
 def _finished(path: Path, made_of: dict[str, Any]) -> int | None:
-    """How many demonstrations a complete file of the same making answers; None for another file, or none."""
+    """How many demonstrations a complete file answers; None where there is none, ValueError for one of another
+    making."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
-        return sum(1 for _ in file) if _header(file.readline()) == made_of else None
+        _check_making(path, _header(file.readline()), made_of)
+        return sum(1 for _ in file)
+
+
+def _check_making(path: Path, header: dict[str, Any], made_of: dict[str, Any]) -> None:
+    other = [key for key in made_of if header.get(key) != made_of[key]]
+    if other:
+        raise ValueError(
+            f"record: {path}: expected answers begun with the same model, data and options, got another "
+            f"{' and '.join(other)}: remove the file to begin anew"
+        )
 
 
 def _resumable(partial: Path, made_of: dict[str, Any]) -> int | None:
@@ -174,16 +189,17 @@ def _resumable(partial: Path, made_of: dict[str, Any]) -> int | None:
         for line in file:
             if not line.endswith(b"\n"):
                 break
-            if not lines and (header := _header(line)) != made_of:
-                other = [key for key in made_of if header.get(key) != made_of[key]]
-                raise ValueError(
-                    f"record: {partial}: expected answers begun with the same model, data and options, got another "
-                    f"{' and '.join(other)}: remove the file to begin anew"
-                )
+            if not lines:
+                _check_making(partial, _header(line), made_of)
             end, lines = end + len(line), lines + 1
     with partial.open("r+b") as file:
         file.truncate(end)
     return lines - 1 if lines else None
+
+
+def _header_of(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        return _header(file.readline())
 
 
 def _header(line: bytes) -> dict[str, Any]:

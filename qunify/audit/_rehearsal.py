@@ -85,15 +85,25 @@ def _rehearsed(
 ) -> np.ndarray:
     with training(models["model"], plan.trainable, plan.seed) as (model, parameters):
         optimizer = torch.optim.Adam(parameters, lr=plan.rate)
-        for chosen in _orders(len(train), plan.steps, plan.seed):
-            some = [train[i] for i in chosen]
-            total = sum(len(e.places) for e in some)
-            for batch in batches_with_gradients(some, plan.batch_tokens):
-                _loss(models.with_model(model), method, [some[i] for i in batch], total).backward()
-                done(len(batch))
-            optimizer.step()
-            optimizer.zero_grad()
-        return _log_probabilities(model, held, plan.batch_tokens, done)
+        steps = 0
+        try:
+            for chosen in _orders(len(train), plan.steps, plan.seed):
+                some = [train[i] for i in chosen]
+                total = sum(len(e.places) for e in some)
+                for batch in batches_with_gradients(some, plan.batch_tokens):
+                    _loss(models.with_model(model), method, [some[i] for i in batch], total).backward()
+                    done(len(batch))
+                optimizer.step()
+                optimizer.zero_grad()
+                steps += 1
+            return _log_probabilities(model, held, plan.batch_tokens, done)
+        except ValueError as error:
+            if not steps or "finite" not in str(error):
+                raise
+            raise ValueError(
+                f"audit: rate: expected one at which training by {method.name} stays finite, got {plan.rate:g}, at "
+                f"which it does not beyond step {steps}"
+            ) from error
 
 
 def _orders(n: int, steps: int, seed: int) -> Iterator[list[int]]:

@@ -14,6 +14,7 @@ from qunify.audit._words import number, percent, signed
 FEW = 0.005
 DOUBTED = 0.01  # but for one whose median token the model gives less
 SLOW = 10  # times as long as SFT
+SLOWER = 2  # times as long as the quickest group
 MANY = 3  # sentences of a kind
 CLEAR = 4  # a group's push is told where two methods differ by this factor
 
@@ -35,15 +36,19 @@ def sentences(
 
 
 def _conflicts(groups: pd.DataFrame, about: dict[str, Any]) -> list[str]:
-    """Where what is asked, what a first step does and what a rehearsal measures disagree: a sentence per method."""
+    """Where what is asked, what a first step does and what a rehearsal measures disagree: a sentence per method. That a
+    group falls contradicts what is asked only of a method that pulls toward its tokens."""
     large = groups[(groups["share"] >= FEW) | (groups["u"] < DOUBTED)]
+    toward = large[large["trust"] > 0]
     found = []
     if "influence" in about:
-        found += _each_method(large[large["influence"] < 0], "influence", _lowered)
+        found += _each_method(toward[toward["influence"] < 0], "influence", _lowered)
         first = large.loc[large.groupby("method")["influence"].idxmax().dropna()]
-        found += _each_method(first[(first["patience"] >= SLOW) & (first["influence"] > 0)], "influence", _carried)
+        quickest = large.assign(there=large["patience"].fillna(0)).groupby("method")["there"].min()
+        slow = (first["patience"] >= SLOW) & (first["patience"] > SLOWER * first["method"].map(quickest))
+        found += _each_method(first[slow & (first["influence"] > 0)], "influence", _carried)
     if "rehearsal" in about:
-        found += _each_method(large[large["rehearsed_high"] < 0], "rehearsed", _fell)
+        found += _each_method(toward[toward["rehearsed_high"] < 0], "rehearsed", _fell)
     if "influence" in about and "rehearsal" in about:
         clear = (large["rehearsed_low"] > 0) | (large["rehearsed_high"] < 0)
         other = clear & (np.sign(large["influence_adam"]) * np.sign(large["rehearsed"]) < 0)
@@ -68,9 +73,9 @@ def _and_others(rows: Rows) -> str:
 
 def _lowered(method: str, rows: Rows) -> str:
     return (
-        f"Asked and done disagree: a first step of {method}, which asks every token's probability to rise, lowers that "
-        f"of {rows[0]['group']} (mean log u {signed(rows[0]['influence'])} per unit step of gradient descent)"
-        f"{_and_others(rows)}: steps for other tokens move them."
+        f"Asked and done disagree: a first step of {method} lowers the probability of {rows[0]['group']} (mean log u "
+        f"{signed(rows[0]['influence'])} per unit step of gradient descent){_and_others(rows)}, though it pulls toward "
+        "them: steps for other tokens move them more."
     )
 
 
@@ -132,6 +137,8 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
             f" Among what counts: {_counted(about['weight_zero'], 'answer')} of weight 0, which OpenAI's format does "
             "not train on and TRL does."
         )
+    if about.get("empty_groups"):
+        text += f" No token belongs to {_listed(about['empty_groups'])}: the expression matches none."
     if about.get("digits"):
         text += f" Methods that compare numbers take {_counted(about['digits'], 'token')} of the vocabulary for digits."
     if "teacher_tokens" in about:
@@ -186,7 +193,7 @@ def _outside(table: pd.DataFrame) -> list[str]:
     outside = inside[inside < 0.995]
     if outside.empty:
         return []
-    more = f" The same holds somewhere for {len(outside) - 1} other methods." if len(outside) > 1 else ""
+    more = f" The same holds somewhere for {_counted(len(outside) - 1, 'other method')}." if len(outside) > 1 else ""
     return [
         f"The target of {outside.idxmin()} is no distribution at {percent(1 - outside.min(), 0)} of the tokens: it "
         f"asks to move more than there is.{more}"

@@ -26,6 +26,17 @@ def check_trainable(trainable: Any) -> None:
     )
 
 
+def check_blocks(model: Any, trainable: Trainable) -> None:
+    """ValueError for a model without so many blocks."""
+    if isinstance(trainable, int) and (there := len(_blocks(model))) < trainable:
+        raise ValueError(f"audit: trainable: expected a model of at least {trainable} blocks, got {there}")
+
+
+def _blocks(model: Any) -> list[nn.Module]:
+    lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
+    return [*max(lists, key=len, default=nn.ModuleList())]
+
+
 def describe(trainable: Trainable) -> str:
     if isinstance(trainable, str):
         return {"adapter": "an adapter (LoRA)", "all": "all parameters"}[trainable]
@@ -38,10 +49,6 @@ def training(model: Any, trainable: Trainable, seed: int) -> Iterator[tuple[Any,
 
     Afterwards the model is as it was: a new adapter is gone, changed parameters have their values again.
 
-    Raises
-    ------
-    ValueError
-        For a model without so many blocks.
     """
     needed = {p: p.requires_grad for p in model.parameters()}
     fresh = trainable == "adapter" and not isinstance(model, PeftModel)
@@ -81,9 +88,5 @@ def _parameters(model: Any, trainable: Trainable) -> Iterator[nn.Parameter]:
     elif trainable == "all":
         yield from model.parameters()
     else:
-        lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
-        blocks = max(lists, key=len, default=nn.ModuleList())
-        if len(blocks) < trainable:
-            raise ValueError(f"audit: trainable: expected a model of at least {trainable} blocks, got {len(blocks)}")
-        for block in list(blocks)[-trainable:]:
+        for block in _blocks(model)[-trainable:]:
             yield from block.parameters()

@@ -35,7 +35,7 @@ def write(
         raise ValueError(f"audit: weights: expected per 'example' or 'token', got {per!r}")
     by = tokens.groupby("example")[column]
     rows = _of_examples(given, by.mean()) if per == "example" else _of_tokens(given, by.agg(list))
-    return files.write(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
+    return files.write(path, "".join(json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows).encode())
 
 
 def _of_examples(source: Source, weights: pd.Series) -> list[dict[str, Any]]:

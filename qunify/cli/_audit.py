@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qunify._lib import files
 from qunify.cli._base import Command, UsageError, output
 from qunify.cli._data import add_model_and_data, audit_package
-from qunify.cli._settings import NAME, add_set, methods
+from qunify.cli._settings import NAME, add_set, method_of, methods
+
+if TYPE_CHECKING:
+    from qunify.maps import QMap
 
 
 class Audit(Command):
@@ -50,8 +53,10 @@ class Audit(Command):
         out = output(args.out, (".html", ".htm"))
         groups = _groups(args.group)
         audit = audit_package()
+        if args.set and not args.methods:
+            raise UsageError(f"--set {args.set[0]}: expected --methods that names the method it is for")
         chosen = methods(args.methods.split(","), args.set) if args.methods else None
-        weights = _weights(args.write_weights, [m.name for m in chosen or []])
+        weights = _weights(args, chosen)
         try:
             tables = files.prepared(out.with_suffix(""))
         except OSError as error:
@@ -81,20 +86,31 @@ class Audit(Command):
         return "\n".join([*data["sentences"], "", f"wrote {data['file']}, and the tables to {data['tables']}/"])
 
 
-def _weights(given: str | None, audited: list[str]) -> tuple[Path, str] | None:
+def _weights(args: argparse.Namespace, chosen: list[QMap] | None) -> tuple[Path, str] | None:
     """The file, and the method whose trust to write: the one named, or the only one beside sft."""
+    given: str | None = args.write_weights
     if given is None:
         return None
     method, sign, file = given.rpartition("=")
+    audited = {m.name: m for m in chosen or ()}
     if not sign:
         others = [name for name in audited if name != "sft"]
         if len(others) != 1:
             raise UsageError(f"--write-weights {given}: expected METHOD=FILE, as several methods are audited")
         (method,) = others
-    elif audited and method not in audited:
+    elif audited and not any(method.partition("(")[0] == name for name in audited):
         expected = f"expected one of the methods audited ({', '.join(audited)})"
         raise UsageError(f"--write-weights {given}: {expected}, got {method!r}")
-    return output(Path(file), (".jsonl",), "--write-weights"), method
+    m = audited.get(method.partition("(")[0]) or method_of(method)
+    if not m.shift_invariant:
+        raise UsageError(f"--write-weights {given}: {m.name} has no target, and so no trust")
+    models = [name.removesuffix("_logits") for name in m.needs if name.endswith("_logits")]
+    if missing := [name for name in models if getattr(args, name, None) is None]:
+        raise UsageError(f"--write-weights {given}: {m.name} needs a {' and a '.join(missing)}, got none")
+    out = output(Path(file), (".jsonl",), "--write-weights")
+    if out.exists() and args.data.exists() and out.samefile(args.data):
+        raise UsageError(f"--write-weights {given}: expected another file than the demonstrations themselves")
+    return out, method
 
 
 def _trainable(text: str) -> Any:

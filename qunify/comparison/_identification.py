@@ -111,9 +111,11 @@ class Match:
                 return f"{self._times()} {self.where}, and {others} ({1 - self.share:.0%} of those tried)"
             return f"{self._times()} at {self.share:.0%} of the tokens tried, and {others}"
         if self.level == "directional":
-            return f"in direction {self._named()} at every token, with other weights (they differ by {self.error:.2%})"
+            return (
+                f"in direction {self._named()} at every token, with other weights (they differ by {_share(self.error)})"
+            )
         factor = "" if abs(self.factor - 1) < 1e-9 else f"{short_number(self.factor)} × "
-        return f"near {factor}{self._named()}, but not it (gradients differ by {self.error:.2%})"
+        return f"near {factor}{self._named()}, but not it (gradients differ by {_share(self.error)})"
 
     def _repr_html_(self) -> str:
         return html.paragraph(str(self))
@@ -127,6 +129,11 @@ class Match:
     def _named(self) -> str:
         inside = ", ".join(f"{k}={short_number(v)}" for k, v in self.params.items())
         return f"{self.name}({inside})" if inside else self.name
+
+
+def _share(x: float) -> str:
+    """7.04%, or 0.002%: never none of what is some."""
+    return f"{x:.2%}" if x >= 1e-4 else f"{100 * x:.1g}%"
 
 
 class Matches(list[Match]):

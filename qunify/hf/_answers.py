@@ -311,8 +311,8 @@ def _object(raw: bytes) -> Mapping[str, Any] | None:
         return None
     try:
         line = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"not JSON: {error}") from None
+    except json.JSONDecodeError as error:  # whose own line is 1
+        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from None
     if not isinstance(line, Mapping):
         raise ValueError(f"expected an object, got {type(line).__name__}")
     return line
