@@ -270,10 +270,10 @@ def _ranges(*maps: QMap) -> dict[sp.Symbol, sp.Set]:
     """For every symbol among the parameters the values that it may have: the ranges of those that it stands for."""
     within: dict[sp.Symbol, sp.Set] = {}
     for m in maps:
-        ranges = {f.name: range_of(f) for f in m.parameters()}  # a designed map's parameters have none
+        fields = {f.name: f for f in m.parameters()}  # a designed map's parameters have none
         for name, value in m.params.items():
             for s in getattr(value, "free_symbols", ()):
-                own = ranges.get(name, sp.Reals) if s == value else sp.Reals
+                own = range_of(fields[name]) if name in fields and s == value else sp.Reals
                 within[s] = within.get(s, sp.Reals).intersect(own)
     return within
 

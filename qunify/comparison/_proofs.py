@@ -76,18 +76,29 @@ def _of_the_token(s: sp.Symbol) -> bool:
 
 @remembered
 def _entries(m: QMap, side: str, alias: Alias) -> tuple[Step, ...]:
-    g = symbolic_gradient(m, alias)
+    label, elsewhere = _readable_gradient(m, alias)
     return (
-        _equation(f"g^{side}_y", f"g_{side} at the label", readable(g.label)),
-        _equation(f"g^{side}_k", f"g_{side} elsewhere", readable(g.elsewhere)),
+        _equation(f"g^{side}_y", f"g_{side} at the label", label),
+        _equation(f"g^{side}_k", f"g_{side} elsewhere", elsewhere),
     )
 
 
 @remembered
+def _readable_gradient(m: QMap, alias: Alias) -> tuple[sp.Expr, sp.Expr]:
+    g = symbolic_gradient(m, alias)
+    return readable(g.label), readable(g.elsewhere)
+
+
+@remembered
 def _gate_step(m: QMap, side: str, alias: Alias) -> Step:
-    w = readable(gate_weight(m, alias)).xreplace({P_Y: sp.Symbol("u", positive=True)})
+    w = _readable_weight(m, alias)
     return _equation(rf"g^{side}=w_{side}(p-\delta),\quad w_{side}", f"g_{side} = w_{side} (p − δ), w_{side}", w,
                      r"\ge 0", " ≥ 0")  # fmt: skip
+
+
+@remembered
+def _readable_weight(m: QMap, alias: Alias) -> sp.Expr:
+    return readable(gate_weight(m, alias)).xreplace({P_Y: sp.Symbol("u", positive=True)})
 
 
 def _equation(latex: str, words: str, e: sp.Expr, latex_end: str = "", words_end: str = "") -> Step:

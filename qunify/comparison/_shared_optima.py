@@ -9,7 +9,7 @@ import torch
 from qunify import catalogue
 from qunify._lib.tolerances import ROUNDING, SAME_OPTIMUM
 from qunify.maps import Alias, NotFinite, QMap, judged_alone, remembered
-from qunify.population import StablePoints, closed_form, stable_points_of
+from qunify.population import FirstZeros, StablePoints, closed_form, first_zeros_of, stable_points_of
 from qunify.samples import SIZES, aliased, around_truths, sizes
 from qunify.symbolic import Step
 
@@ -49,6 +49,12 @@ def _flat(vocab: int) -> torch.Tensor:
 
 
 @remembered
+def _first(m: QMap, alias: Alias = ()) -> FirstZeros:
+    truths = torch.tensor(TRUTHS, dtype=torch.float64)
+    return first_zeros_of(m, truths, **_context(m, truths, alias))
+
+
+@remembered
 def _in_small_vocabularies_only(m: QMap, alias: Alias = ()) -> bool:
     """Whether the closed form holds at TRUTHS, but not in vocabularies larger than a parameter of the method: top-k
     distillation has the teacher as its optimum while V ≤ k."""
@@ -69,15 +75,25 @@ def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
     interact, or that stops being finite near certainty, none is found."""
     if judged_alone(a, b):
         return SharedOptima(False)
+    if not (a.shift_invariant and b.shift_invariant) or clearly_apart(a, b, alias):
+        return SharedOptima(False)
     try:
-        return _side_by_side(a, b, alias)
+        return side_by_side(a, b, alias)
     except NotFinite:
         return SharedOptima(False)
 
 
-def _side_by_side(a: QMap, b: QMap, alias: Alias) -> SharedOptima:
-    if not (a.shift_invariant and b.shift_invariant):
-        return SharedOptima(False)
+def clearly_apart(a: QMap, b: QMap, alias: Alias = ()) -> bool:
+    """Whether a stable zero of one drift is clearly none of the other's: then no search is needed."""
+    try:
+        x, y = _first(a, alias), _first(b, alias)
+        return x.moved_by(y) or y.moved_by(x)
+    except NotFinite:
+        return False
+
+
+def side_by_side(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
+    """The verdict after a search for all stable zeros of both."""
     if _in_small_vocabularies_only(a, alias) or _in_small_vocabularies_only(b, alias):
         return SharedOptima(False)
     x, y = _stable(a, alias), _stable(b, alias)

@@ -7,6 +7,7 @@ a number, a sum over k ≠ y being V − 1 times its summand, and the cost does 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import random
@@ -18,7 +19,7 @@ import sympy as sp
 
 from qunify.comparison._counterexamples import Point, Witness
 from qunify.comparison._numeric import Relation
-from qunify.maps import Alias, QMap
+from qunify.maps import Alias, QMap, remembered
 from qunify.symbolic import P_Y, symbolic_gradient, thresholds
 from qunify.token import EXACT, SYMBOLS, SumOverOthers, V, decimal
 
@@ -34,6 +35,8 @@ _GIVEN = {
 }
 _MOST = 10_000  # tokens: where there are more to combine, so many at random
 _NAMES = {symbol: name for name, symbol in SYMBOLS.items()}
+#: The symbols that have a number at such a token.
+_SYMBOLS = {"V"} | {name + at for name in ("p", *_GIVEN) for at in ("", "_y", "_k")}
 
 _CLEAR = EXACT.mpf(10) ** -30  # of fifty digits, twenty may be lost
 
@@ -43,12 +46,14 @@ class _Token(NamedTuple):
     label: Fraction
     given: dict[str, Fraction]
 
-    def numbers(self) -> dict[str, Any]:
-        """The number of every symbol, by name."""
-        found = {"V": self.size}
-        for name, u in {"p": self.label, **self.given}.items():
-            found |= {name: decimal(u), f"{name}_y": decimal(u), f"{name}_k": decimal((1 - u) / (self.size - 1))}
-        return found
+    def number(self, name: str) -> Fraction | int:
+        """The number of a symbol: `V`, `p_y`, `tea_k`, `w`."""
+        if name == "V":
+            return self.size
+        of, _, at = name.rpartition("_")
+        of = of or name
+        u = self.label if of == "p" else self.given[of]
+        return (1 - u) / (self.size - 1) if at == "k" else u
 
     def probs(self, u: Fraction) -> tuple[Fraction, ...]:
         return (u, *[(1 - u) / (self.size - 1)] * (self.size - 1))
@@ -83,6 +88,7 @@ def refuted(a: QMap, b: QMap, relation: Relation, alias: Alias) -> tuple[Relatio
     return Relation("directional", None, *silent), Witness("scaled", points)
 
 
+@remembered
 def _gradient_at_label(m: QMap, alias: Alias) -> Callable[[_Token], Any] | None:
     """The gradient's entry at the label as a function of a token; the others are the rest of zero, all the same. None
     for standardised logits: their deviation, the root of a difference, has no digits at tokens that are all but
@@ -92,18 +98,23 @@ def _gradient_at_label(m: QMap, alias: Alias) -> Callable[[_Token], Any] | None:
     g = symbolic_gradient(m, alias).label.replace(SumOverOthers, lambda summand: (V - 1) * summand)
     if any(power.base.is_Add and abs(power.exp) == sp.Rational(1, 2) for power in g.atoms(sp.Pow)):
         return None
-    known = _Token(2, _LABELS[0], {n: v[0] for n, v in _GIVEN.items()}).numbers()
     symbols = sorted(g.free_symbols, key=str)
-    if any(s.name not in known for s in symbols):
+    names = [s.name for s in symbols]
+    if any(name not in _SYMBOLS for name in names):
         return None
     functions = {n: getattr(EXACT, n) for n in ("mpf", "log", "exp", "sqrt")}
     value = sp.lambdify(symbols, g, [functions, "mpmath"])
 
-    def at(t: _Token) -> Any:
-        numbers = t.numbers()
-        return EXACT.mpf(value(*[numbers[s.name] for s in symbols]))
+    @functools.lru_cache(maxsize=_MOST)  # tokens that differ in what only the other method asks for are one
+    def at(numbers: tuple[Fraction | int, ...]) -> Any:
+        return EXACT.mpf(value(*map(_decimal, numbers)))
 
-    return at
+    return lambda t: at(tuple(map(t.number, names)))
+
+
+@functools.lru_cache(maxsize=_MOST)
+def _decimal(x: Fraction | int) -> Any:
+    return decimal(x)
 
 
 def _tokens(symbols: set[sp.Symbol], at: dict[sp.Expr, set[Any]]) -> Iterator[_Token]:

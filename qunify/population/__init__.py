@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         simplex_moves,
         simplex_paths,
     )
+    from qunify.population._first_zeros import FirstZeros, first_zeros_of
     from qunify.population._optima import Optimum, StablePoints, closed_form, drift, optimum, stable_points_of
     from qunify.population._properness import Biased, NotConcave, Properness, is_proper
 else:

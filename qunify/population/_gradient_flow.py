@@ -29,7 +29,8 @@ ZERO_MASS_LOGIT = -600.0
 
 _ENTRIES = 2**22  # numbers of gradients at a time
 _WORK = 2**25  # steps times tokens of one flow: 20 seconds; beyond 10⁵ tokens it ends a flow that is not at rest
-_STAGES, _STEPS = 70, 30  # of `_descend`
+_STAGES, _STEPS = 46, 30  # of `_descend`: the last steps are of 4e-8 of a logit
+_ORDINARY = 1e3  # logits up to this have all their digits, whether or not the largest is 0
 _NUDGE = 1e-6  # finite-difference step, in logits
 _PUSH = 1e-5  # of a logit, to see whether a point is stable: far more than what is left of a zero
 
@@ -77,17 +78,27 @@ class Flow:
 
     def size(self, z: Tensor, rows: Tensor) -> Tensor:
         """Σ_y truth_y |g_k(z, y)|, (N, V): what adds up to the drift, which is 0 where it cancels."""
-        return torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows).abs())
+        return self.drift_and_size(z, rows)[1]
+
+    def drift_and_size(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Both at once, (N, V) each, of few tokens."""
+        truth, g = self.truth[rows], self._gradients(z, rows)
+        return -_mean(truth, g), _mean(truth, g.abs())
 
     def rate(self, z: Tensor, rows: Tensor) -> Tensor:
         """The drift per unit of time, (N, V)."""
         return self.drift(z, rows) / self.unit[rows]
 
-    def token(self, z: Tensor, rows: Tensor, labels: Tensor) -> TensorToken:
+    def token(self, z: Tensor, rows: Tensor, labels: Tensor, finite: bool = False) -> TensorToken:
         """Tokens of logits z (N, V) and labels (N,), in the contexts of truths `rows` (N,)."""
         context = {k: v[rows] for k, v in self.context.items()}
         pooling = functools.partial(self._pooling, rows, labels)
-        return TensorToken(z, labels, context, self.m.name, pooling=pooling)
+        return TensorToken(z, labels, context, self.m.name, finite, pooling)
+
+    @functools.cached_property
+    def _finite(self) -> bool:
+        """Whether no other model rules a token out."""
+        return all(bool(v.isfinite().all()) for k, v in self.context.items() if k.endswith("_logits"))
 
     def _pooling(self, rows: Tensor, labels: Tensor) -> Pooling:
         """Where every label stands in turn, they are a long text all of whose positions are like this one, each label
@@ -103,7 +114,7 @@ class Flow:
         """−Σ_y truth_y g(z, y), (N, V); of many entries some labels at a time."""
         n, v = z.shape
         if self.m.pools or n * v**2 <= _ENTRIES:  # what is pooled is so over all labels
-            return -torch.einsum("ny,nyk->nk", self.truth[rows], self._gradients(z, rows))
+            return -_mean(self.truth[rows], self._gradients(z, rows))
         total = torch.zeros_like(z)
         for at, labels in itertools.product(range(n), torch.arange(v).split(max(_ENTRIES // v, 1))):
             t = self.token(z[at].expand(len(labels), v), rows[at].expand(len(labels)), labels)
@@ -113,7 +124,8 @@ class Flow:
     def _gradients(self, z: Tensor, rows: Tensor) -> Tensor:
         """g_k(z, y), (N, V labels y, V)."""
         n, v = z.shape
-        t = self.token(z.repeat_interleave(v, 0), rows.repeat_interleave(v), torch.arange(v).repeat(n))
+        finite = self._finite and bool((z.abs() <= _ORDINARY).all())
+        t = self.token(z[:, None].expand(n, v, v).reshape(-1, v), *_every_label(rows, v), finite)
         return logit_gradient(t, self.m.pulls(t)).view(n, v, v)
 
     def linear(self, z: Tensor, rows: Tensor) -> tuple[Tensor, Jacobian]:
@@ -152,6 +164,17 @@ class Flow:
         return (values < -1e-5 * least[:, None]).all(-1) & answered.all(-1)
 
 
+def _every_label(rows: Tensor, v: int) -> tuple[Tensor, Tensor]:
+    """For every label of each of rows (N,): the row, and the label, (N V,) both."""
+    n = len(rows)
+    return rows[:, None].expand(n, v).reshape(-1), torch.arange(v).expand(n, v).reshape(-1)
+
+
+def _mean(truth: Tensor, x: Tensor) -> Tensor:
+    """Σ_y truth_y x_yk, (N, V), of truths (N, V) and x (N, V, V)."""
+    return torch.matmul(truth[:, None], x)[:, 0]
+
+
 class EndPoint(NamedTuple):
     """Where N flows ended."""
 
@@ -168,6 +191,11 @@ def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
     if len(stuck) and 2 * _WORK // z.shape[-1] >= _STAGES * _STEPS:  # these steps are the cheaper ones
         z[stuck], settled[stuck] = _descend(flow, z[stuck], rows[stuck])
     return _classify(flow, z, rows, settled)
+
+
+def ended(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
+    """The same for flows that have come, however, to logits z (N, V)."""
+    return _classify(flow, z, rows, torch.zeros(len(z), dtype=torch.bool))
 
 
 def is_stable_zero(flow: Flow, probs: Tensor, rows: Tensor) -> Tensor:

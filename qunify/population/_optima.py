@@ -176,7 +176,7 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
 @torch.no_grad()
 def closed_form(m: QMap, truth: Tensor, **context: Any) -> ClosedForm | None:
     """The optimum at truths (B, V) written down, where theory has it for all of them."""
-    return closed_form_of(_flow(m, _distribution(m, "truth", truth), context))
+    return closed_form_of(flow_of(m, truth, context))
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +196,7 @@ class StablePoints:
 @torch.no_grad()
 def stable_points_of(m: QMap, truth: Tensor, **context: Any) -> StablePoints:
     """Where the drift of a method comes to rest for truths (B, V)."""
-    flow = _flow(m, _distribution(m, "truth", truth), context)
+    flow = flow_of(m, truth, context)
     return StablePoints(tuple(_search(flow)[0]), closed_form_of(flow), flow)
 
 
@@ -298,6 +298,11 @@ def _faces(flow: Flow) -> Tensor:
     sets = torch.tensor([s for s in itertools.product((0.0, 1.0), repeat=v) if sum(s) >= 2], dtype=torch.float64)
     shares = flow.truth[:, None] * sets + 1e-3 / v
     return shares / shares.sum(-1, keepdim=True)
+
+
+def flow_of(m: QMap, truth: Any, context: dict[str, Any]) -> Flow:
+    """The flow of a method at truths (…, V), B of them in all; ValueError where either or a context does not fit."""
+    return _flow(m, _distribution(m, "truth", truth), context)
 
 
 def _flow(m: QMap, truth: Tensor, context: dict[str, Any]) -> Flow:

@@ -54,12 +54,15 @@ def readable(expr: Any) -> sp.Expr:
     named = with_names(expr)
     if is_large(named):
         return expr
-    return without_names(shortest(f for e in (named, canonical(named)) for f in _forms_by_sums(e)))
+    forms = [f for e in dict.fromkeys((named, canonical(named))) for f in _forms_by_sums(e)]
+    return without_names(shortest(dict.fromkeys(forms)))
 
 
 def _forms_by_sums(expr: sp.Expr) -> list[sp.Expr]:
     """Equal forms with sums over k ≠ y, then with sums over all k."""
     ordered = sorted(expr.atoms(SumOverOthers), key=str)  # so that every run gives the same form
+    if not ordered:
+        return _equal_forms(expr)
     sums = {a: sp.Dummy(real=True) for a in ordered}
     over_others = {d: a for a, d in sums.items()}
     over_all = {d: SumOverAll(a.args[0]) for a, d in sums.items()}
@@ -111,7 +114,7 @@ def _display_name(name: str) -> str:
     if name.startswith(("sign(", "[")):
         condition, _, at = name.rpartition("_")
         return condition.replace("_k", f"_{at}")
-    return re.sub(r"^(argmax|topP|top|rank|sorted|entmax|tempered)\d+_", r"\1_", name)
+    return re.sub(r"^(argmax|topP|top|rank|place|sorted|entmax|tempered)\d+_", r"\1_", name)
 
 
 class _PositiveFirst(Printer):
