@@ -616,5 +616,13 @@ def _balance(count: Counter[int]) -> float:
     return (count[1] - count[-1]) / count.total()
 
 
+_WORDS = {
+    "reference_logits": "the starting model",
+    "old_logits": "the model some steps ago",
+    "token_weight": "a weight for each token",
+    "token_mask": "which tokens to keep",
+}
+
+
 def _words(context: str) -> str:
-    return context.replace("_", " ")
+    return _WORDS[context]

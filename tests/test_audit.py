@@ -274,6 +274,43 @@ def test_a_loss_function_that_is_no_gate_has_no_trust_and_no_colour(model: Any, 
         result.write_weights(tmp_path / "w.jsonl", "smoothed")
 
 
+def test_demonstrations_that_are_longer_than_the_model_is_made_for_are_told(tokenizer: Any) -> None:
+    model = small_llama.model(max_position_embeddings=16).eval()
+    rows = [*QUESTIONS[:1], {"question": "the cat " * 9, "answer": "sees"}]
+    told = audit.run(model, rows, tokenizer, ["sft"]).sentences[0]
+    assert " 1 are longer than the 16 tokens that the model is made for" in told
+    assert "longer than" not in audit.run(model, rows, tokenizer, ["sft"], max_length=16).sentences[0]
+
+
+@pytest.mark.parametrize("bad", [(1, 0, 1, 0, 1, 0, 1, 0), (0,) * 8], ids=["by chance", "none"])
+def test_a_flag_that_tells_nothing(bad: tuple[int, ...], model: Any, tokenizer: Any) -> None:
+    rows = [{**row, "bad": flag} for row, flag in zip(QUESTIONS, bad, strict=True)]
+    told = " ".join(audit.run(model, rows, tokenizer, ["sft"], flag="bad").sentences)
+    assert ("in 50 % of pairs (50 % to 50 %) sft, which comes nearest, trusts" in told) == any(bad)
+    assert ("Of the flag nothing is told" in told) == (not any(bad))
+
+
+def test_weights_that_are_missing_or_cut_short_are_refused(tmp_path: Path, model: Any, tokenizer: Any) -> None:
+    from safetensors.torch import load, save
+
+    model.save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 9\n"):
+        file.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"model\.safetensors: expected a whole safetensors file, got one cut short"
+        ):
+            audit.run(tmp_path, [PAIR], tokenizer)
+    weights = load(whole)
+    weights.pop("model.layers.0.mlp.up_proj.weight")
+    file.write_bytes(save(weights, metadata={"format": "pt"}))
+    with pytest.raises(
+        ValueError, match=r"expected all weights of LlamaForCausalLM, got none of model\.layers\.0\.mlp"
+    ):
+        audit.run(tmp_path, [PAIR], tokenizer)
+
+
 def test_a_group_that_no_token_belongs_to_is_told(model: Any, tokenizer: Any) -> None:
     groups = {"felines": "cat", "figures": "[0-9]"}
     told = audit.run(model, QUESTIONS, tokenizer, ["sft"], groups=groups).sentences[0]

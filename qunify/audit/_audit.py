@@ -260,12 +260,15 @@ def run(
         return replace(_processes.told(None), _source=Source(rows, encoded))
     places = [(i, t) for batch in numbers for i in batch for t in encoded[i].places]
     tokens = token_table(found, places, encoded, read, compiled, labels)
+    positions = getattr(models["model"].config.get_text_config(), "max_position_embeddings", None)
     gram = np.sum([part["gram"] for part in found], axis=0)
     about = {
         "demonstrations": len(kept),
         "left_out": len(given) - len(kept),
         "cut_off": sum(e.lost > 0 for e in encoded),
         "tokens_cut_off": sum(e.lost for e in encoded),
+        "positions": positions,
+        "too_long": 0 if positions is None else sum(len(encoded[i].ids) > positions for i in kept),
         "weight_zero": _demonstrations.without_weight(given),
         "tokens": len(tokens),
         "max_length": max_length,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from qunify.hf import from_folder, from_gguf
@@ -49,6 +50,15 @@ def _check(folder: Path, what: str) -> None:
         pickled = any(folder.glob("*.bin")) or any(folder.glob("*.pt"))
         got = "pickled ones, which could run any code: convert them to safetensors" if pickled else "none"
         raise ValueError(f"{where}: expected weights in safetensors files, got {got}")
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(
+                f"{where}: {file.name}: expected a whole safetensors file, got one cut short, or a pointer to one: "
+                f"{error}"
+            ) from None
 
 
 def _gguf(path: Path) -> Path | None:

@@ -130,6 +130,11 @@ def _data(tokens: pd.DataFrame, about: dict[str, Any]) -> str:
     )
     if about["cut_off"]:
         text += f" {about['cut_off']:,} were cut off, with {about['tokens_cut_off']:,} tokens that would count."
+    if about.get("too_long"):
+        text += (
+            f" {about['too_long']:,} are longer than the {about['positions']:,} tokens that the model is made for, "
+            "beyond which what it says means little: --max-length cuts them off."
+        )
     if about["left_out"]:
         text += f" {about['left_out']:,} more have no token to train on."
     if about.get("weight_zero"):  # of an audit saved by an older version: unknown
@@ -201,15 +206,21 @@ def _outside(table: pd.DataFrame) -> list[str]:
 
 
 def _flagged(table: pd.DataFrame) -> list[str]:
-    if "auc" not in table or table["auc"].isna().all():
+    if "auc" not in table:
         return []
+    if table["auc"].isna().all():
+        return ["Of the flag nothing is told: it takes flagged demonstrations and others, and a method with a trust."]
     best = str(table["auc"].idxmax())
     auc, low, high = (table[key][best] for key in ("auc", "auc_low", "auc_high"))
-    verdict = "tells the flagged apart" if low > 0.5 else "does not tell the flagged apart"
+    pairs = f"in {percent(auc, 0)} of pairs ({percent(low, 0)} to {percent(high, 0)})"
+    if low > 0.5:
+        return [
+            f"Mean trust tells the flagged demonstrations apart, that of {best} best: {pairs} the flagged one is "
+            "trusted less; half would be chance."
+        ]
     return [
-        f"Mean trust of {best} {verdict} better than the others': in {percent(auc, 0)} of pairs "
-        f"({percent(low, 0)} to {percent(high, 0)}) the flagged demonstration is trusted less; half "
-        "would be chance."
+        f"No method's mean trust is seen to tell the flagged demonstrations apart: {pairs} {best}, which comes "
+        "nearest, trusts the flagged one less; half would be chance."
     ]
 
 

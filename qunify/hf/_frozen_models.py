@@ -93,8 +93,15 @@ def loaded(given: Any) -> Any:
 
 
 def from_folder(folder: str | Path) -> Any:
-    """A causal language model as transformers has saved it, in its own type: safetensors alone, and nothing fetched."""
-    return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, local_files_only=True)
+    """A causal language model as transformers has saved it, in its own type: safetensors alone, and nothing fetched.
+    ValueError where weights are missing, in whose place transformers would put random ones."""
+    model, said = AutoModelForCausalLM.from_pretrained(
+        folder, dtype="auto", use_safetensors=True, local_files_only=True, output_loading_info=True
+    )
+    if missing := sorted(said["missing_keys"]):
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise ValueError(f"{folder}: expected all weights of {type(model).__name__}, got none of {missing[0]}{more}")
+    return model
 
 
 def needed(m: QMap, given: Mapping[str, Any], arguments: Mapping[str, str]) -> dict[str, Any]:
