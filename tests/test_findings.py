@@ -98,6 +98,7 @@ OTHERWISE: dict[str, Rows] = {
     "What the first step misses is not the optimiser's doing: kinds of token pull at each other": swapped(
         "recipe", "dft, plain descent", "sft, plain descent"
     ),
+    "Further training goes on where the first steps went": swapped("recipe", "dft, 200 steps", "sft, 200 steps"),
     "Wrong solutions are learned as right ones are": lambda t: t.assign(
         value=t["value"].where(t["quantity"] != "more", 1.0)
     ),

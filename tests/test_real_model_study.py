@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses.studies.real_model import rank_correlation
+from analyses.kit.findings import committed
+from analyses.studies.real_model import moved, rank_correlation
 from analyses.studies.real_model.data import answer, marks
 from analyses.studies.real_model.flagged import DIGITS, EVERY, gains
-from analyses.studies.real_model.recipes import MAIN, RECIPES, WAYS, Recipe, otherwise
+from analyses.studies.real_model.recipes import LONGER, MAIN, RECIPES, STEPS, WAYS, Recipe, otherwise
+from analyses.studies.real_model.verdicts import longer
 
 
 @pytest.mark.parametrize(
@@ -60,3 +62,12 @@ def test_every_recipe_has_a_name_of_its_own() -> None:
     assert len(others) == sum(len(methods) for _, methods in WAYS.values())
     assert set(MAIN) <= {recipe.name for recipe in RECIPES}
     assert Recipe("posterior", teacher="noisy").name == "posterior, noisy teacher"
+
+
+def test_what_further_training_did_is_of_one_training_from_the_same_start() -> None:
+    table = committed("real_model")
+    for _, row in longer(table).iterrows():
+        full = f"{row['recipe']}, {LONGER.name}"
+        assert row["before"] == pytest.approx(moved(table, full, row["group"], STEPS))
+        assert row["trained"] == pytest.approx(moved(table, full, row["group"], LONGER.steps))
+    assert set(longer(table)["recipe"]) == set(MAIN)

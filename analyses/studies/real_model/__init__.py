@@ -101,8 +101,8 @@ def moved(table: pd.DataFrame, recipe: str, group: str, step: int = STEPS, rate:
 
 
 def pairs(table: pd.DataFrame, rate: float = 0, way: Way = PLAIN) -> pd.DataFrame:
-    """A row per recipe and kind of token: what was foretold of it, what ten steps came to, and what all steps did. By
-    default each recipe at its own rate; or the recipes that were trained in another way as well, in that way."""
+    """A row per recipe and kind of token: what was foretold of it, what ten steps came to, and what all steps of the
+    way did. By default each recipe at its own rate; or the recipes that were trained in another way, in that way."""
     wide = foretold().pivot_table(index=["recipe", "group"], columns="quantity", values="value").reset_index()
     ran = {name: f"{name}, {way.name}" if way.name else name for name in names_of(table)}
     ran = {name: full for name, full in ran.items() if full in set(table["recipe"])}
@@ -111,7 +111,7 @@ def pairs(table: pd.DataFrame, rate: float = 0, way: Way = PLAIN) -> pd.DataFram
     start = wide["group"].map(log_u[log_u["step"] == 0].groupby("group")["value"].mean())
     own = log_u[log_u["recipe"].map(rates) == log_u["rate"]].groupby(["step", "recipe", "group"])["value"].mean()
     at = pd.MultiIndex.from_arrays([wide["recipe"].map(ran), wide["group"]])
-    for name, step in (("rehearsed", REHEARSAL), ("trained", STEPS)):
+    for name, step in (("rehearsed", REHEARSAL), ("trained", way.steps)):
         wide[name] = own[step].reindex(at).to_numpy() - start
     return wide
 
@@ -264,7 +264,8 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
         else:
             below = any(abs(end[0] - x) < _APART and end[1] <= y for x, y in labelled)
             labelled.append(end)
-            _label(ax, recipe, end, plots.as_text(own), below=below)
+            at = min(points, key=lambda point: point[1]) if below else end
+            _label(ax, recipe, at, plots.as_text(own), below=below)
     _label(ax, f"sft and {len(as_sft) - 1} more", last["sft"], plots.INK)
     ax.margins(x=0.13, y=0.1)
     ax.set_title("Likely or right", weight="bold", pad=24)
@@ -277,7 +278,7 @@ def _trade(ax: Axes, table: pd.DataFrame) -> None:
 
 
 def _label(ax: Axes, text: str, at: tuple[float, float], colour: str, *, below: bool = False) -> None:
-    where: tuple[float, float] = (-24, -12) if below else (0, 8)
+    where = (0, -19) if below else (0, 8)
     ax.annotate(text, at, where, textcoords="offset points", ha="center", color=colour)
 
 

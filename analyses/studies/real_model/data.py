@@ -16,7 +16,7 @@ from analyses.studies.demonstrations.data import read
 
 #: Tokens of a demonstration, template and question included; longer ones are left out, for the sake of two cores.
 LONGEST = 160
-TRAIN, TEACHER, CHOICE, HELD_OUT = 200, 200, 12, 24
+TRAIN, TEACHER, CHOICE, HELD_OUT, FURTHER = 200, 200, 12, 24, 600
 ANSWERED = 16  # of the questions held out
 
 #: Requests that have nothing to do with the demonstrations. The model as it was answers them, greedily.
@@ -53,12 +53,14 @@ class Text:
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """Rows of GSM8K, each set apart from the others. `held_out` is measured on; `choice` chooses learning rates."""
+    """Rows of GSM8K, each set apart from the others. `held_out` is measured on; `choice` chooses learning rates;
+    `further` are trained on after `train`."""
 
     train: list[dict[str, Any]]
     teacher: list[dict[str, Any]]
     choice: list[dict[str, Any]]
     held_out: list[dict[str, Any]]
+    further: list[dict[str, Any]]
 
 
 @functools.cache
@@ -85,7 +87,7 @@ def demonstrations() -> Demonstrations:
     rows = read().demonstrations
     order = np.random.default_rng(0).permutation(len(rows)).tolist()
     short = (rows[i] for i in order if _length(rows[i]) <= LONGEST)
-    sizes = (TRAIN, TEACHER, CHOICE, HELD_OUT)
+    sizes = (TRAIN, TEACHER, CHOICE, HELD_OUT, FURTHER)
     return Demonstrations(*([next(short) for _ in range(size)] for size in sizes))
 
 

@@ -14,13 +14,14 @@ from analyses.studies.real_model import (
     moved,
     named,
     pairs,
+    rank_correlation,
     value,
     with_interval,
     worst_first,
 )
 from analyses.studies.real_model.flagged import DIGITS, EVERY, TRAINED
-from analyses.studies.real_model.recipes import DESCENT, MAIN, PLAIN, RATES, SPACE, STEPS, WAYS, WORDS
-from analyses.studies.real_model.verdicts import alone, by_seed, furthest, learned, on_flagged
+from analyses.studies.real_model.recipes import DESCENT, LONGER, MAIN, PLAIN, RATES, SPACE, STEPS, WAYS, WORDS
+from analyses.studies.real_model.verdicts import alone, by_seed, furthest, learned, longer, on_flagged
 
 FASTER = max(RATES)
 
@@ -314,12 +315,49 @@ def _descent_holds(t: pd.DataFrame) -> bool:
     )
 
 
+_AFTER = ("before", "trained")  # columns of `longer`: after the first steps, and after all
+
+
+def _longer_words(t: pd.DataFrame) -> str:
+    found = longer(t)
+    between = with_interval(*rank_correlation(found, "before", "trained"))
+    first, then = (with_interval(*rank_correlation(found, "influence", after)) for after in _AFTER)
+    turned = found[(found["before"] > 0) != (found["trained"] > 0)]
+    most = turned.iloc[int((turned["trained"] - turned["before"]).abs().to_numpy().argmax())]
+    largest = " to ".join(minus(f"{most[after]:+.2f}") for after in _AFTER)
+    words = " and ".join(minus(f"{_at(found.set_index(['recipe', 'group']), x, 'dft', WORDS):+.1f}") for x in _AFTER)
+    full, steps = {name: f"{name}, {LONGER.name}" for name in ("sft", "dft")}, LONGER.steps
+    marks = {name: minus(f"{moved(t, own, MARKS, steps):+.1f}") for name, own in full.items()}
+    likely = {name: f"{-value(t, own, 'log u', step=steps):.2f}" for name, own in full.items()}
+    whole = {name: percent(value(t, own, "marks", "answers", steps), digits=0) for name, own in full.items()}
+    return (
+        f"The {found['recipe'].nunique()} main methods were trained on, to {LONGER.name} on demonstrations of which "
+        f"none comes twice. What all of these did has a rank correlation of {between} with what the first {STEPS} did "
+        f"({len(found)} pairs), and the first step of gradient descent of {then} with it ({first} with the first "
+        f"{STEPS} of the same training). {len(turned)} of the {len(found)} changes have another sign then, most of all "
+        f"that of {NAMED.get(most['group'], most['group'])} under {named(most['recipe'])} ({largest} nats). Under DFT "
+        f"the first pieces of words have changed by {words} nats after {STEPS} and {steps} steps, and the calculator "
+        f"marks by {marks['dft']} after {steps} (under SFT by {marks['sft']}); these stand whole in {whole['dft']} of "
+        f"its answers ({whole['sft']}), and its mean −log u is {likely['dft']} ({likely['sft']})."
+    )
+
+
+def _longer_holds(t: pd.DataFrame) -> bool:
+    found = longer(t).set_index(["recipe", "group"])
+    turned = int(((found["before"] > 0) != (found["trained"] > 0)).sum())
+    return (
+        rank_correlation(found.reset_index(), "before", "trained")[0] > 0.9
+        and 0 < turned < 0.1 * len(found)
+        and max(_at(found, "trained", "dft", group) for group in (MARKS, WORDS)) < -1
+    )
+
+
 def _flagged_words(t: pd.DataFrame) -> str:
     def told(part: str, place: str) -> str:
-        rows = on_flagged(t, part, place)
-        return ", ".join(
-            f"{named(row['recipe'])} {minus(format(row['more'], '+.2f'))} ± {row['more, standard error']:.2f}"
-            for _, row in rows.iterrows()
+        rows = on_flagged(t, part, place).sort_values("more")
+        return " to ".join(
+            f"{minus(format(row['more'], '+.2f'))} ± {row['more, standard error']:.2f} ({named(row['recipe'])})"
+            for _, row in rows.iloc[[0, -1]].iterrows()
         )
 
     whole = on_flagged(t).set_index("recipe")
@@ -328,9 +366,10 @@ def _flagged_words(t: pd.DataFrame) -> str:
     return (
         f"Trained on a right and a wrong solution of each of {TRAINED} questions, mean log u of the right ones rises "
         f"by {right} nats per token under SFT, of the wrong ones by {wrong} ({n} questions of those trained on). How "
-        f"much more the right solution of a question gains: {told(EVERY, 'trained on')}; in the digits of its "
-        f"calculations, against those of the first wrong step: {told(DIGITS, 'trained on')}; in solutions held out: "
-        f"{told(EVERY, 'held out')} (means over questions ± standard errors)."
+        f"much more the right solution of a question gains, lowest and highest of {len(whole)} methods: "
+        f"{told(EVERY, 'trained on')}; in the digits of its calculations, against those of the first wrong step: "
+        f"{told(DIGITS, 'trained on')}; in solutions held out: {told(EVERY, 'held out')} (means over questions ± "
+        "standard errors)."
     )
 
 
@@ -357,6 +396,7 @@ FINDINGS = (
         _descent_words,
         _descent_holds,
     ),
+    Finding("Further training goes on where the first steps went", _longer_words, _longer_holds),
     Finding("How much is asked hardly tells how far a model moves", _furthest_words, _furthest_holds),
     Finding("An anchor is not seen in the first step", _anchor_words, _anchor_holds),
     Finding("DFT learns to stop and unlearns the format", _marks_words, _marks_holds),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 
 from analyses.kit.findings import committed
@@ -15,13 +16,25 @@ from analyses.studies.real_model import (
     moved,
     named,
     pairs,
+    rank_correlation,
     verdicts,
     with_interval,
     worst_first,
 )
 from analyses.studies.real_model.data import ANSWERED, CHOICE, ELSEWHERE, HELD_OUT, LONGEST
 from analyses.studies.real_model.flagged import DIGITS, EVERY
-from analyses.studies.real_model.recipes import DESCENT, MAIN, MEASURED, PER_STEP, RATES, STEPS, WAYS, WHOLE
+from analyses.studies.real_model.recipes import (
+    DESCENT,
+    LONGER,
+    MAIN,
+    MEASURED,
+    PATIENT,
+    PER_STEP,
+    RATES,
+    STEPS,
+    WAYS,
+    WHOLE,
+)
 
 NAME = "real_model"
 FORETOLD = {
@@ -84,6 +97,17 @@ def furthest_off() -> str:
     return markdown(["", "foretold, per unit of rate", "after ten steps", f"after {STEPS} steps"], lines)
 
 
+def longer() -> str:
+    """Rank correlations of each kind of prediction with the main methods' training, as it went on."""
+    found = verdicts.longer(committed(NAME))
+    lines = [
+        [words, *(with_interval(*rank_correlation(found, quantity, after)) for after in ("before", "trained"))]
+        for quantity, words in FORETOLD.items()
+    ]
+    lines.append([f"the first {STEPS} steps", "", with_interval(*rank_correlation(found, "before", "trained"))])
+    return markdown(["what was foretold", f"{STEPS} steps", LONGER.name], lines)
+
+
 def methods() -> str:
     """A row per method at its own rate, and the start: shares in per cent, everything else in nats."""
     table = real_model.digest(committed(NAME))
@@ -111,6 +135,12 @@ def kinds() -> str:
 
 def learned() -> str:
     """Of the end of turn and the calculator marks: who was foretold to learn them, and who did."""
+    words = (
+        "The end of turn and the calculator marks, which the model does not expect. *Learned* is a probability above "
+        f"{np.exp(verdicts.LEARNED):g} at the end (geometric mean over held-out demonstrations). Foretold were: by "
+        f"patience, that a method needs less than {PATIENT} times as long as SFT; by Adam's first step, that it raises "
+        "the group; and the change of its mean log u by the first step of gradient descent, in nats per unit of rate."
+    )
     found = verdicts.learned(committed(NAME)).sort_values(["group", "influence"])
     said = {True: "yes", False: "no"}
     lines = [
@@ -119,7 +149,7 @@ def learned() -> str:
         for _, row in found.iterrows()
     ]  # fmt: skip
     head = ["", "", "by patience", "by Adam's first step", "first step of descent", "learned", "mean log u"]
-    return markdown(head, lines)
+    return f"{words}\n\n{markdown(head, lines)}"
 
 
 def in_other_ways() -> str:

@@ -7,8 +7,8 @@ Writes figures/real_model_predictions.csv, columns recipe, method, group, quanti
 - "influence", "influence_adam": the change of the group's mean log u by the first step, in nats per unit of learning
   rate, through the parameters of an adapter (*done*); of the main recipes also through all parameters;
 - "push": the probability that the method asks to move at a token, which says how far it will get from the start;
-- "learns, asked" and "learns, done": whether the group is learned (1) or not (0), by a patience below 10, and by a
-  first step of Adam that raises it;
+- "learns, asked" and "learns, done": whether the group is learned (1) or not (0), by a patience below `PATIENT`, and by
+  a first step of Adam that raises it;
 - "target": the mean probability of the label in the target of `posterior` and Target-SFT, where they would end if
   targets stood still.
 """
@@ -25,7 +25,7 @@ from analyses.kit import runner
 from analyses.kit.real import GROUPS, MODEL
 from analyses.studies.real_model import measure
 from analyses.studies.real_model.data import demonstrations, encoded, kinds, model
-from analyses.studies.real_model.recipes import MAIN, RECIPES, WHOLE, Recipe
+from analyses.studies.real_model.recipes import MAIN, PATIENT, RECIPES, WHOLE, Recipe
 from analyses.studies.real_model.runs import teacher
 from qunify._lib import files
 
@@ -34,21 +34,20 @@ if TYPE_CHECKING:
     from qunify.audit._trainable import Trainable
 
 DEMONSTRATIONS = 64
-PATIENT = 10
 PATH = runner.FIGURES / "real_model_predictions.csv"
 
 
-def audited() -> list[Recipe]:
+def readable() -> list[Recipe]:
     """What an audit can read: weights and masks it has not, and an older policy is the present one at step 0, where
     PSFT is SFT."""
     return [recipe for recipe in RECIPES if set(recipe.map.needs) <= {"reference_logits", "teacher_logits"}]
 
 
 def predictions() -> pd.DataFrame:
-    first = audited()
+    first = readable()
     found = [
-        _audit([r for r in first if r.teacher != "noisy"], "tuned"),
-        _audit([r for r in first if r.teacher == "noisy"], "noisy"),
+        _asked_and_done([r for r in first if r.teacher != "noisy"], "tuned"),
+        _asked_and_done([r for r in first if r.teacher == "noisy"], "noisy"),
     ]
     found += [_through_all(), *(_targets(r) for r in first if r.method in ("posterior", "target_sft"))]
     table = pd.concat(found)
@@ -60,7 +59,7 @@ def predictions() -> pd.DataFrame:
     return pd.concat([table, *learned], ignore_index=True)
 
 
-def _audited(recipes: list[Recipe], kind: str, trainable: Trainable = "adapter") -> Audit:
+def _run(recipes: list[Recipe], kind: str, trainable: Trainable = "adapter") -> Audit:
     from qunify import audit
 
     return audit.run(
@@ -72,13 +71,13 @@ def _audited(recipes: list[Recipe], kind: str, trainable: Trainable = "adapter")
 
 def _through_all() -> pd.DataFrame:
     """The first steps of the main recipes where all parameters train."""
-    groups = _audited([r for r in RECIPES if r.name in MAIN], "tuned", "all").groups.rename(columns={"tokens": "n"})
+    groups = _run([r for r in RECIPES if r.name in MAIN], "tuned", "all").groups.rename(columns={"tokens": "n"})
     long = groups.melt(["method", "group", "n"], ["influence", "influence_adam"], "quantity")
     return long.assign(recipe=long["method"], quantity=long["quantity"] + f", {WHOLE.name}")
 
 
-def _audit(recipes: list[Recipe], kind: str) -> pd.DataFrame:
-    found = _audited(recipes, kind)
+def _asked_and_done(recipes: list[Recipe], kind: str) -> pd.DataFrame:
+    found = _run(recipes, kind)
     by_group = found.groups.assign(**{"push ratio": found.groups["push"] / found.groups["share"]})
     quantities = ["push ratio", "patience", "influence", "influence_adam"]
     parts = [by_group[["method", "group", "tokens"]].assign(quantity=q, value=by_group[q]) for q in quantities]

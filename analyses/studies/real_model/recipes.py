@@ -14,6 +14,7 @@ from qunify.maps import QMap
 #: The grid of learning rates; of each recipe the one is taken whose model is right in more tokens of `choice`.
 RATES = (2e-4, 1e-3)
 STEPS, PER_STEP, MEASURED = 50, 4, (10, 25, 50)
+LATER = (100, 200)  # where more steps are made, measured there as well
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Way:
     """How a recipe is trained where it is not as all are: `name` says it after the recipe's own name.
 
     `only` is the one kind of token that is trained on. `flagged`: on language models' solutions, right and wrong ones
-    of the same questions, rather than on people's.
+    of the same questions, rather than on people's. After the first `STEPS` the demonstrations are further ones, so that
+    none comes twice.
     """
 
     name: str = ""
@@ -29,6 +31,7 @@ class Way:
     plain_descent: bool = False
     only: str = ""
     flagged: bool = False
+    steps: int = STEPS
 
 
 PLAIN = Way()
@@ -62,16 +65,19 @@ RECIPES = (
 )
 WORDS, SPACE = "first pieces of words", "white space"
 OLD_EVERY = 5  # steps until PSFT's older policy is the present one again
+PATIENT = 10  # times as long as SFT: a method that needs longer for a kind of token is foretold not to learn it
 SEEDS = 3  # of the main recipes, each at its own rate
 
 DESCENT = Way("plain descent", plain_descent=True)
 WHOLE = Way("all parameters", all_parameters=True)
 FLAGGED = Way("flagged solutions", flagged=True)
+LONGER = Way(f"{max(LATER)} steps", steps=max(LATER))
 #: With the learning rate of every recipe, 0 for its own, and the recipes.
 WAYS = {
     DESCENT: (0.1, ("sft", "dft", "gem", "asft")),
     WHOLE: (2e-5, ("sft", "dft")),
-    FLAGGED: (0.0, ("sft", "dft", "eaft", "target_sft")),
+    FLAGGED: (0.0, MAIN),
+    LONGER: (0.0, MAIN),
     Way(f"{MARKS} alone", only=MARKS): (0.0, ("dft",)),
     Way(f"{WORDS} alone", only=WORDS): (0.0, ("dft",)),
     Way(f"{SPACE} alone", only=SPACE): (0.0, ("gem",)),

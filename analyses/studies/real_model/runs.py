@@ -30,10 +30,13 @@ from analyses.studies.real_model.data import (
     tokenizer,
 )
 from analyses.studies.real_model.recipes import (
+    LATER,
+    LONGER,
     MAIN,
     MEASURED,
     OLD_EVERY,
     PER_STEP,
+    PLAIN,
     RATES,
     RECIPES,
     SEEDS,
@@ -116,14 +119,15 @@ def _state(model: Any, step: int) -> pd.DataFrame:
 
 
 def trained(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
-    """One training, measured on the way; the ledger is its last rows. The answers are those of the plain way only."""
+    """One training, measured on the way; the ledger is its last rows. Questions are answered after the plain way and
+    after more steps of it."""
     found: list[pd.DataFrame] = []
     begun, spent = time.perf_counter(), [0.0]
     before = flagged.measured(model().eval()) if recipe.way.flagged else None
 
     def watch(step: int, model: Any) -> bool:
         """Measure; whether the model is still one."""
-        if step not in MEASURED:
+        if step not in (*MEASURED, *LATER):
             return True
         since = time.perf_counter()
         model.eval()
@@ -144,7 +148,7 @@ def trained(recipe: Recipe, rate: float, seed: int) -> pd.DataFrame:
     seconds = time.perf_counter() - begun - spent[0]
     last = int(trainer.state.global_step)
     ledger = {"seconds": seconds, "tokens": sum(len(text.places) for text in texts), "steps": last}
-    if not recipe.way.name:
+    if recipe.way in (PLAIN, LONGER):
         found.append(measure.answers(trainer.model.eval(), demonstrations().held_out[:ANSWERED]).assign(step=last))
     rows = [{"group": "ledger", "quantity": k, "value": v, "n": 1, "step": last} for k, v in ledger.items()]
     table = pd.concat([*found, pd.DataFrame(rows)])
@@ -157,7 +161,8 @@ def _in_order(recipe: Recipe, seed: int) -> list[Text]:
     rows = demonstrations().train
     texts = flagged.training() if recipe.way.flagged else [encoded(row) for row in rows]
     kept = _only(texts, rows, recipe.way.only) if recipe.way.only else texts
-    return [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))[: STEPS * PER_STEP]]
+    first = [kept[i] for i in np.random.default_rng(seed).permutation(len(kept))[: STEPS * PER_STEP]]
+    return first + [encoded(row) for row in demonstrations().further[: recipe.way.steps * PER_STEP - len(first)]]
 
 
 def _only(texts: list[Text], rows: list[dict[str, Any]], kind: str) -> list[Text]:
@@ -186,7 +191,7 @@ def _trainer(recipe: Recipe, texts: list[Text], rate: float, seed: int, watch: A
         given["reference_model"] = str(MODEL) if recipe.way.all_parameters else "base"
     if recipe.teacher:
         given["teacher_model"] = str(teacher(recipe.teacher))
-    return build(rows, recipe, rate, seed, [Watch()], STEPS, given)
+    return build(rows, recipe, rate, seed, [Watch()], recipe.way.steps, given)
 
 
 def build(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from analyses.kit.real import END, MARKS
 from analyses.studies.real_model import correlation, foretold_of, names_of, pairs, rank_correlation, value
 from analyses.studies.real_model.flagged import EVERY
-from analyses.studies.real_model.recipes import DESCENT, FLAGGED, MAIN, PLAIN, SEEDS, WAYS, WHOLE
+from analyses.studies.real_model.recipes import DESCENT, FLAGGED, LONGER, MAIN, PLAIN, SEEDS, STEPS, WAYS, WHOLE
 
 #: A kind of token is learned where the geometric mean of its probability has come above one half.
 LEARNED = float(np.log(0.5))
@@ -58,6 +60,14 @@ def in_other_ways(table: pd.DataFrame) -> pd.DataFrame:
         right = int(((found[quantity] > 0) == (found["trained"] > 0)).sum())
         rows.append({"way": way.name, "correlation": correlation(found, quantity), "n": len(found), "right": right})
     return pd.DataFrame(rows)
+
+
+def longer(table: pd.DataFrame) -> pd.DataFrame:
+    """A row per main recipe and kind of token, as of `pairs`: `trained` is the change after all of the further steps,
+    `before` that after the first `STEPS` of the same training."""
+    found = pairs(table, way=LONGER)
+    short = pairs(table, way=replace(LONGER, steps=STEPS))
+    return found.assign(before=short["trained"])
 
 
 def alone(table: pd.DataFrame) -> pd.DataFrame:
