@@ -506,6 +506,7 @@ def test_a_dask_cluster_gives_the_same_table() -> None:
         ),
         (lambda: Job(3, data()), "Job: method: expected an id of the catalogue, a QMap"),  # type: ignore[arg-type]
         (lambda: Job(qu.get("sft"), data(), lr=float("nan")), "Job: lr: expected a positive number"),
+        (lambda: Job(qu.get("sft"), 0, data()), "Job: data: expected a Data, got int"),  # type: ignore[arg-type]
         (lambda: Data(torch.zeros(3, D), torch.zeros(4).long()), "Data: inputs: expected one for each of at least one"),
         (lambda: Data([0], torch.zeros(1).long()), "Data: inputs: expected a tensor, got list"),  # type: ignore[arg-type]
         (

@@ -175,7 +175,7 @@ def test_induced_wants_a_function() -> None:
         ),
         (lambda t: t.p_label, lambda t: t.policy.probs, "mine: residual: expected a distribution such as t.policy"),
         (lambda t: min(t.p_label, 0.5), lambda t: t.policy, r"mine: trust: expected .* t.minimum, .*got RuntimeError"),
-        (lambda t: t.plabel, lambda t: t.policy, "mine: trust: expected .*got AttributeError: .*'plabel'"),
+        (lambda t: t.plabel, lambda t: t.policy, "mine: trust: a Token has no 'plabel', did you mean p_label"),
         (lambda t: 0.5, lambda t: t.policy + t.uniform, "mine: residual: expected .* t.mixture .*got TypeError"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import numbers
 from collections.abc import Callable, Mapping
@@ -115,6 +116,11 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
             with torch.no_grad():
                 ask(t)
         except (AttributeError, RuntimeError, TypeError) as error:
+            if isinstance(error, AttributeError) and isinstance(error.obj, type(t)):
+                public = [key for key in dir(t) if not key.startswith("_")]
+                near = difflib.get_close_matches(error.name, public, 1)
+                hint = f", did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name}: {what}: a Token has no {error.name!r}{hint}") from error
             raise ValueError(
                 f"{name}: {what}: expected a function of a whole batch, with t.minimum, t.maximum and t.where in place "
                 f"of min, max and if, and t.mixture of distributions, got {type(error).__name__}: {error}"

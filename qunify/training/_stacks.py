@@ -103,6 +103,8 @@ class Job:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "method", as_method(self.method, "Job"))
+        if not isinstance(self.data, Data):
+            raise ValueError(f"Job: data: expected a Data, got {type(self.data).__name__}")
         if not (isinstance(self.lr, int | float) and 0 < self.lr < torch.inf):
             raise ValueError(f"Job: lr: expected a positive number, got {self.lr!r}")
         if self.order is not None:
