@@ -188,6 +188,8 @@ def test_disagreements_come_first() -> None:
     assert "raises end more than any other kind (mean log u +6.5 per unit step)" in carried
     assert "the probability of marks (mean log u −0.4 [−0.5, −0.3] nats)." in fell
     assert any("after 10 steps of Adam at rate 0.001" in s and "from 1.49 to 2.18 (dft) nats" in s for s in found)
+    three = pd.concat([methods.assign(method=name, nll_after=x) for name, x in (("sft", 1), ("dft", 3), ("eaft", 2))])
+    assert any("to 1 (sft), 3 (dft), 2 (eaft) nats" in s for s in sentences(tokens, three, groups, about))
     as_slow = sentences(tokens, methods, groups.assign(patience=40), about)
     assert not any("raises end more than any other kind" in s for s in as_slow)  # all are slow: some kind must be first
     pushed_away = sentences(tokens, methods, groups.assign(trust=-0.1), about)

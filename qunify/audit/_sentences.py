@@ -16,6 +16,7 @@ DOUBTED = 0.01  # but for one whose median token the model gives less
 SLOW = 10  # times as long as SFT
 SLOWER = 2  # times as long as the quickest group
 MANY = 3  # sentences of a kind
+TOLD = 4  # methods of whose rehearsal each is told
 CLEAR = 4  # a group's push is told where two methods differ by this factor
 
 
@@ -107,11 +108,12 @@ def _turned(method: str, rows: Rows) -> str:
 
 
 def _rehearsed(table: pd.DataFrame, about: dict[str, Any]) -> list[str]:
-    """How the held-out demonstrations fared: SFT, best and worst."""
+    """How the held-out demonstrations fared: of many methods SFT, best and worst."""
     if "rehearsal" not in about:
         return []
     plan, after = about["rehearsal"], table["nll_after"].dropna()
-    told = [name for name in dict.fromkeys(["sft", str(after.idxmin()), str(after.idxmax())]) if name in after.index]
+    few = ["sft", str(after.idxmin()), str(after.idxmax())] if len(after) > TOLD else map(str, after.index)
+    told = [name for name in dict.fromkeys(few) if name in after.index]
     steps, held = _counted(plan["steps"], "step"), _counted(plan["held_out"], "held-out demonstration")
     return [
         f"Rehearsed: after {steps} of Adam at rate {plan['rate']:g} through {plan['trainable']}, the "

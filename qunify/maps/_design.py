@@ -118,7 +118,7 @@ def design(name: str, *, trust: Callable[..., Scalar], residual: Callable[..., D
         except (AttributeError, RuntimeError, TypeError) as error:
             if isinstance(error, AttributeError) and isinstance(error.obj, type(t)):
                 public = [key for key in dir(t) if not key.startswith("_")]
-                near = difflib.get_close_matches(error.name, public, 1)
+                near = difflib.get_close_matches(str(error.name), public, 1)
                 hint = f", did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name}: {what}: a Token has no {error.name!r}{hint}") from error
             raise ValueError(
