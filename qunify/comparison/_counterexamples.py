@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -11,9 +12,9 @@ import numpy as np
 import sympy as sp
 
 from qunify._lib.tolerances import CLEAR_DIFFERENCE
-from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient, remembered
+from qunify.maps import WITNESS_LSE, Alias, QMap, exact_gradient_at, remembered
 from qunify.samples import aliased, fractions, in_fractions
-from qunify.token import DIGITS, EXACT
+from qunify.token import DIGITS, EXACT, DecimalToken
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -81,10 +82,15 @@ def _context(token: int, alias: Alias) -> dict[str, Any]:
     return aliased(in_fractions(len(probs), label), alias)
 
 
+@functools.lru_cache(maxsize=64)
+def _token(token: int, alias: Alias) -> DecimalToken:
+    probs, label = _TOKENS[token]
+    return DecimalToken(probs, label, _context(token, alias), WITNESS_LSE)
+
+
 @remembered
 def _at(m: QMap, token: int, alias: Alias) -> tuple[Any, ...]:
-    probs, label = _TOKENS[token]
-    return exact_gradient(m, probs, label, _context(token, alias), WITNESS_LSE)
+    return exact_gradient_at(m, _token(token, alias))
 
 
 @remembered

@@ -9,7 +9,7 @@ from qunify._lib.exports import exported
 if TYPE_CHECKING:
     from qunify.maps._calling import FEW, Calling, LossFunction, NotFinite, check_losses, name_of, type_name
     from qunify.maps._design import UserDesigned, design
-    from qunify.maps._exact import WITNESS_LSE, exact_gradient, exact_loss
+    from qunify.maps._exact import WITNESS_LSE, exact_gradient, exact_gradient_at, exact_loss
     from qunify.maps._induced import (
         LossFunctionMap,
         Method,

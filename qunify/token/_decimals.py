@@ -69,6 +69,7 @@ class DecimalToken(Token):
         self._label, self._lse = label, decimal(lse)
         self._p = decimals(map(decimal, probs))
         self._context = context
+        self._known: dict[str, Any] = {}
 
     @cached_property
     def label(self) -> Distribution:
@@ -114,7 +115,11 @@ class DecimalToken(Token):
     def context(self, name: str) -> Any:
         if name not in self._context:
             raise ValueError(f"missing context, expected {name}")
-        value = self._context[name]
+        if name not in self._known:
+            self._known[name] = self._exact(name, self._context[name])
+        return self._known[name]
+
+    def _exact(self, name: str, value: Any) -> Any:
         if name in PER_TOKEN:
             return decimal(value)
         entries = decimals(map(decimal, value))
