@@ -152,6 +152,7 @@ def test_what_has_no_target_is_told_so_and_shown_no_field(own: str, method: str)
     words = text_of(page)
     assert "there is no target" in words
     assert "target Q" not in words
+    assert "dotted, that of SFT. The other" in words, "a trust that there is not is not drawn"
     assert page.count("<picture>") == 1
 
 

@@ -51,7 +51,8 @@ def caption(facts: Facts) -> str:
     left = (
         "*Left:* its weight, which is its trust in the unit gauge; dotted, those of SFT and DFT."
         if facts.curve.gate
-        else "*Left:* its pull on the label's logit; dotted, that of SFT; dashed, its trust in the unit gauge."
+        else "*Left:* its pull on the label's logit; dotted, that of SFT"
+        + ("." if bool(facts.curve.trust.isnan().any()) else "; dashed, its trust in the unit gauge.")
     )
     left += " The other tokens keep their shares of what remains; ● is the token of the next section."
     if facts.m.pools:
