@@ -20,6 +20,7 @@ import torch
 from datasets import Dataset, DatasetDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
 
 import qunify as qu
 from qunify import audit
@@ -280,6 +281,17 @@ def test_demonstrations_that_are_longer_than_the_model_is_made_for_are_told(toke
     told = audit.run(model, rows, tokenizer, ["sft"]).sentences[0]
     assert " 1 are longer than the 16 tokens that the model is made for" in told
     assert "longer than" not in audit.run(model, rows, tokenizer, ["sft"], max_length=16).sentences[0]
+
+
+def test_more_tokens_than_there_are_positions_are_refused(tokenizer: Any) -> None:
+    sizes = {"n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=96, **sizes)).eval()
+    rows = [*QUESTIONS[:1], {"question": "the cat " * 9, "answer": "sees"}]
+    with pytest.raises(
+        ValueError, match=r"max_length: expected at most the 16 positions .*, as 1 demonstration is longer"
+    ):
+        audit.run(model, rows, tokenizer, ["sft"])
+    assert audit.run(model, rows, tokenizer, ["sft"], max_length=16).about["demonstrations"] == 1
 
 
 @pytest.mark.parametrize("bad", [(1, 0, 1, 0, 1, 0, 1, 0), (0,) * 8], ids=["by chance", "none"])

@@ -20,7 +20,16 @@ from qunify.audit._answered import about as of_answers
 from qunify.audit._answered import answered, is_answers, told_enough
 from qunify.audit._encoding import encode_all
 from qunify.audit._forward import batches
-from qunify.audit._given import check_apart, check_device, check_vocabularies, chosen_methods, flags, with_digits
+from qunify.audit._given import (
+    check_apart,
+    check_device,
+    check_positions,
+    check_vocabularies,
+    chosen_methods,
+    flags,
+    positions_of,
+    with_digits,
+)
 from qunify.audit._groups import own_groups
 from qunify.audit._influence import Sample, first_steps, passes, sample
 from qunify.audit._kept import Kept, told
@@ -237,6 +246,8 @@ def run(
         encoded = answered(answers, given, encoded, read)
     models = Models({what: load_model(m, device) for what, m in sources.items()})
     check_vocabularies(models, encoded)
+    check_positions(models["model"], [encoded[i] for i in kept])
+    positions = positions_of(models["model"])
     if influence or rehearse:
         check_blocks(models["model"], trainable)
     vocab = Head.of(models["model"]).vocab
@@ -260,7 +271,6 @@ def run(
         return replace(_processes.told(None), _source=Source(rows, encoded))
     places = [(i, t) for batch in numbers for i in batch for t in encoded[i].places]
     tokens = token_table(found, places, encoded, read, compiled, labels)
-    positions = getattr(models["model"].config.get_text_config(), "max_position_embeddings", None)
     gram = np.sum([part["gram"] for part in found], axis=0)
     about = {
         "demonstrations": len(kept),

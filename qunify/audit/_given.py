@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from qunify.audit._encoding import Encoded
 from qunify.catalogue import as_method, get, names
@@ -96,6 +96,25 @@ def check_apart(models: Mapping[str, Any]) -> None:
                 f"audit: {what}: expected another model than the one that the rehearsal trains, got the same: give its "
                 "folder, or a copy"
             )
+
+
+def positions_of(model: Any) -> int | None:
+    """The tokens that a model is made for, where its configuration says so."""
+    found: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    return found
+
+
+def check_positions(model: Any, encoded: Sequence[Encoded]) -> None:
+    """ValueError where a demonstration is longer than a table of positions: beyond that there is none to look up."""
+    positions, words = positions_of(model), model.get_input_embeddings()
+    tables = (m.num_embeddings for m in model.modules() if isinstance(m, nn.Embedding) and m is not words)
+    if positions is None or not any(positions <= rows <= positions + 2 for rows in tables):  # OPT's has two more
+        return
+    if over := sum(len(e.ids) > positions for e in encoded):
+        raise ValueError(
+            f"audit: max_length: expected at most the {positions} positions that the model has, as {over} "
+            f"demonstration{'s are' if over > 1 else ' is'} longer"
+        )
 
 
 def check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) -> None:
