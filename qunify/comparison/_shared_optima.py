@@ -78,7 +78,7 @@ def share_optima(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
     if not (a.shift_invariant and b.shift_invariant) or clearly_apart(a, b, alias):
         return SharedOptima(False)
     try:
-        return side_by_side(a, b, alias)
+        return SharedOptima(False) if apart_after_one_search(a, b, alias) else side_by_side(a, b, alias)
     except NotFinite:
         return SharedOptima(False)
 
@@ -90,6 +90,19 @@ def clearly_apart(a: QMap, b: QMap, alias: Alias = ()) -> bool:
         return x.moved_by(y) or y.moved_by(x)
     except NotFinite:
         return False
+
+
+def apart_after_one_search(a: QMap, b: QMap, alias: Alias = ()) -> bool:
+    """Whether a stable zero of one drift is none that a search for all of the other's finds, nor one that it missed.
+    What is searched is the drift of which none is known."""
+    known, searched = (a, b) if len(_first(a, alias).rows) else (b, a)
+    x, y = _first(known, alias), _stable(searched, alias)
+    return not all(_among(y, i, point) for i, point in zip(x.rows.tolist(), x.probs, strict=True))
+
+
+def _among(x: StablePoints, i: int, point: torch.Tensor) -> bool:
+    near = (x.points[i] - point).abs().amax(-1) < SAME_OPTIMUM
+    return bool(near.any()) or x.rests_at(i, point[None])
 
 
 def side_by_side(a: QMap, b: QMap, alias: Alias = ()) -> SharedOptima:
