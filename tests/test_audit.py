@@ -711,7 +711,7 @@ def test_a_file_that_is_none(content: str, name: str, sentence: str, tmp_path: P
         ({"jobs": 0}, "jobs: expected a number of processes, got 0"),
         ({"device": "gpu"}, "device: expected one that torch has here, got gpu: Expected one of cpu"),
         ({"max_length": 1}, "expected at least one token to train on, got none in 2 demonstrations cut off"),
-        ({"teacher": small_llama.model(vocab_size=97)}, "teacher: expected the model's vocabulary of 96 tokens"),
+        ({"teacher": small_llama.model(vocab_size=97)}, "96 tokens, got one of 97: answers recorded by"),
         ({"tokenizer": "/nowhere"}, "tokenizer: /nowhere: none found there"),
         ({"reference": "/nowhere"}, "reference: /nowhere: no such folder"),
         ({"reference": 3}, "reference: expected a model or its folder, got int"),

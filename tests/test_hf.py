@@ -454,6 +454,13 @@ def test_a_policy_is_in_half_precision_beside_a_teacher_before_training(tmp_path
     assert seen == [torch.bfloat16]
 
 
+def test_a_folder_that_is_not_there_and_no_data(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"kd: teacher_model: expected a model, its folder .*nowhere': no such folder"):
+        train(tmp_path, method="kd", teacher_model=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="dft: train_dataset: expected at least one row, got none"):
+        train(tmp_path, method="dft", train_dataset=trainers.dataset().select([]))
+
+
 def test_a_batch_without_labels_is_named(tmp_path: Path) -> None:
     trainer = train(tmp_path)
     with pytest.raises(ValueError, match="dft: labels: expected a batch with them, got input_ids"):

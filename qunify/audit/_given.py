@@ -121,8 +121,12 @@ def check_vocabularies(models: Mapping[str, Any], encoded: Sequence[Encoded]) ->
     vocab = Head.of(models["model"]).vocab
     for what, other in models.items():
         if Head.of(other).vocab != vocab:
+            hint = (
+                ": answers recorded by `qunify record` may come from one of another size" if what == "teacher" else ""
+            )
             raise ValueError(
                 f"audit: {what}: expected the model's vocabulary of {vocab} tokens, got one of {Head.of(other).vocab}"
+                f"{hint}"
             )
     largest = max(max(e.ids) for e in encoded if e.ids)
     if largest >= vocab:

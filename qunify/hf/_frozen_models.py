@@ -85,10 +85,13 @@ def check(model: nn.Module, name: str, argument: str) -> None:
         raise ValueError(f"{name}: {argument}: expected a causal language model, got {got}")
 
 
-def loaded(given: Any) -> Any:
-    """A model where the folder of one is given; else what is given."""
-    if given == "base" or not isinstance(given, str | Path) or not Path(given).is_dir():
+def loaded(given: Any, argument: str) -> Any:
+    """A model where the folder of one is given; else what is given. ValueError, beginning with the argument, for a
+    folder that is not there."""
+    if not isinstance(given, str | Path) or given == "base":
         return given
+    if not Path(given).is_dir():
+        raise ValueError(f'{argument}: expected a model, its folder or "base", got {str(given)!r}: no such folder')
     return from_folder(given)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +126,8 @@ class SFTTrainer(trl.SFTTrainer):
             "teacher_base_logits": teacher_base_model,
         }
         given: dict[str, Any] = {
-            context: loaded(model) if context in self.method.needs else None for context, model in models.items()
+            context: loaded(model, f"{name}: {_ARGUMENTS[context]}") if context in self.method.needs else None
+            for context, model in models.items()
         }
         given |= {"old_logits": old_every, "prior_logits": prior_logits}
         self._answers: Answers | str | Path | None = None
@@ -140,6 +141,9 @@ class SFTTrainer(trl.SFTTrainer):
         if not (isinstance(every, int) and every >= 1):
             raise ValueError(f"{name}: old_every: expected an integer of at least 1, got {every!r}")
         _refuse_bypasses(name, args, kwargs)
+        rows = kwargs.get("train_dataset")
+        if isinstance(rows, Sized) and len(rows) == 0:
+            raise ValueError(f"{name}: train_dataset: expected at least one row, got none")
 
         super().__init__(model, args, **kwargs)
 
