@@ -291,7 +291,7 @@ class Picture(Figure):
             super().savefig(fname, transparent=transparent, **kwargs)
 
 
-def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") -> Figure:
+def overview(maps: Method | Sequence[Method], width: Literal["page", "column"] = "page") -> Figure:
     """One to six methods on a vocabulary of three: how hard they pull on the label, and the target they set.
 
     Left: the step −∂L/∂z_y on the label's logit against u = p_y. Right: at two telling tokens, the unit-gauge target
@@ -301,7 +301,8 @@ def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") 
     Parameters
     ----------
     maps
-        Each an id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token.
+        Each an id of the catalogue, a QMap, or a function `(logits, labels, **context)` giving one loss per token; or
+        one alone.
     width
         "page": as wide as the methods need. "column": 3.3 inches, as of a paper in two columns, for up to three
         methods; the targets stand below the curves, and what the caption says is left to the paper's.
@@ -313,7 +314,8 @@ def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") 
     ValueError
         If there are no methods, or more than six; more than three for a column.
     """
-    methods = [catalogue.as_method(m, "overview") for m in maps]
+    several = [maps] if isinstance(maps, str) or callable(maps) else maps
+    methods = [catalogue.as_method(m, "overview") for m in several]
     if width not in ("page", "column"):
         raise ValueError(f"overview: width: expected 'page' or 'column', got {width!r}")
     if not 1 <= len(methods) <= 6:
@@ -335,9 +337,10 @@ def overview(maps: Sequence[Method], width: Literal["page", "column"] = "page") 
             figure.text(0.6 / across, 0.12, _caption(int(13 * across)), fontsize=8.5, color=soft, va="top")
         grid.update(wspace=0.12, hspace=0.3)
         looks = [_look(methods, i) for i in range(len(methods))]
-        ends = _draw_steps(curves, methods, looks)
-        for i, (m, look) in enumerate(zip(methods, looks, strict=True)):
-            _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, look.colour)
+        names = catalogue.numbered([m.name for m in methods], methods)
+        ends = _draw_steps(curves, methods, names, looks)
+        for i, (m, name, look) in enumerate(zip(methods, names, looks, strict=True)):
+            _column(figure, [grid[j, i] for j in range(len(_TELLING))], m, name, look.colour)
         _share_limits(figure.axes[1:], len(_TELLING))
         label_ends(curves, ends, size=0.9 * mpl.rcParams["font.size"])
     return figure
@@ -352,7 +355,7 @@ _COLUMN: Any = {
 }
 
 
-def _draw_steps(ax: Axes, methods: Sequence[QMap], looks: Sequence[Line]) -> list[EndLabel]:
+def _draw_steps(ax: Axes, methods: Sequence[QMap], names: Sequence[str], looks: Sequence[Line]) -> list[EndLabel]:
     """The step on the label's logit against its probability; the names for the ends of the lines."""
     u = torch.linspace(0.002, 0.998, 250, dtype=torch.float64)
     steps = [-_ask(m, u).gradient[:, 0] for m in methods]
@@ -362,7 +365,7 @@ def _draw_steps(ax: Axes, methods: Sequence[QMap], looks: Sequence[Line]) -> lis
     ax.set_xlim(0, 1)
     ax.set_xlabel("$u = p_y$")
     ax.set_title("Step on the label's logit, $-\\partial L/\\partial z_y$", pad=9)
-    return [EndLabel(1, float(s[-1]), m.name, o.colour) for m, s, o in zip(methods, steps, looks, strict=True)]
+    return [EndLabel(1, float(s[-1]), n, o.colour) for n, s, o in zip(names, steps, looks, strict=True)]
 
 
 def _ask(m: QMap, u: torch.Tensor) -> QTarget:
@@ -373,7 +376,7 @@ def _ask(m: QMap, u: torch.Tensor) -> QTarget:
     return m(batch.logits, batch.labels, **batch.context)
 
 
-def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, colour: str) -> None:
+def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, name: str, colour: str) -> None:
     """The method's targets at the telling tokens, one below the other."""
     u = torch.tensor(list(_TELLING.values()), dtype=torch.float64)
     for place, at, target in zip(places, u.tolist(), _ask(m, u).target, strict=True):
@@ -393,7 +396,9 @@ def _column(figure: Figure, places: Sequence[SubplotSpec], m: QMap, colour: str)
             )
         ax.set_xticks(range(len(p)), ["y", "k", "l"])
         ax.tick_params(axis="x", length=0, pad=6)
-    figure.axes[-len(places)].set_title(_wrapped(m), fontsize=0.95 * mpl.rcParams["font.size"], color=as_text(colour))
+    figure.axes[-len(places)].set_title(
+        _wrapped(m, name), fontsize=0.95 * mpl.rcParams["font.size"], color=as_text(colour)
+    )
 
 
 def _share_limits(panels: Sequence[Axes], rows: int) -> None:
@@ -423,8 +428,8 @@ def settings(m: QMap) -> str:
     return ", ".join(f"{key} {value}" for key, value in shown.items())
 
 
-def _wrapped(m: QMap) -> str:
-    return "\n".join([m.name, *textwrap.wrap(settings(m), 20)])
+def _wrapped(m: QMap, name: str) -> str:
+    return "\n".join([name, *textwrap.wrap(settings(m), 20)])
 
 
 def _caption(columns: int) -> str:

@@ -231,7 +231,8 @@ def spread_over_u(vocab: int, seed: int) -> Batch:
     late, own = _later(n, vocab), ("old_logits", "teacher_base_logits")
     models = {name: spread.flip(0) * _normal(r, n, vocab) for name in OTHER_MODELS if name not in own}
     models["teacher_base_logits"] = models["teacher_logits"] + spread.flip(0) * _normal(late, n, vocab)
-    models["old_logits"] = logits + 0.3 * _normal(r, n, vocab)
+    far = torch.where(torch.arange(n) % 6 == 5, 3.0, 0.3)[:, None]  # an older policy is near, but limits may be wide
+    models["old_logits"] = logits + far * _normal(r, n, vocab)
     weight = torch.rand(n, generator=r, dtype=torch.float64) * 2 + 0.1
     mask = (torch.rand(n, generator=r) < 0.6).double()
     negative, values = _random_third(r, n, vocab).scatter(1, labels[:, None], 0.0), _values(n, vocab)
@@ -245,12 +246,16 @@ def with_label_at(u: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
     return (others + (1 - u).log()[:, None]).scatter(1, labels[:, None], u.log()[:, None])
 
 
-def along_u(u: Tensor) -> Batch:
-    """One token at label probabilities u (N,); the other tokens keep their proportions, the contexts are the same."""
+def along_u(u: Tensor, elsewhere: float | None = None) -> Batch:
+    """One token at label probabilities u (N,); the other tokens keep their proportions, the contexts are the same. For
+    the other models the label may have the same small probability `elsewhere`, so that ratios to it are large."""
     n = len(u)
     row = spread_over_u(5, 0)[torch.tensor([1])]
     labels = row.labels.expand(n)
     context = {k: v.expand(n, *v.shape[1:]) for k, v in row.context.items()}
+    if elsewhere is not None:
+        at = torch.full((n,), elsewhere, dtype=torch.float64)
+        context |= {name: with_label_at(at, context[name], labels) for name in OTHER_MODELS}
     return Batch(with_label_at(u, row.logits.expand(n, -1), labels), labels, context)
 
 

@@ -114,6 +114,12 @@ def test_show_says_what_a_calibrated_model_is_told(capsys: pytest.CaptureFixture
     assert "through its link softmax(z/T) it is strictly proper" in found["verdict"]
 
 
+def test_show_explains_the_numbers_at_a_token(capsys: pytest.CaptureFixture[str]) -> None:
+    words = " ".join(printed(capsys, "show", "sft").split())
+    assert "g = s (p − Q): the three Q are points on one ray from p" in words
+    assert "γ is the share of Q that is trust in the label." in words
+
+
 def test_a_weight_is_shown_for_gates_only(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(printed(capsys, "show", "margin_softmax", "--json"))["curve"]["weight"] is not None
     assert json.loads(printed(capsys, "show", "kd", "--json"))["curve"]["weight"] is None

@@ -277,6 +277,38 @@ kept = 1
 """
 
 
+def test_what_lesson_1_says_of_a_step_is_so() -> None:
+    """Against the gradient of SFT both other logits fall, and yet one of their probabilities rises."""
+    text = (DOCS / "course/1_what_a_loss_teaches.md").read_text(encoding="utf-8")
+    assert "both others fall" in text
+    assert "that of *Melbourne* rises a little at first" in text
+    p = torch.tensor([[0.70, 0.20, 0.10]], dtype=torch.float64)
+    gradient = qu.get("sft")(p.log(), torch.tensor([1])).gradient
+    assert gradient[0, [0, 2]].tolist() == pytest.approx([0.7, 0.1])
+    after = (p.log() - 0.5 * gradient).softmax(-1)[0]
+    assert bool(after[2] > p[0, 2])
+    assert bool(after[0] < p[0, 0])
+
+
+def test_all_that_can_be_asked_of_ones_own_loss_is_on_one_page() -> None:
+    page = (DOCS / "equivalence.md").read_text(encoding="utf-8")
+    steps = ("qu.identify(mine)", 'qu.compare(mine, "dft")', "qu.is_proper(mine)", "qu.optimum(mine,", "qu.design(")
+    for step in (*steps, "qunify show losses.py", 'plots.overview(["dft", mine])', "(contributing.md)"):
+        assert step in page
+
+
+def test_what_a_cell_prints_is_one_box_that_wraps() -> None:
+    assert "nb_merge_streams = True" in (DOCS / "conf.py").read_text(encoding="utf-8")
+    style = (DOCS / "_static/qunify.css").read_text(encoding="utf-8")
+    assert re.search(r"\.cell_output pre \{[^}]*white-space: pre-wrap;[^}]*overflow-wrap: anywhere;", style)
+
+
+def test_building_the_site_ends_with_its_first_page() -> None:
+    makefile = (DOCS.parent / "Makefile").read_text(encoding="utf-8")
+    (last,) = re.findall(r"^docs:.*\n(?:\t.*\n)*\t(.*)\n\n", makefile, re.M)
+    assert last == '@echo "The site: build/docs/html/index.html"'
+
+
 def test_a_lesson_becomes_a_notebook() -> None:
     notebook = json.loads(notebooks.convert(LESSON, "1.2"))
     cells = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]

@@ -172,6 +172,12 @@ def test_branches_on_parameters_are_traced_both_ways() -> None:
     assert "P.alpha" in pulls_script(catalogue.ENTRIES["abkd"])
 
 
+def test_squares_beside_names_are_hatched_as_bars_are() -> None:
+    style = (files(explorer) / "style.css").read_text(encoding="utf-8")
+    for slot in (1, 2):
+        assert re.search(rf'\[data-slot="{slot}"\]::before[^{{]*\{{ background-image: \S+', style)
+
+
 def test_the_page_is_one_small_file_that_loads_nothing() -> None:
     page = explorer.page()
     assert page == explorer.page()

@@ -464,16 +464,28 @@ def dft_in_top(z: Tensor, y: Tensor) -> Tensor:
     return -torch.where(rank(z, y) <= 2, u_of(z, y).detach(), 1.0) * log_u(z, y)
 
 
+def dft_where_unsure(z: Tensor, y: Tensor) -> Tensor:
+    """Of five tokens most predictions are sure, of 150 few: neither method has half of the tokens of every size."""
+    return -torch.where(entropy(z) < 1, 1.0, u_of(z, y).detach()) * log_u(z, y)
+
+
+def taught_where_unsure(z: Tensor, y: Tensor, teacher_logits: Tensor) -> Tensor:
+    taught = -(teacher_logits.softmax(-1) * z.log_softmax(-1)).sum(-1)
+    return torch.where(entropy(z) < 1, -log_u(z, y), taught)
+
+
 @pytest.mark.parametrize(
     ("loss", "named", "where", "others"),
     [
         (dft_above, "sft", "where u < 0.1", "dft"),
+        (dft_where_unsure, "sft", "where entropy < 1", "dft"),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
             for case in [
                 (slow_between, "0.5 × sft", "where 0.2 < u < 0.7", "sft"),
                 (smoothed_above, "sft", "where u < 0.5", "label_smoothing(smoothing=0.1)"),
                 (dft_in_top, "dft", "where the label is among the 2 likeliest tokens", "sft"),
+                (taught_where_unsure, "sft", "where entropy < 1", "kd(temperature=1)"),
             ]
         ),
     ],
@@ -797,6 +809,38 @@ def test_the_size_of_a_loss_is_a_factor_of_the_plainest_method(size: float) -> N
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("psft", {"clip": 50.0}),  # of the ratio to the older policy
+        ("psft", {"clip": 120.0}),
+        ("cispo", {"cap": 200.0}),
+        ("luffy", {"gamma": 1e-6}),  # but for tokens of small u, any multiple of 1/u
+        ("beyond_log", {"alpha": -20.0}),
+    ],
+)
+def test_parameters_that_few_tokens_tell_are_read_off_these(name: str, params: dict[str, float]) -> None:
+    m = qu.get(name, **params)
+    found = qu.identify(published(m), m.needs)
+    assert (found[0].level, found[0].name) == ("identical", name)
+    assert found[0].params == pytest.approx(params)
+    assert {match.level for match in found if match.name in ("sft", "mae", "margin_softmax", "vespo")} <= {
+        "directional"
+    }
+
+
+def test_a_scaled_limit_is_told_from_the_limit() -> None:
+    small = qu.identify(published(qu.get("luffy", gamma=1e-6), times=0.35))[0]
+    assert (small.name, small.params, small.level) == ("luffy", {"gamma": pytest.approx(1e-6)}, "scaled")
+    assert small.factor == pytest.approx(0.35)
+
+
+def test_gradients_whose_squares_are_infinite_do_not_interact() -> None:
+    found = qu.identify(published(qu.get("beyond_log", alpha=-50.0)))
+    assert not found.diagnosis.apart
+    assert found.verdict.startswith("mine is beyond_log(alpha=-50) where u > ")  # below, float64 has no such numbers
+
+
 def test_a_floor_that_no_token_reaches_is_0() -> None:
     found = qu.identify(lambda z, y: 2 * (1 - u_of(z, y) ** 0.5), top=9)
     assert named(found, "talr").params == {"temperature": 2, "floor": 0}

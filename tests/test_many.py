@@ -394,7 +394,7 @@ def test_long_arrays_are_told_apart_in_their_middle() -> None:
     assert digest(one) == digest(np.zeros(5000))
 
 
-@pytest.mark.parametrize("kind", ["under a file", "read-only"])
+@pytest.mark.parametrize("kind", ["under a file", "read-only", "full"])
 def test_a_folder_that_cannot_be_written_to_is_refused_before_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
@@ -403,6 +403,9 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_training(
     if kind == "under a file":
         folder.write_text("")
         folder = folder / "sub"
+    elif kind == "full":  # an empty file can still be made there
+        full, whole = raising(OSError(28, "No space left on device")), Path.write_bytes
+        monkeypatch.setattr(Path, "write_bytes", lambda path, content: (full if content else whole)(path, content))
     else:  # as root may write anywhere, the refusal comes from where files are written
         monkeypatch.setattr(Path, "write_bytes", raising(OSError(30, "Read-only file system")))
     with pytest.raises(ValueError, match="sweep: folder: expected a folder that can be written to, got"):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 import pytest
+import torch
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -116,6 +117,20 @@ def test_overview_says_where_there_is_no_target() -> None:
 def test_overview_tells_two_settings_of_a_method_apart() -> None:
     curves = plots.overview([qu.get("gem", beta=0.5), qu.get("gem", beta=0.9)]).axes[0].lines
     assert [curve.get_linestyle() for curve in curves[:2]] == ["-", "--"]
+
+
+def test_overview_numbers_those_that_bear_one_name() -> None:
+    figure = plots.overview([qu.get("dft"), qu.design("dft", trust=lambda t: 1, residual=lambda t: t.policy)])
+    assert {text.get_text() for text in figure.axes[0].texts} == {"dft", "dft (2)"}
+    assert "dft (2)" in {ax.get_title(loc="left") for ax in figure.axes}
+
+
+def test_overview_takes_one_method_alone() -> None:
+    def mine(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+    for method, name in (("dft", "dft"), (qu.get("sft"), "sft"), (mine, "mine")):
+        assert [text.get_text() for text in plots.overview(method).axes[0].texts] == [name]
 
 
 @pytest.mark.parametrize("name", ENTRIES)

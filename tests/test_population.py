@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -402,6 +403,41 @@ def test_a_flow_that_fades_has_not_arrived(name: str) -> None:
     assert bool(arrived.converged & arrived.stable & arrived.exists)
 
 
+def test_a_flow_that_is_left_on_its_way_says_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In large vocabularies steps run out: whether it would rest, and where, is then not known."""
+    truth, old = [0.5, 0.3, 0.2], torch.tensor([0.2, -0.1, 0.4])
+    end = qu.optimum("sapo", truth, old_logits=old)
+    assert not bool(end.cut)
+    monkeypatch.setattr("qunify.population._gradient_flow._WORK", 3 * 4)  # four steps for three tokens
+    left = qu.optimum("sapo", truth, old_logits=old)
+    assert [bool(x) for x in (left.cut, left.converged, left.stable)] == [True, False, False]
+    assert re.fullmatch(
+        r"on its way at p = \(0\.\d+, 0\.\d+, 0\.\d+\) when steps ran out: where it leads is not known", str(left)
+    )
+    assert left._repr_latex_().count("p=(") == 1
+
+
+def test_labels_of_the_models_own() -> None:
+    """On average k2, half the square of a log-ratio, teaches the reverse KL where y ~ p."""
+    p = torch.tensor([0.8, 0.15, 0.05], dtype=torch.float64)
+    teacher = torch.tensor([0.05, 0.25, 0.7], dtype=torch.float64).log()
+    k2 = qu.design("k2", trust=lambda t: t.at_label(t.teacher.log) - t.log_p_label, residual=lambda t: t.policy)
+    sampled, exact = (qu.drift(m, p, p, teacher_logits=teacher) for m in (k2, "reverse_kl"))
+    torch.testing.assert_close(sampled, exact)
+
+
+def test_a_teacher_that_is_the_model_itself_leaves_the_step_of_dft() -> None:
+    p = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=torch.float64)
+    truth = torch.tensor([0.5, 0.2, 0.1, 0.1, 0.1], dtype=torch.float64)
+    alone = qu.drift("target_sft", p, truth, teacher_logits=p.log())
+    torch.testing.assert_close(alone, qu.drift("dft", p, truth))
+
+
+def test_of_many_tokens_the_first_are_printed() -> None:
+    said = str(qu.optimum("sft", torch.full((1000,), 0.001)))
+    assert said == f"p* = ({'0.001, ' * 20}…), stable"
+
+
 def test_a_zero_that_does_not_attract_is_not_an_optimum() -> None:
     tied = torch.tensor([0.3, 0.3, 0.2, 0.2], dtype=torch.float64)
     for found in (qu.optimum(qu.get("dft"), tied), qu.optimum(qu.get("cft"), tied, token_mask=0.0)):
@@ -523,7 +559,7 @@ def test_few_flows_are_followed_where_each_is_large(
 
     def stand_still(flow: Any, z: torch.Tensor, rows: torch.Tensor) -> EndPoint:
         followed.append(len(z))
-        return EndPoint(torch.softmax(z, -1), *torch.zeros(3, len(z), dtype=torch.bool))
+        return EndPoint(torch.softmax(z, -1), *torch.zeros(4, len(z), dtype=torch.bool))
 
     monkeypatch.setattr("qunify.population._optima.follow", stand_still)
     monkeypatch.setattr("qunify.population._optima._STARTED", 64 * room)

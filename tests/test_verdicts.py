@@ -330,6 +330,14 @@ def test_what_was_asked_before_decides_nothing() -> None:
     assert qu.identify(cross_entropy)[0].name == "sft"
 
 
+def test_two_that_bear_one_name_are_told_apart() -> None:
+    weak, strong = (qu.design("mine", trust=f, residual=lambda t: t.policy) for f in (lambda t: t.p_label, lambda t: 1))
+    verdict = qu.compare(weak, strong)
+    assert (verdict.a, verdict.b) == ("mine", "mine (2)")
+    assert str(verdict).startswith("mine and mine (2) share their direction")
+    assert (qu.compare(weak, weak).b, qu.compare("dft", qu.get("dft")).b) == ("mine", "dft")
+
+
 def test_a_name_of_the_catalogue_promises_nothing() -> None:
     designed = qu.design("brier", trust=lambda t: t.p_label, residual=lambda t: t.policy)
     assert qu.optimum(designed, TRUTH).probs.tolist() == [1, 0, 0]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qunify.audit._encoding import Encoded
-from qunify.catalogue import as_method, get, names
+from qunify.catalogue import as_method, get, names, numbered
 from qunify.hf import Head, digit_values
 from qunify.maps import Method, QMap
 
@@ -23,17 +23,18 @@ def chosen_methods(methods: Sequence[Method] | None, given: Mapping[str, Any]) -
         return {name: get(name) for name in names() if set(get(name).needs) <= there}
     if not methods:
         raise ValueError("audit: methods: expected at least one, got none")
+    maps = [as_method(method, "audit") for method in methods]
+    called: list[str] = []
+    for m in maps:
+        settings = "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"
+        called.append(f"{m.name}{settings}" if m.name in called and m.params else m.name)
     found: dict[str, QMap] = {}
-    for method in methods:
-        m = as_method(method, "audit")
+    for m, name in zip(maps, numbered(called, maps), strict=True):
         missing = [name for name in m.needs if name not in there]
         if missing:
             needed = " and a ".join(name.removesuffix("_logits") for name in missing if name in given)
             told = f"expected a {needed}, got none" if needed else "no audit has that"
             raise ValueError(f"audit: methods: {m.name} needs {', '.join(missing)}: {told}")
-        name = m.name
-        if name in found and m.params:
-            name += "(" + ", ".join(f"{key}={value}" for key, value in m.params.items()) + ")"
         if name in found:
             raise ValueError(f"audit: methods: expected different methods, got {name} twice")
         found[name] = m

@@ -10,7 +10,7 @@ import importlib
 import inspect
 import numbers
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -145,6 +145,20 @@ def signature(m: QMap) -> str:
     default = {f.name: f.default for f in m.parameters()}
     changed = ", ".join(f"{k}={v}" for k, v in m.params.items() if v != default[k])
     return f"{m.name}({changed})" if changed else m.name
+
+
+def numbered(names: Sequence[str], maps: Sequence[QMap]) -> list[str]:
+    """Names for methods shown together: where two that differ bear one, as two functions of a user's may, the later
+    ones have a number, `mine` and `mine (2)`."""
+    bearers: dict[str, list[QMap]] = {}
+    found = []
+    for name, m in zip(names, maps, strict=True):
+        same = bearers.setdefault(name, [])
+        if m not in same:
+            same.append(m)
+        number = 1 + same.index(m)
+        found.append(name if number == 1 else f"{name} ({number})")
+    return found
 
 
 def as_method(method: Method, caller: str, *, symbols: bool = False, **params: Any) -> QMap:

@@ -13,7 +13,7 @@ import sympy as sp
 
 from qunify import catalogue
 from qunify._lib import html
-from qunify.catalogue import signature
+from qunify.catalogue import numbered, signature
 from qunify.comparison._counterexamples import Witness, agree_in_decimals, counterexample
 from qunify.comparison._numeric import Relation, relate
 from qunify.comparison._proofs import Proof, on_one_ray, proportional
@@ -37,7 +37,8 @@ class Equivalence:
     Attributes
     ----------
     a, b : str
-        The two methods, with the parameters that are not at their defaults.
+        The two methods, with the parameters that are not at their defaults; of two that bear one name and are not the
+        same, the second has a number.
     level : str
         The first of `LEVELS` that holds. `identical`: equal gradients at every token; `scaled`: equal up to a
         positive constant, a learning rate; `directional`: at every token on one closed ray, neither being zero
@@ -191,10 +192,11 @@ def compare(a: Method, b: Method, alias: Mapping[str, str] | None = None) -> Equ
         "optimum": all(v.proved for v in together) and not unknown,
         "distinct": witness is not None and not same_optimum,
     }.get(level, proof is not None)
+    called = numbered([signature(a), signature(b)], [a, b])
     shown = (coarsest,) if level == "distinct" else () if proved else evidence
     return Equivalence(
-        a=signature(a),
-        b=signature(b),
+        a=called[0],
+        b=called[1],
         level=level,
         same_direction=relation.level != "distinct",
         same_optimum=same_optimum,

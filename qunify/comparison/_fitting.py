@@ -47,10 +47,11 @@ class Sample:
     gate: bool  # every gradient is w (p − δ): then the one number w ‖p − δ‖ per token is compared
     few: tuple[int, ...] | None = None  # rows per batch that are enough wherever gradients vary smoothly
     jumps: tuple[float, ...] = ()  # the label probabilities at which a gate's weight jumps, as measured
+    importance: tuple[Array, ...] | None = None  # (N, 1) each: how much a token counts, where they differ in that
 
     @functools.cached_property
     def _place(self) -> Place:
-        return place(self.batches, self.gate)
+        return place(self.batches, self.gate, self.importance)
 
     @functools.cached_property
     def blocks(self) -> list[Array]:
@@ -96,13 +97,15 @@ class Sample:
         """The sample on some of the vocabularies."""
         few = self.few and tuple(self.few[i] for i in which)
         batches, gradients = tuple(self.batches[i] for i in which), tuple(self.gradients[i] for i in which)
-        return Sample(batches, gradients, self.gate, few, self.jumps)
+        importance = self.importance and tuple(self.importance[i] for i in which)
+        return Sample(batches, gradients, self.gate, few, self.jumps, importance)
 
     def at(self, rows: Sequence[np.ndarray[Any, np.dtype[np.intp]]]) -> Sample:
         """The sample at some tokens of each vocabulary, by their numbers."""
         batches = tuple(p[torch.from_numpy(r)] for p, r in zip(self.batches, rows, strict=True))
         gradients = tuple(g[r] for g, r in zip(self.gradients, rows, strict=True))
-        return dataclasses.replace(self, batches=batches, gradients=gradients)
+        importance = self.importance and tuple(i[r] for i, r in zip(self.importance, rows, strict=True))
+        return dataclasses.replace(self, batches=batches, gradients=gradients, importance=importance)
 
     @functools.cached_property
     def pushes(self) -> bool:
@@ -112,7 +115,7 @@ class Sample:
     @functools.cached_property
     def opposite(self) -> Sample:
         """The same of the negated loss."""
-        return Sample(self.batches, tuple(-g for g in self.gradients), self.gate, self.few, self.jumps)
+        return dataclasses.replace(self, gradients=tuple(-g for g in self.gradients))
 
     @functools.cached_property
     def small(self) -> Sample:
@@ -120,7 +123,9 @@ class Sample:
         if self.few is None:
             return self
         batches = tuple(p.first(n) for p, n in zip(self.batches, self.few, strict=True))
-        return Sample(batches, tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True)), self.gate)
+        gradients = tuple(g[:n] for g, n in zip(self.gradients, self.few, strict=True))
+        importance = self.importance and tuple(i[:n] for i, n in zip(self.importance, self.few, strict=True))
+        return Sample(batches, gradients, self.gate, importance=importance)
 
     @functools.cached_property
     def largest(self) -> Sample:
@@ -252,10 +257,13 @@ class Axis:
             steps = (0.0, 0.3, 0.7, 1.0) if few else (0.0, 0.03, 0.15, 0.3, 0.5, 0.7, 0.85, 0.97, 1.0)
             found = [self.low + s * (self.high - self.low) for s in steps]
         elif self.low is None and self.high is None:
-            found = [-2.0, -0.5, 0.0, 0.5, 2.0] if few else [-10.0, -3.0, -1.0, -0.3, 0.0, 0.3, 1.0, 3.0, 10.0]
+            found = (
+                [-2.0, -0.5, 0.0, 0.5, 2.0] if few else [-40.0, -10.0, -3.0, -1.0, -0.3, 0.0, 0.3, 1.0, 3.0, 10.0, 40.0]
+            )
         else:
-            steps = (0.0, 0.1, 0.5, 2.0) if few else (0.0, 0.01, 0.05, 0.2, 0.6, 1.5, 4.0, 10.0, 40.0)
-            found = [self._from_end(s) for s in steps]
+            away: tuple[float, ...] = (0.0, 0.01, 0.05, 0.2, 0.6, 1.5, 4.0, 10.0, 40.0, 200.0)
+            away = ((0.0, 0.1, 0.5, 2.0) if few else away) + ((1e-5, 1e-4) if self.open_low else ())
+            found = [self._from_end(s) for s in away]
         return [*found, self.default]
 
     def off_end(self, x: float) -> float:
@@ -319,7 +327,7 @@ def fit(
     fixed = fixed or {}
     axes = [Axis.of(f) for f in cls.parameters() if isinstance(f.default, float) and f.name not in fixed]
     coarse, small, whole = (_Search(cls, axes, s, mode, tolerance) for s in (sample.largest, sample.small, sample))
-    best = coarse.best_start(fixed)
+    best = coarse.best_start(fixed, whole)
     best = coarse.with_whole_numbers(best, [f.name for f in cls.parameters() if _is_whole(f) and f.name not in fixed])
     missed = thorough and (best.error > tolerance or whole.at(best.point, best.rest).error > tolerance)
     thresholds = coarse.thresholds(best) if missed else []
@@ -354,13 +362,14 @@ class _Search:
         return {}
 
     # ---- stages ------------------------------------------------------------------------------------------------------
-    def best_start(self, fixed: dict[str, Any]) -> Found:
-        """The best of many starts, the first few of which are followed downhill."""
+    def best_start(self, fixed: dict[str, Any], whole: _Search) -> Found:
+        """The best of many starts, the first few of which are followed downhill. Of several that are exact on these
+        few tokens, the best on the `whole` sample."""
         points = list(itertools.product(*(dict.fromkeys(a.starts(len(self.axes) > 2)) for a in self.axes)))
         starts = list(itertools.product(_discrete(self.cls, fixed), points))  # the same whatever the loss
         likely = self._likely(starts)
         ranked = sorted((self.at(point, rest) for rest, point in likely), key=lambda found: found.error)
-        best = ranked[0]
+        best = whole.first_of([f for f in ranked if f.error <= self.tolerance] or ranked[:1])
         if not self.axes or (self.mode == "ratio" and best.error > HOPELESS):
             return best
         for start in ranked[:STARTS]:
@@ -371,6 +380,14 @@ class _Search:
             if end.error > WORTH:  # those that begin farther off end there, too
                 break
         return best
+
+    def first_of(self, tied: list[Found]) -> Found:
+        """The nearest to this sample of what is equally near to another."""
+        if len(tied) == 1 or self.mode == "ray":
+            return tied[0]
+        names = (*tied[0].rest, *(a.name for a in self.axes))
+        errors = self.sample.errors(self.cls, names, tuple((*f.rest.values(), *f.point) for f in tied), self.mode)
+        return tied[int(np.flatnonzero(errors <= errors.min() + CLEAR)[0])]
 
     def _likely(self, starts: list[tuple[dict[str, Any], tuple[float, ...]]]) -> list[tuple[Any, tuple[float, ...]]]:
         """The nearest few, in their order; and all that are near enough for rounding to tell."""

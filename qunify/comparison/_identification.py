@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,16 +24,17 @@ from qunify.comparison._diagnosis import Diagnosis, diagnose, short_number
 from qunify.comparison._fitting import NEAR, Fit, Mode, Sample, fit, simplified
 from qunify.comparison._label_weights import divided, label_weights
 from qunify.comparison._partial import Partial, partly
-from qunify.comparison._subjects import Measured, Subject, beside, examine, is_gate
+from qunify.comparison._subjects import RARE, Measured, Subject, beside, examine, is_gate, jumps_of
 from qunify.comparison._sums import Sum, as_sum
 from qunify.maps import Method, QMap, limits, published
-from qunify.samples import ROWS, Batch, spread_over_u
+from qunify.samples import OTHER_MODELS, ROWS, Batch, spread_over_u
 from qunify.token import V
 
 DEGREES = ("identical", "scaled", "opposite", "weighted", "mostly", "directional", "near")  # how near a match is
 EXACTLY = DEGREES[:3]  # the loss is the entry, but for a factor
 TOLD = DEGREES[:5]  # what the loss is can be said by the entry
-LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it has run off to that end
+LIMIT = 1e-5  # distance of a fitted parameter from an end of its range within which it may have run off to that end
+FAR_OUT = 30.0  # the size of a parameter without an end from which it may have run off to infinity
 UNLIKE = 0.9  # relative error of an entry at its defaults above which it is not tried for a lost minus sign
 CLOSE = 0.01  # the same with a free factor, up to which the entry is fitted again to see whether it is the loss
 #: Relative gradient error that rounding may leave, by the type a loss computes in.
@@ -235,14 +237,12 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     diagnosis = diagnose(subject, known, measured)
     if diagnosis.apart and (beyond := _beyond(subject)):
         return Matches(beyond[:top], subject.name, diagnosis, together=True)
-    few = None
-    if not diagnosis.gate:
-        few = FEW_ROWS
-    elif diagnosis.jumps:
-        known[0] = known[0] + beside(diagnosis.jumps)
+    few, near = (None, _at_jumps(subject, diagnosis)) if diagnosis.gate else (FEW_ROWS, [])
+    if near:
+        known[0] = functools.reduce(operator.add, near, known[0])
         measured[0] = subject(known[0])
-    at = tuple(j.u for j in diagnosis.jumps)
-    sample = _sample(measured, diagnosis.gate, few, at)
+    whole = _sample(measured, diagnosis.gate, few, tuple(j.u for j in diagnosis.jumps))
+    sample = _usual(whole, measured, sum(len(p.labels) for p in near))
     apart = [subject(spread_over_u(v, seed=1)[:200]) for v in ROWS]
     held_out = _sample(apart, diagnosis.gate)
     if diagnosis.silent:
@@ -252,6 +252,10 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
     alike = [cls for cls in usable if _is_alike(cls, diagnosis)]
     matches, missed = _matches(alike, sample, held_out, tolerance)
     exact = any(m.level in EXACTLY for m in matches)
+    if not exact and sample is not whole:
+        found, _ = _matches(alike, whole, held_out, tolerance)  # where outliers alone tell parameters apart
+        if exact := any(m.level in EXACTLY for m in found):
+            matches = found
     tried, total = [*measured, *apart], None
     best = None if exact else _weighed_by_label(subject, alike, sample, held_out, tolerance)
     if not (exact or best):
@@ -262,14 +266,23 @@ def _identified(loss_fn: Method, contexts: Sequence[str], top: int) -> Matches:
         if sample.gate or not any(m.level == "directional" for m in matches):
             total = as_sum(parts, sample, held_out, tolerance)
         if total is None:
-            part = partly(missed, sample, held_out, tolerance)
-            if part is None and not matches:  # a gate at most tokens, which the loss as a whole is not
-                gates = [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike]
-                part = partly(gates, sample, held_out, tolerance)
-            best = _in_parts(subject, tried, diagnosis, part, parts, sample, held_out, tolerance)
+            if not matches:  # a gate at some tokens, which the loss as a whole is not
+                missed = [fit(cls, sample, "ratio", tolerance) for cls in parts if cls not in alike] + missed
+            in_parts = functools.partial(_in_parts, subject, diagnosis, missed, parts, sample, held_out, tolerance)
+            best = in_parts(tried, range(len(ROWS)))
+            if not (best and best.where):  # of two regions one has half of the tokens of every vocabulary alone
+                both = in_parts([q for q in tried if q.batch.vocab == min(ROWS)], [0])
+                best = both if both and both.elsewhere else best
     if best:
         matches = [best, *(m for m in matches if m.name != best.name)]
     return Matches(matches[:top], subject.name, diagnosis, total)
+
+
+def _at_jumps(subject: Subject, d: Diagnosis) -> list[Batch]:
+    """Tokens beside the jumps of a gate, also of those where the ratio to another model is large."""
+    compares = not set(OTHER_MODELS).isdisjoint(d.used)
+    far = jumps_of(subject, elsewhere=RARE) if compares else ()
+    return [beside(jumps, elsewhere) for jumps, elsewhere in ((d.jumps, None), (far, RARE)) if jumps]
 
 
 @functools.cache
@@ -285,7 +298,7 @@ def _beyond(subject: Subject) -> list[Match]:
     known, held_out = ([subject.together(_one_sequence(v, seed)) for v in ROWS] for seed in (0, 1))
     gate = all(q.is_gate for q in known)
     tolerance = TOLERANCE[subject.calling.rounding]
-    samples = _sample(known, gate), _sample(held_out, gate)
+    samples = _usual(_sample(known, gate), known, 0), _sample(held_out, gate)
     usable = [cls for cls in ENTRIES.values() if cls.pools and set(cls.needs) <= set(subject.contexts)]
     found, _ = _matches([cls for cls in usable if is_gate(cls()) == gate], *samples, tolerance)
     return [match for match in found if match.level in EXACTLY]
@@ -294,8 +307,19 @@ def _beyond(subject: Subject) -> list[Match]:
 def _sample(
     measured: Sequence[Measured], gate: bool, few: tuple[int, ...] | None = None, jumps: tuple[float, ...] = ()
 ) -> Sample:
-    kept = [q.without_outliers for q in measured]
-    return Sample(tuple(q.batch for q in kept), tuple(q.gradient.numpy() for q in kept), gate, few, jumps)
+    """Of all tokens, where no outlier counts for more than is bounded."""
+    batches, gradients = tuple(q.batch for q in measured), tuple(q.gradient.numpy() for q in measured)
+    outliers = any(bool(q.outliers.any()) for q in measured)
+    importance = tuple(q.importance.numpy() for q in measured) if outliers else None
+    return Sample(batches, gradients, gate, few, jumps, importance)
+
+
+def _usual(whole: Sample, measured: Sequence[Measured], beside: int) -> Sample:
+    """Without outliers, at which parameters that are a little off are far off, so that no search gets anywhere; but
+    with the last tokens of the first vocabulary, those `beside` a jump."""
+    outliers = [q.outliers.numpy() for q in measured]
+    outliers[0][len(outliers[0]) - beside :] &= False
+    return whole.at([np.flatnonzero(~x) for x in outliers]) if any(x.any() for x in outliers) else whole
 
 
 def _is_alike(cls: type[QMap], d: Diagnosis) -> bool:
@@ -333,21 +357,24 @@ def _where(
 
 
 def _in_parts(
-    subject: Subject, tried: Sequence[Measured], diagnosis: Diagnosis, part: Partial | None,
-    candidates: list[type[QMap]], sample: Sample, held_out: Sample, tolerance: float,
+    subject: Subject, diagnosis: Diagnosis, missed: Sequence[Fit], candidates: list[type[QMap]],
+    sample: Sample, held_out: Sample, tolerance: float, tried: Sequence[Measured], of: Sequence[int],
 ) -> Match | None:  # fmt: skip
-    """The entry that the loss is at most tokens, or where a condition holds, and what it is at the others."""
-    conditions = list(at_jumps(diagnosis.jumps))
-    if part:
+    """The entry that the loss is at most tokens, or where a condition holds, and what it is at the others; looked for
+    at the tokens `tried`, those of the vocabularies numbered `of`."""
+    found = partly(missed, sample.only(*of), held_out.only(*of), tolerance)
+    told = list(at_jumps(diagnosis.jumps))
+    where = []
+    for part in found:
         is_part = functools.partial(part.holds, gate=sample.gate, tolerance=tolerance)
-        conditions += conditions_of(is_part, subject, tried, diagnosis.used, diagnosis.jumps)
-    for condition in conditions:
+        conditions = list(conditions_of(is_part, subject, tried, diagnosis.used, diagnosis.jumps))
+        exactly = (c.words for c in conditions if all(np.array_equal(c.holds(q.batch), is_part(q)) for q in tried))
+        where.append(next(exactly, ""))
+        told += conditions
+    for condition in told:
         if both := _either(condition, candidates, sample, held_out, tolerance):
             return both
-    if part is None:
-        return None
-    told = (c.words for c in conditions if all(np.array_equal(c.holds(q.batch), is_part(q)) for q in tried))
-    return _mostly(part, next(told, ""))
+    return _mostly(found[0], where[0]) if found else None
 
 
 def _either(
@@ -448,7 +475,7 @@ def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Ma
     if close.error > tolerance:
         return None
     close = simplified(close, sample, tolerance)
-    if _is_limit(close.method):
+    if _is_limit(close, sample, tolerance):
         return None
     error = held_out.error(close.method, close.mode, close.factor)
     if error > 10 * tolerance:
@@ -466,26 +493,35 @@ def _exact(close: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Ma
 
 def _inexact(close: Fit, ray: Fit, sample: Sample, held_out: Sample, tolerance: float) -> Match | None:
     """A match of direction, if the fit of directions `ray` is exact, or else a near one; None where it is far off."""
-    if not _is_limit(ray.method) and all(s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)):
+    if not _is_limit(ray, sample, tolerance) and all(
+        s.same_rays(ray.method, 100 * tolerance) for s in (sample, held_out)
+    ):
         _, factor = sample.difference(ray.method, "ratio")
         error = held_out.error(ray.method, "equal", factor)
         near = error <= NEAR or not sample.gate
         return Match(ray.method.name, ray.method.params, "directional", error, factor) if near else None
     error = held_out.error(close.method, "equal", close.factor)
-    if error > NEAR or _is_limit(close.method) or abs(math.log10(close.factor or 1)) > FARTHEST:
+    far = error > NEAR or abs(math.log10(close.factor or 1)) > FARTHEST
+    if far or _is_limit(close, sample, tolerance):
         return None
     return Match(close.method.name, close.method.params, "near", error, close.factor)
 
 
-def _is_limit(m: QMap) -> bool:
-    """Whether a parameter has run off to an end that its range does not hold: then it is no method that is near, but
-    what methods tend to. A closed end is met exactly where it is meant."""
+def _is_limit(close: Fit, sample: Sample, tolerance: float) -> bool:
+    """Whether a parameter has run off to an end of its range, or far out where there is none, so that values farther on
+    do as well: then it is no method that is near, but what methods tend to. A closed end is met exactly where it is
+    meant."""
+    m = close.method
     for f in m.parameters():
-        if isinstance(f.default, float):
-            known, value = limits(f), getattr(m, f.name)
-            for key in ("low", "high", "above", "below"):
-                if known[key] is not None and value != f.default and 0 < abs(value - known[key]) < LIMIT:
-                    return True
+        if not isinstance(f.default, float) or (value := getattr(m, f.name)) == f.default:
+            continue
+        ends = {limits(f)[key] for key in ("low", "high", "above", "below")} - {None}
+        onward = [(end + (value - end) / 10, CLOSE) for end in ends if 0 < abs(value - end) < LIMIT]
+        if abs(value) >= FAR_OUT and not any((end - value) * value > 0 for end in ends):
+            onward.append((2 * value, 10 * tolerance))
+        for farther, bound in onward:  # near an end, rounding may not be small
+            if sample.error(m.replace(**{f.name: farther}), close.mode) <= max(close.error, bound):
+                return True
     return False
 
 
@@ -526,7 +562,7 @@ def _per_vocab(cls: type[QMap], mode: Mode, sample: Sample, held_out: Sample, to
         simple = simplified(close, sample.only(i), tolerance)
         whole = whole or {k: v for k, v in simple.method.params.items() if isinstance(v, int)}
         fits.insert(0, replace(simple, method=simple.method.replace(**whole)))
-        if _is_limit(fits[0].method):
+        if _is_limit(fits[0], sample.only(i), tolerance):
             return None
     values = {k: [getattr(f.method, k) for f in fits] for k in fits[0].method.params}
     params = {k: _in_vocab(v) for k, v in values.items()}

@@ -50,8 +50,8 @@ class Partial:
         return _differences(self.method, sample, self.factor)[0] <= 10 * tolerance
 
 
-def partly(missed: Sequence[Fit], sample: Sample, held_out: Sample, tolerance: float) -> Partial | None:
-    """The method that the loss is at the most tokens, if at more than MOST of them; None if there is none."""
+def partly(missed: Sequence[Fit], sample: Sample, held_out: Sample, tolerance: float) -> list[Partial]:
+    """The methods that the loss is at more than MOST of the tokens, that with the most first."""
     found = []
     near = {close.method: _nearness(close.method, sample) for close in missed}
     for method in sorted((m for m in near if near[m] <= WORTH), key=near.__getitem__)[:TRIED]:
@@ -59,7 +59,7 @@ def partly(missed: Sequence[Fit], sample: Sample, held_out: Sample, tolerance: f
         partial = m and _confirmed(m, held_out, tolerance)
         if partial:
             found.append(partial)
-    return max(found, key=lambda p: (round(p.share, 2), -len(p.method.params)), default=None)
+    return sorted(found, key=lambda p: (-round(p.share, 2), len(p.method.params)))
 
 
 def _fitted_to_most(m: QMap, sample: Sample, tolerance: float) -> QMap | None:

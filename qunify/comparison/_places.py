@@ -25,9 +25,14 @@ ROOM = 2**22  # how many numbers are kept of a place: 32 MiB
 
 
 @functools.lru_cache(maxsize=64)
-def place(batches: tuple[Batch, ...], gate: bool) -> Place:
-    """The same object for the same batches, so that what is kept of it is found again."""
+def _shared(batches: tuple[Batch, ...], gate: bool) -> Place:
     return Place(batches, gate)
+
+
+def place(batches: tuple[Batch, ...], gate: bool, importance: tuple[Array, ...] | None = None) -> Place:
+    """The same object for the same batches, so that what is kept of it is found again; but where tokens differ in
+    importance, which depends on the loss."""
+    return _shared(batches, gate) if importance is None else Place(batches, gate, importance)
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,17 +40,24 @@ class Place:
     """Batches at which gradients are compared.
 
     The numbers compared are those of the gradient, (N, V) for each batch; among gates, where every gradient is
-    w (p − δ), the one number w ‖p − δ‖ per token.
+    w (p − δ), the one number w ‖p − δ‖ per token. Where tokens differ in importance, (N, 1) for each batch, their
+    numbers are multiplied by it.
     """
 
     batches: tuple[Batch, ...]
     gate: bool
+    importance: tuple[Array, ...] | None = None
+
+    @functools.cached_property
+    def _importance(self) -> list[Array]:
+        return list(self.importance or (np.ones((len(b.labels), 1)) for b in self.batches))
 
     @functools.cached_property
     def _lengths(self) -> list[Array]:
-        """‖p − δ‖, (N, 1) per batch."""
+        """‖p − δ‖, (N, 1) per batch, times the importance."""
         tokens = [b.token for b in self.batches]
-        return [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
+        lengths = [(t.policy.probs - t.label.probs).norm(dim=-1, keepdim=True).numpy() for t in tokens]
+        return [n * i for n, i in zip(lengths, self._importance, strict=True)]
 
     @functools.cached_property
     def _all_lengths(self) -> Tensor:
@@ -58,7 +70,7 @@ class Place:
     def blocks(self, gradients: Sequence[Array]) -> list[Array]:
         """The numbers of gradients (N, V) that are given, batch by batch: (N, V), or (N, 1) among gates."""
         if not self.gate:
-            return list(gradients)
+            return [g * i for g, i in zip(gradients, self._importance, strict=True)]
         found = []
         for b, g, length in zip(self.batches, gradients, self._lengths, strict=True):
             at_label = g[np.arange(len(g)), b.labels.numpy()][:, None]
@@ -70,7 +82,8 @@ class Place:
         """The numbers of a method, as one vector."""
         if self.gate and isinstance(m, Gate):  # its weight is enough
             return _finite(self._as_one.weight_of(m) * self._all_lengths)
-        return joined(self.blocks([_finite(gradient_of(m, b)) for b in self.batches]))
+        found = self.blocks([gradient_of(m, b).numpy() for b in self.batches])
+        return joined([_finite(torch.from_numpy(x)) for x in found])
 
     def kept_values(self, m: QMap) -> Array:
         """The same, for a method that is asked for again, also when another loss is examined."""

@@ -100,15 +100,25 @@ class Measured:
     def is_gate(self) -> bool:
         return bool(self.gate.holds.all())
 
+    @functools.cached_property
+    def _size(self) -> Tensor:
+        """The length of every gradient, (N, 1), also of numbers whose squares are infinite."""
+        largest = self.gradient.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(self.gradient.dtype).tiny)
+        return largest * (self.gradient / largest).norm(dim=-1, keepdim=True)
+
     @property
-    def without_outliers(self) -> Measured:
-        """Without the tokens at which the gradient is more than a hundred times as large as at the middle one: beside
-        them, as of a loss that grows like 1/u, nothing that happens elsewhere would count."""
-        size = self.gradient.norm(dim=-1)
-        usual = size <= OUTLIER * size.median()
-        if bool(usual.all()) or not bool(size.median()):
-            return self
-        return Measured(self.batch[usual], self.gradient[usual], self.dtype)
+    def outliers(self) -> Tensor:
+        """Where the gradient is more than a hundred times as large as at the middle token, (N,). Beside such tokens, as
+        of a loss that grows like 1/u, nothing that happens elsewhere would count."""
+        middle = self._size.median()
+        return (self._size[:, 0] > OUTLIER * middle) & bool(middle)
+
+    @property
+    def importance(self) -> Tensor:
+        """What each token's numbers are multiplied by, (N, 1), where outliers are to count, but for no more than a
+        hundred: the middle one has the length 1."""
+        middle = self._size.median()
+        return OUTLIER / self._size.clamp(min=OUTLIER * middle) if bool(middle) else torch.ones_like(self._size)
 
 
 @remembered
@@ -126,12 +136,17 @@ class Jump(NamedTuple):
     above: float
 
 
-def jumps_of(subject: Subject, most: int = 8) -> tuple[Jump, ...]:
-    """The largest jumps of a gate's weight as u moves and the rest of the token stays, the first first."""
+#: What the other models give the label where ratios to it are to be large.
+RARE = 1e-3
+
+
+def jumps_of(subject: Subject, most: int = 8, elsewhere: float | None = None) -> tuple[Jump, ...]:
+    """The largest jumps of a gate's weight as u moves and the rest of the token stays, the first first; `elsewhere` as
+    in `along_u`."""
     ends = torch.logspace(-6, -3, 151, dtype=torch.float64)
     u = torch.cat([ends[:-1], torch.linspace(0.001, 0.999, 1000, dtype=torch.float64), (1 - ends[:101]).flip(0)])
     u = u[u < 1 - 1e-5]
-    weight = _weight(subject, u)
+    weight = _weight(subject, u, elsewhere)
     rise = weight.diff().abs()
     usual = (
         torch.nn.functional.max_pool1d(rise[None, None], 3, 1, 1)[0, 0].median().clamp(min=1e-3 * weight.abs().max())
@@ -143,23 +158,23 @@ def jumps_of(subject: Subject, most: int = 8) -> tuple[Jump, ...]:
         at, height = u[i : i + 2], rise[i]
         for _ in range(4):
             at = torch.linspace(float(at[0]), float(at[1]), 33, dtype=torch.float64)
-            k = int(_weight(subject, at).diff().abs().argmax())
+            k = int(_weight(subject, at, elsewhere).diff().abs().argmax())
             at = at[k : k + 2]
-        below, above = _weight(subject, at).tolist()
+        below, above = _weight(subject, at, elsewhere).tolist()
         if abs(above - below) > height / 2:  # else it is only steep
             found.append(Jump(float(at.mean()), below, above))
     return tuple(sorted(found))
 
 
-def _weight(subject: Subject, u: Tensor) -> Tensor:
-    return subject(along_u(u)).gate.weight[:, 0]
+def _weight(subject: Subject, u: Tensor, elsewhere: float | None) -> Tensor:
+    return subject(along_u(u, elsewhere)).gate.weight[:, 0]
 
 
-def beside(jumps: Sequence[Jump]) -> Batch:
+def beside(jumps: Sequence[Jump], elsewhere: float | None = None) -> Batch:
     """Tokens close to jumps, on both sides: a threshold can only be read off tokens on either side of it."""
     away = torch.logspace(-7, -3, 9, dtype=torch.float64)
     near = [torch.empty(0, dtype=torch.float64), *(x for j in jumps for x in (j.u - away, j.u + away))]
-    return along_u(torch.cat(near).clamp(1e-9, 1 - 1e-5))
+    return along_u(torch.cat(near).clamp(1e-9, 1 - 1e-5), elsewhere)
 
 
 def examine(loss_fn: LossFunction, contexts: Sequence[str]) -> Subject:

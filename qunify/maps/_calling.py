@@ -80,7 +80,8 @@ class Calling:
         whole, precision, widened = tried(function, p.logits, p.labels, given | items)
         how = cls(function, contexts, accepted, needs_items, "none", 1.0, True, precision, widened)
         alone = torch.cat([r.gradient for r in how._apart(p.logits, p.labels, given)])
-        together = whole.gradient
+        unit = alone.abs().max().clamp(min=torch.finfo(alone.dtype).tiny)  # squares of gradients of 1e200 are infinite
+        alone, together = alone / unit, whole.gradient / unit
         if bool(together.any()) and not bool(alone.any()):
             raise ValueError(
                 f"{name_of(function)}: expected the gradient of a token given alone, got none: does it choose "

@@ -182,15 +182,18 @@ class EndPoint(NamedTuple):
     converged: Tensor  # (N,) bool: it stands still there, and is not ever slower on its way
     stable: Tensor  # (N,) bool: and it comes back when pushed a little
     exact: Tensor  # (N,) bool: Newton's method has found it; where the drift jumps there is no zero to find
+    cut: Tensor  # (N,) bool: steps ran out before it came to an end: of where it leads nothing is known
 
 
 def follow(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
     """Follow the flow from logits z (N, V) to its end."""
-    z, stuck = _integrate(flow, z, rows)
-    settled = torch.zeros(len(z), dtype=torch.bool)
+    z, live, stuck = _integrate(flow, z, rows)
+    settled, cut = torch.zeros(2, len(z), dtype=torch.bool)
+    cut[live] = True
     if len(stuck) and 2 * _WORK // z.shape[-1] >= _STAGES * _STEPS:  # these steps are the cheaper ones
         z[stuck], settled[stuck] = _descend(flow, z[stuck], rows[stuck])
-    return _classify(flow, z, rows, settled)
+    end = _classify(flow, z, rows, settled)
+    return end._replace(cut=cut & ~end.converged)
 
 
 def ended(flow: Flow, z: Tensor, rows: Tensor) -> EndPoint:
@@ -219,8 +222,9 @@ def logits_of(probs: Tensor) -> Tensor:
 
 def _integrate(
     flow: Flow, z: Tensor, rows: Tensor, steps: int = 250, control: StepControl = _CONTROL
-) -> tuple[Tensor, Tensor]:
-    """Follow the flow from z (N, V); also returns which flows are stuck: they chatter along a jump of the drift.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Follow the flow from z (N, V); also returns which flows still move, and which of these are stuck: they chatter
+    along a jump of the drift.
 
     A linearly implicit Euler step of length h solves (I − h J) Δ = h b, with b the drift and J its Jacobian. One step
     `once` and two half steps `twice` (with the same J) differ by about the error of the latter, and 2·twice − once is
@@ -250,7 +254,7 @@ def _integrate(
         step[live] = torch.where(good, change * h[:, 0], change.clamp(max=control.refused) * h[:, 0])
         at_rest = ((b.abs() <= 1e-8 * p) | ((p < 1e-9) & (b < -1e-6 * p))).all(-1)
         live = live[(step[live] < control.arrived) & (z[live].amin(-1) > ZERO_MASS_LOGIT) & ~at_rest]
-    return z, live[step[live] < control.short]
+    return z, live, live[step[live] < control.short]
 
 
 def _centred(z: Tensor) -> Tensor:
@@ -288,7 +292,8 @@ def _classify(flow: Flow, z: Tensor, rows: Tensor, settled: Tensor) -> EndPoint:
     # Tokens that are gone were still falling: only the remaining ones can make the point unstable. A point that
     # shrinking steps close in on attracts: an unstable one would have sent them away.
     stable = torch.where(zero, flow.attracts(z, rows, gone), settled)
-    return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable, zero)
+    never = torch.zeros_like(zero)
+    return EndPoint(torch.where(gone, 0.0, torch.softmax(z, -1)), zero | settled, stable, zero, never)
 
 
 def _fades(flow: Flow, z: Tensor, rows: Tensor, gone: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ _VERTICES = 500  # of single tokens at which training may end, the likeliest are
 _FOLLOWED = 64  # the largest vocabulary in which a flow is followed by a Jacobian of V² numbers: half a minute
 _SUMMED = 2**12  # the largest vocabulary in which gradients of all labels are added up: some seconds
 _ENTRIES = 2**23  # numbers of all Jacobians at a time, and of what they are made of
+_SHOWN = 20  # tokens that are printed of a point
 _FACED = 5  # the largest vocabulary at which starts on every face are tried, where theory allows several optima
 
 
@@ -43,6 +45,9 @@ class Optimum:
     stable, converged : Tensor of bool, (…)
         Whether `probs` attracts what starts near it, and whether the drift vanishes there at all. Neither where it
         only fades: labels pushed by a power of their probability fall ever more slowly, and never arrive.
+    cut : Tensor of bool, (…)
+        Whether steps ran out before the flow came to an end, as they do in large vocabularies: then `probs` is a point
+        on its way, and nothing is known of where it leads.
     exists : Tensor of bool, (…)
         Whether any stable zero was found.
     basin : tuple of Tensor or None
@@ -55,6 +60,7 @@ class Optimum:
     stable: Tensor
     exists: Tensor
     converged: Tensor
+    cut: Tensor
     basin: tuple[Tensor, ...] | None
     _flow: Flow = field(repr=False)
 
@@ -67,22 +73,38 @@ class Optimum:
 
     def __str__(self) -> str:
         """The points reached, to three digits, and whether training would stay there."""
-        v = self.probs.shape[-1]
-        at_rest = zip(self.stable.flatten().tolist(), self.converged.flatten().tolist(), strict=True)
-        known = ("stable" if stable else "not stable" if rests else "not at rest yet" for stable, rests in at_rest)
-        points = self.probs.reshape(-1, v).tolist()
-        said = [f"p* = ({', '.join(map(three_digits, p))}), {x}" for p, x in zip(points, known, strict=True)]
-        return "\n".join(said)
+        points = self.probs.reshape(-1, self.probs.shape[-1]).tolist()
+        known = zip(*(x.flatten().tolist() for x in (self.stable, self.converged, self.cut)), strict=True)
+        return "\n".join(_said(p, *x) for p, x in zip(points, known, strict=True))
 
     def _repr_latex_(self) -> str:
-        points = self.probs.reshape(-1, self.probs.shape[-1]).tolist()
-        lines = [f"p^*=({', '.join(map(html.number, p))})" for p in points]
+        points, cut = self.probs.reshape(-1, self.probs.shape[-1]).tolist(), self.cut.flatten().tolist()
+        lines = [
+            f"{'p' if way else 'p^*'}=({', '.join(_first(p, html.number, chr(92) + 'dots'))})"
+            for p, way in zip(points, cut, strict=True)
+        ]
         return html.array([*([self.closed_form] if self.closed_form else []), *lines])
+
+
+def _said(point: list[float], stable: bool, rests: bool, cut: bool) -> str:
+    """A point reached, and what is known of it."""
+    numbers = ", ".join(_first(point, three_digits, "…"))
+    if cut:
+        return f"on its way at p = ({numbers}) when steps ran out: where it leads is not known"
+    return f"p* = ({numbers}), {'stable' if stable else 'not stable' if rests else 'not at rest yet'}"
+
+
+def _first(point: list[float], written: Callable[[float], str], more: str) -> list[str]:
+    """The numbers of the first tokens, as they are written, and that there are more."""
+    return [*map(written, point[:_SHOWN]), *[more] * (len(point) > _SHOWN)]
 
 
 @torch.no_grad()
 def drift(m: Method, probs: Any, truth: Any, **context: Any) -> Tensor:
     """E over y ~ truth of Q − p, the expected step of the logits.
+
+    Where the labels are drawn from the model itself, as in on-policy distillation, the truth is the model:
+    `drift(m, probs, probs)`.
 
     Parameters
     ----------
@@ -168,6 +190,7 @@ def optimum(m: Method, truth: Any, start: Any = None, *, basins: int = 0, **cont
         stable=reached.stable.reshape(lead),
         exists=torch.tensor([len(f) > 0 for f in found]).reshape(lead),
         converged=reached.converged.reshape(lead),
+        cut=reached.cut.reshape(lead),
         basin=_basins(flow, draws, found) if basins else None,
         _flow=flow,
     )
@@ -211,7 +234,7 @@ def _search(flow: Flow, begin: Tensor | None = None, *others: Tensor) -> tuple[l
         only = exact.probs
     if only is not None:
         certain = torch.ones(len(first), dtype=torch.bool)
-        return list(only[:, None]), EndPoint(only, certain, certain, certain)
+        return list(only[:, None]), EndPoint(only, certain, certain, certain, ~certain)
     starts = torch.cat([first[:, None], _default_starts(flow, exact), *others], 1)
     if exact is not None and flow.vocab <= _FACED:
         starts = torch.cat([starts, _faces(flow)], 1)
