@@ -11,7 +11,7 @@ import sympy as sp
 import qunify as qu
 from qunify.catalogue import ENTRIES
 from qunify.maps import Gate, QMap
-from qunify.symbolic import gradient_of_pulls, with_fractions
+from qunify.symbolic import as_text, gradient_of_pulls, with_fractions
 from qunify.symbolic._gradients import gradient_of_loss
 from qunify.token import SumOverOthers, SymbolicToken, V, evaluate, rational, sum_over_others
 from tests.battery import every_setting, one_each
@@ -99,3 +99,8 @@ def test_derivative_passes_through_nested_sums() -> None:
     g = gradient_of_loss(sp.log(square))
     assert is_zero(g.label - 2 * (t.p_y**2 / square - t.p_y))
     assert is_zero(g.elsewhere - 2 * (t.p_k**2 / square - t.p_k))
+
+
+def test_what_is_printed_does_not_count_what_was_asked_before() -> None:
+    t = SymbolicToken()
+    assert {as_text(t.ranks(d).label) for d in (t.policy, t.teacher)} == {"place_y"}
