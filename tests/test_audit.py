@@ -762,6 +762,25 @@ def test_a_folder_gives_what_the_model_gives(folder: Path, together: audit.Audit
     pd.testing.assert_frame_equal(again.methods, together.methods, atol=1e-4)
 
 
+def test_an_audit_of_no_demonstrations_says_that_all_fits(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from qunify.cli import main
+
+    out, weights = tmp_path / "page.html", tmp_path / "weights.jsonl"
+    words = ["audit", "--model", str(folder / "model"), "--data", str(folder / "rows.jsonl"), "--out", str(out)]
+    more = ["--limit", "0", "--influence", "--rehearse", "3", "--write-weights", f"dft={weights}"]
+    assert main([*words, *more]) == 0
+    assert "No demonstration was audited" in capsys.readouterr().out
+    assert "No demonstration was audited" in out.read_text()
+    assert weights.read_text() == ""
+    found = audit.load(out.with_suffix(""))
+    assert all(table.empty for table in (found.tokens, found.groups, found.examples))
+    assert set(found.methods["method"]) >= {"sft", "dft"}
+    assert found.methods.drop(columns="method").isna().all(axis=None)
+    assert found.about["tokens"] == found.about["demonstrations"] == 0
+
+
 def test_an_adapter_is_put_on_its_base(folder: Path, model: Any, tmp_path: Path) -> None:
     from peft import LoraConfig, get_peft_model
 

@@ -181,7 +181,8 @@ def run(
         The parameters that influence and rehearsal move: the model's adapter, else a new one (LoRA of rank 8 on every
         linear layer but the head); all; or those of the last so many blocks. The model is left as it was.
     limit : int, optional
-        Take the first so many demonstrations.
+        Take the first so many demonstrations. With 0 the model reads one, which shows that all fits, and the tables
+        are empty.
     max_length : int, optional
         Cut demonstrations off after so many tokens, as training would.
     batch_tokens : int
@@ -221,7 +222,9 @@ def run(
     device = _processes.own_device(device)
     check_device(device)
     check_trainable(trainable)
-    rows = _demonstrations.rows(demonstrations)[:limit]
+    if limit == 0:
+        influence, rehearse = False, 0
+    rows = _demonstrations.rows(demonstrations)[: 1 if limit == 0 else limit]
     given = _demonstrations.examples(rows, prompt, completion) if rows else []
     flagged = flags(rows, flag)
     is_file = is_answers(teacher)
@@ -267,8 +270,9 @@ def run(
     parts = [[encoded[i] for i in batch] for batch in numbers]
     with bar(sum(len(encoded[i].ids) for i in kept), "tok", "asked") as shown:
         found = asked_of_batches(models, sources, parts, [*chosen.values()], store, jobs, shown.update)
+    source = Source(rows[:limit], encoded[:limit])
     if not _processes.is_main_process():
-        return replace(_processes.told(None), _source=Source(rows, encoded))
+        return replace(_processes.told(None), _source=source)
     places = [(i, t) for batch in numbers for i in batch for t in encoded[i].places]
     tokens = token_table(found, places, encoded, read, compiled, labels)
     gram = np.sum([part["gram"] for part in found], axis=0)
@@ -311,7 +315,15 @@ def run(
         }  # fmt: skip
     store.clear()
     finished = Audit(tokens, table, groups_table, _tables.examples(tokens, labels, flagged), about)
-    return replace(_processes.told(finished), _source=Source(rows, encoded))
+    return replace(_processes.told(_of_none(finished) if limit == 0 else finished), _source=source)
+
+
+def _of_none(found: Audit) -> Audit:
+    """The same audit of no demonstrations."""
+    numbers = found.methods.columns.drop("method")
+    methods = found.methods.assign(**dict.fromkeys(numbers, np.nan))
+    about = found.about | {"demonstrations": 0, "left_out": 0, "cut_off": 0, "tokens_cut_off": 0, "tokens": 0}
+    return Audit(found.tokens[:0], methods, found.groups[:0], found.examples[:0], about)
 
 
 def _check_numbers(limit: int | None, rehearse: int, rate: float, batch_tokens: int, jobs: int | None) -> None:

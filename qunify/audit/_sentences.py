@@ -24,6 +24,8 @@ def sentences(
     tokens: pd.DataFrame, methods: pd.DataFrame, groups: pd.DataFrame, about: dict[str, Any]
 ) -> tuple[str, ...]:
     """Sentences for a reader who knows the data and not the methods' formulas."""
+    if tokens.empty:
+        return ("No demonstration was audited; model, data and options fit together.",)
     table = methods.set_index("method")
     found = [*_conflicts(groups, about), _data(tokens, about), *_rehearsed(table, about), *_doubted(table)]
     found += [*_groups(groups), *_outside(table), *_flagged(table)]
