@@ -44,8 +44,8 @@ def _stable(m: QMap, alias: Alias = (), vocab: int = 4) -> StablePoints:
 
 def _flat(vocab: int) -> torch.Tensor:
     """A truth (1, V) of which no token has much."""
-    sizes = torch.arange(vocab, 0, -1, dtype=torch.float64)[None] ** -1
-    return sizes / sizes.sum()
+    falling = torch.arange(vocab, 0, -1, dtype=torch.float64)[None] ** -1
+    return falling / falling.sum()
 
 
 @remembered
