@@ -11,6 +11,7 @@ from torch import Tensor
 import qunify
 from benchmarks.timing import ROUNDS, Result, sandwiched
 from qunify.maps import QMap, logit_gradient
+from qunify.samples import every_context
 from qunify.token import TensorToken
 
 TOKENS, VOCAB = 4096, 512
@@ -42,10 +43,13 @@ def run() -> list[Result]:
 def _batch() -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     draw = torch.Generator().manual_seed(0)
     normal = lambda: 2 * torch.randn(TOKENS, VOCAB, generator=draw)  # noqa: E731
-    context = {f"{name}_logits": normal() for name in ("reference", "teacher", "old", "prior")}
-    context["token_weight"] = torch.rand(TOKENS, 1, generator=draw)
-    context["token_mask"] = (torch.rand(TOKENS, 1, generator=draw) < 0.7).float()
-    context["negative_mask"] = (torch.rand(TOKENS, VOCAB, generator=draw) < 0.02).float()
+    context = every_context(
+        lambda _: normal(),
+        weight=torch.rand(TOKENS, 1, generator=draw),
+        mask=(torch.rand(TOKENS, 1, generator=draw) < 0.7).float(),
+        negative=(torch.rand(TOKENS, VOCAB, generator=draw) < 0.02).float(),
+        values=torch.randint(10, (TOKENS, VOCAB), generator=draw).float(),
+    )
     return normal(), torch.randint(VOCAB, (TOKENS,), generator=draw), context
 
 

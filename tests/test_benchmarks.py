@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import qunify
-from benchmarks import populations
+from benchmarks import gradients, populations
 from benchmarks.__main__ import table
 from benchmarks.timing import Result, alternate, sandwiched
 from qunify.maps import logit_gradient
@@ -36,6 +36,11 @@ def test_the_fast_gradient_is_the_gradient(name: str) -> None:
         fast = logit_gradient(t, m.pulls(t))
     size = q.gradient.abs().amax(-1, keepdim=True).clamp(min=1)
     torch.testing.assert_close(fast / size, q.gradient / size, rtol=0, atol=1e-9)
+
+
+def test_every_method_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gradients, "TOKENS", 8)
+    gradients._check([qunify.get(name) for name in qunify.names()], *gradients._batch())
 
 
 def test_the_table_says_which_bars_are_missed() -> None:
