@@ -15,7 +15,7 @@ from qunify.samples import every_context
 from qunify.token import TensorToken
 
 TOKENS, VOCAB = 4096, 512
-AT_MOST = 0.2
+AT_MOST = 0.12
 
 
 def run() -> list[Result]:

@@ -11,4 +11,4 @@ from benchmarks.timing import Result, python, seconds
 def run() -> list[Result]:
     with tempfile.TemporaryDirectory() as folder:
         took = seconds(python("-m", "analyses", "--out", str(Path(folder) / "report")))
-    return [Result.of("make report, after set-up", [took], "s", at_most=90)]
+    return [Result.of("make report, after set-up", [took], "s", at_most=55)]
