@@ -10,7 +10,7 @@ from benchmarks import gradients, populations
 from benchmarks.__main__ import table
 from benchmarks.timing import Result, alternate, sandwiched
 from qunify.maps import logit_gradient
-from qunify.token import TensorToken
+from qunify.token import CONTEXTS, TensorToken
 from qunify.training import sweep
 from tests.battery import batch
 
@@ -40,7 +40,9 @@ def test_the_fast_gradient_is_the_gradient(name: str) -> None:
 
 def test_every_method_can_be_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gradients, "TOKENS", 8)
-    gradients._check([qunify.get(name) for name in qunify.names()], *gradients._batch())
+    logits, labels, context = gradients._batch()
+    assert set(context) == set(CONTEXTS)
+    gradients._check([qunify.get(name) for name in qunify.names()], logits, labels, context)
 
 
 def test_the_table_says_which_bars_are_missed() -> None:
