@@ -31,7 +31,7 @@ def bars(vocab: int) -> list[tuple[str, str, float]]:
         *((way, "mm4", two) for way in TWO_HEADS),
         ("a Python loss", "mm3", 1.8),
         ("sft", "torch, chunked CE", 1.0),
-        *((way, f"TRL, {theirs}", 0.5) for way, theirs in (("sft", "nll"), ("dft", "dft")) if vocab < 100_000),
+        *([("sft", "TRL, nll", 0.5), ("dft", "TRL, dft", 0.5)] if vocab == min(VOCABULARIES) else []),
     ]
 
 

@@ -657,6 +657,7 @@ PAIR = {"prompt": "the cat", "completion": "sees"}
             "rows.jsonl",
             r"line 2: not JSON: Expecting value \(column 11\)",
         ),
+        ('{"prompt": ' + 5000 * "1" + "}", "rows.jsonl", "line 1: not JSON: Exceeds the limit"),
         ("[1]", "rows.jsonl", "line 1: expected an object, got list"),
         ('{"prompt": "a"}', "rows.json", "expected a list of objects"),
         ("{", "rows.json", "not JSON"),

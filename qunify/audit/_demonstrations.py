@@ -14,6 +14,8 @@ from typing import Any, TextIO
 
 import pandas as pd
 
+from qunify._lib.jsonl import object_in
+
 Row = dict[str, Any]
 
 #: Columns of a question and its answer, as public data sets name them.
@@ -162,12 +164,9 @@ def _train(splits: Mapping[str, Any], where: str) -> list[Row]:
 
 def _line(where: str, number: int, line: str) -> Row:
     try:
-        row = json.loads(line.rstrip())
-    except json.JSONDecodeError as error:  # whose own line is 1
-        raise ValueError(f"{where}: line {number}: not JSON: {error.msg} (column {error.colno})") from None
-    if not isinstance(row, dict):
-        raise ValueError(f"{where}: line {number}: expected an object, got {type(row).__name__}")
-    return row
+        return object_in(line.rstrip())
+    except ValueError as error:
+        raise ValueError(f"{where}: line {number}: {error}") from None
 
 
 def examples(found: list[Row], prompt: str | None = None, completion: str | None = None) -> list[Row]:

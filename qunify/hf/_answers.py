@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qunify._lib.jsonl import object_in
 from qunify._lib.tolerances import LISTED_MASS
 from qunify.catalogue import as_method
 from qunify.hf._server_formats import Recorded, recorded
@@ -307,15 +308,7 @@ def _each(file: Any) -> Iterator[bytes]:
 def _object(raw: bytes) -> Mapping[str, Any] | None:
     """What a line holds; None for an empty one."""
     text = raw.decode("utf-8-sig").strip()
-    if not text:
-        return None
-    try:
-        line = json.loads(text)
-    except json.JSONDecodeError as error:  # whose own line is 1
-        raise ValueError(f"not JSON: {error.msg} (column {error.colno})") from None
-    if not isinstance(line, Mapping):
-        raise ValueError(f"expected an object, got {type(line).__name__}")
-    return line
+    return object_in(text) if text else None
 
 
 def _key(ids: np.ndarray) -> bytes:
